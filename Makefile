@@ -1,0 +1,47 @@
+# Each target makes what it needs: the virtual environment is .venv, made once.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint types parity bench demo-train cli-docs clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
+	$(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4 --force
+	@echo; echo "== completion"
+	$(BIN)/python examples/complete.py engines/demo-int4
+	@echo; echo "== fill in the middle"
+	$(BIN)/python examples/fill.py engines/demo-int4
+	@echo; echo "== chat"
+	$(BIN)/python examples/chat.py engines/demo-int4
+
+test: $(STAMP) lint types  ## Lint, type-check and run the tests.
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python docs/cli.py --check
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+parity: $(STAMP)  ## Engines of random checkpoints of every kind against both references.
+	$(BIN)/python -m benchmarks.parity
+
+bench: $(STAMP)  ## Speed, load time and memory of the demo engine and of a 4-layer Lite.
+	$(BIN)/python -m benchmarks.speed
+
+demo-train: $(STAMP)  ## Train the demo checkpoint again (about 100 minutes on 2 cores).
+	$(BIN)/python -m demo.recipe
+
+cli-docs: $(STAMP)  ## Write docs/cli.md from --help.
+	$(BIN)/python docs/cli.py
+
+clean:
+	rm -rf engines build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Calibration data, quantizers, and what quantization cost."""

@@ -1,0 +1,57 @@
+"""The command line: each command lives in its own module and is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from trtcoder import __version__
+from trtcoder.errors import TrtcoderError
+
+# Command -> its line in `trtcoder --help`, which must not import the module.
+COMMANDS = {
+    "build": "Convert a checkpoint into a verified engine.",
+    "verify": "Compare an engine with its checkpoint's reference logits.",
+    "inspect": "Show what an engine folder holds.",
+    "complete": "Complete a prompt.",
+    "fill": "Fill in the middle of a file.",
+    "chat": "Chat with the model.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use, and whose library errors are one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of ``cmd_name``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"trtcoder.commands.{cmd_name}")
+        command = getattr(module, cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module.__name__}.{cmd_name} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error of the library becomes one line and exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except TrtcoderError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trtcoder")
+def main() -> None:
+    """Turn DeepSeek-Coder-V2 checkpoints into verified engines, and run them."""

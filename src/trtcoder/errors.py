@@ -1,0 +1,39 @@
+"""The errors that trtcoder raises on purpose.
+
+Every message says what is wrong, where (file, tensor, key) and the remedy. The command line turns
+each into one line and exit status 1; anything else that escapes is a defect in trtcoder.
+"""
+
+from __future__ import annotations
+
+
+class TrtcoderError(Exception):
+    """Base of all errors that a user can cause or repair."""
+
+
+class ConfigError(TrtcoderError):
+    """A model configuration that is malformed, or asks for what trtcoder cannot do."""
+
+
+class CheckpointError(TrtcoderError):
+    """A checkpoint whose files or tensors are missing, unsafe, truncated or misshapen."""
+
+
+class BuildError(TrtcoderError):
+    """An engine that cannot be built as asked."""
+
+
+class ParityError(TrtcoderError):
+    """An engine that misses its parity gate against the reference."""
+
+
+class EngineError(TrtcoderError):
+    """An engine folder that does not match its manifest, or that this machine cannot run."""
+
+
+class RequestError(TrtcoderError):
+    """A request that this engine cannot serve: too long, bad parameters, missing capability."""
+
+
+class DependencyError(TrtcoderError):
+    """A package that the command needs is not installed; the message names the extra."""
