@@ -103,10 +103,11 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
 
 def _symmetric_scales(grouped: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     if bits == 8:
-        return (np.abs(grouped).max(axis=2) / 127).astype(np.float32)
+        largest: NDArray[np.float32] = np.abs(grouped).max(axis=2)
+        return largest / np.float32(127)
     low, high = grouped.min(axis=2), grouped.max(axis=2)
-    extreme = np.where(-low > high, low, high)
-    return (extreme / -8).astype(np.float32)
+    extreme: NDArray[np.float32] = np.where(-low > high, low, high)
+    return extreme / np.float32(-8)
 
 
 def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtcoder.config import ModelConfig
-from trtcoder.export.builder import GraphBuilder
+from trtcoder.export.builder import Dim, GraphBuilder
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
@@ -64,16 +64,14 @@ def declare_batch(b: GraphBuilder, config: ModelConfig, cache: ir.Value) -> Batc
     )
 
 
-def _rotary(
-    b: GraphBuilder, config: ModelConfig, positions: ir.Value
-) -> tuple[ir.Value, ir.Value]:
+def _rotary(b: GraphBuilder, config: ModelConfig, positions: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return cos and sin of position x inverse frequency, for these tokens only.
 
     No table over 128K positions is stored. The product is rounded to float32, as in the reference
     implementation; so the angles agree with it at any position.
     """
     half = config.qk_rope_head_dim // 2
-    shape = ["tokens", half]
+    shape: list[Dim] = ["tokens", half]
     as_float = b.op("Cast", "rotary/positions", [positions], ["tokens"], to=FLOAT)
     column = b.op("Unsqueeze", "rotary/column", [as_float, b.ints(1)], ["tokens", 1])
     frequencies = b.constant(
@@ -87,9 +85,7 @@ def _rotary(
         if config.rotary_scale != 1.0:
             scale = b.scalar(config.rotary_scale)
             table = b.op("Mul", f"{name}/scaled", [table, scale], shape)
-        tables.append(
-            b.op("Unsqueeze", f"{name}/batched", [table, b.ints(0)], [1, "tokens", half])
-        )
+        tables.append(b.op("Unsqueeze", f"{name}/batched", [table, b.ints(0)], [1, "tokens", half]))
     return tables[0], tables[1]
 
 
@@ -126,7 +122,9 @@ def _attention_bias(
         dtype=INT64,
         value=ir.tensor(np.array([UNREACHABLE], np.int64)),
     )
-    unused = b.op("Less", "mask/unused", [block_table, b.ints(0)], ["sequences", "blocks"], dtype=BOOL)
+    unused = b.op(
+        "Less", "mask/unused", [block_table, b.ints(0)], ["sequences", "blocks"], dtype=BOOL
+    )
     targets = b.op(
         "Where",
         "mask/targets",
@@ -205,7 +203,5 @@ def _attention_bias(
         [seen, b.scalar(0.0), b.scalar(float("-inf"))],
         ["tokens", "bound_blocks", CACHE_BLOCK],
     )
-    flat = b.op(
-        "Concat", "mask/bias_shape", [b.ints(-1), cache_rows], [2], dtype=INT64, axis=0
-    )
+    flat = b.op("Concat", "mask/bias_shape", [b.ints(-1), cache_rows], [2], dtype=INT64, axis=0)
     return b.op("Reshape", "mask/bias", [bias, flat], ["tokens", "rows"])

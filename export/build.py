@@ -1,26 +1,23 @@
-"""From a checkpoint to an engine folder."""
+"""From a checkpoint to the files of an engine folder."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from trtcoder import __version__
-from trtcoder.bundle import BundleWriter
 from trtcoder.checkpoint import Checkpoint
-from trtcoder.errors import BuildError, DependencyError
 from trtcoder.export.batch import CACHE_BLOCK
 from trtcoder.export.builder import GraphBuilder, Step
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.recipe import Recipe
-from trtcoder.export.tokens import read_prompting
+from trtcoder.export.tokens import Prompting
 from trtcoder.export.weights import external_tensors, write_data
 from trtcoder.manifest import (
     FORMAT,
-    CacheInfo,
     GraphInfo,
     Manifest,
     ModelInfo,
@@ -31,35 +28,50 @@ from trtcoder.manifest import (
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.data"
 COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+# The release whose kernels the graph was measured with; QMoE's inputs differ before it.
+ONNXRUNTIME = "1.31"
+PROVIDER = "CPUExecutionProvider"
 
 
-def write_engine(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    writer: BundleWriter,
-    *,
-    fim: bool | None = None,
-    on_step: Callable[[Step], None] | None = None,
-) -> Manifest:
-    """Write graph, weights and tokenizer into ``writer.folder``; return the manifest to commit.
+def plan_graph(checkpoint: Checkpoint, recipe: Recipe) -> DeepseekV2Graph:
+    """Return the checkpoint's graph, built; no weight has been read."""
+    graph = DeepseekV2Graph(checkpoint, recipe)
+    graph.build()
+    return graph
 
-    ``fim`` overrides whether the model is taken to be trained for filling in the middle.
-    """
-    prompting = read_prompting(checkpoint, fim)
-    architecture = DeepseekV2Graph(checkpoint, recipe)
-    builder = architecture.build()
-    write_graph(builder, writer.folder, on_step)
+
+def write_graph(
+    builder: GraphBuilder, folder: Path, on_step: Callable[[Step], None] | None = None
+) -> None:
+    """Write the weights of ``builder`` and then the graph that points at them."""
+    offsets = write_data(builder, folder / DATA_FILE, on_step)
+    weights = list(builder.weights.values())
+    tensors = external_tensors(weights, offsets, DATA_FILE, folder)
+    ir.save(builder.finish(tensors), folder / GRAPH_FILE)
+
+
+def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the files that prompts need."""
     for name in COPIED_FILES:
         if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, writer.folder / name)
-    config = checkpoint.config
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+
+
+def describe(graph: DeepseekV2Graph, prompting: Prompting, digest: str) -> Manifest:
+    """Return the engine's manifest, without files and certificate.
+
+    ``digest`` is the checkpoint's sha256.
+    """
+    config = graph.config
     return Manifest(
         format=FORMAT,
         trtcoder=__version__,
         target="onnx",
-        model=ModelInfo(config.published_name or checkpoint.folder.name, dict(config.raw)),
-        source=SourceInfo(checkpoint.digest(), config.torch_dtype),
-        recipe=recipe.to_dict(),
+        model=ModelInfo(
+            config.published_name or graph.checkpoint.folder.resolve().name, dict(config.raw)
+        ),
+        source=SourceInfo(digest, graph.checkpoint.stored_dtype),
+        recipe=graph.recipe.to_dict(),
         capabilities=prompting.capabilities,
         chat_format=prompting.chat_format,
         tokens=prompting.tokens,
@@ -68,11 +80,9 @@ def write_engine(
             CACHE_BLOCK,
             config.max_position_embeddings,
             config.vocab_size,
-            tuple(
-                CacheInfo(**spec) for cache in architecture.caches for spec in cache.specs()
-            ),
+            tuple(info for cache in graph.caches for info in cache.describe()),
         ),
-        requires=Requires(RUNTIME, "CPUExecutionProvider"),
+        requires=Requires(ONNXRUNTIME, PROVIDER),
         files={},
         parity=None,
     )

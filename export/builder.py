@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +21,7 @@ Dim = int | str
 CONTRIB = "com.microsoft"
 OPSET = 23
 
-_NUMPY = {
+_NUMPY: dict[ir.DataType, np.dtype[Any]] = {
     ir.DataType.FLOAT: np.dtype(np.float32),
     ir.DataType.UINT8: np.dtype(np.uint8),
 }
@@ -35,7 +36,7 @@ class Weight:
     shape: tuple[int, ...]
 
     @property
-    def numpy_dtype(self) -> np.dtype[np.generic]:
+    def numpy_dtype(self) -> np.dtype[Any]:
         """The NumPy type of the stored bytes."""
         return _NUMPY[self.dtype]
 
@@ -137,7 +138,7 @@ class GraphBuilder:
         *,
         dtype: ir.DataType = ir.DataType.FLOAT,
         domain: str = "",
-        **attributes: int | float | str | Sequence[int],
+        **attributes: int | float | str | Sequence[int] | ir.TensorProtocol,
     ) -> ir.Value:
         """Add a node with one output of the stated type and shape; ``name`` says layer and role."""
         return self.multi_op(
@@ -152,11 +153,13 @@ class GraphBuilder:
         outputs: Sequence[tuple[str, ir.DataType, Sequence[Dim]] | None],
         *,
         domain: str = "",
-        **attributes: int | float | str | Sequence[int],
+        **attributes: int | float | str | Sequence[int] | ir.TensorProtocol,
     ) -> list[ir.Value]:
         """Add a node with several outputs; None leaves an optional output out."""
         values = [
-            ir.val("", ir.DataType.FLOAT, []) if output is None else ir.val(*output[:2], list(output[2]))
+            ir.val("", ir.DataType.FLOAT, [])
+            if output is None
+            else ir.val(*output[:2], list(output[2]))
             for output in outputs
         ]
         self.nodes.append(

@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from trtcoder.config import ModelConfig
 from trtcoder.export.batch import Batch
-from trtcoder.export.builder import GraphBuilder
+from trtcoder.export.builder import Dim, GraphBuilder
+from trtcoder.manifest import CacheInfo
 
 FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
 
@@ -31,11 +32,22 @@ class Cache:
         scales: float32 ``[rows, width / group]``, None for a float32 cache.
     """
 
+    layer: int
     entries: ir.Value
     scales: ir.Value | None
     width: int
     group: int
     written: list[tuple[str, ir.Value]]
+
+    @property
+    def name(self) -> str:
+        """Name of the input that holds the entries."""
+        return f"cache.{self.layer}"
+
+    @property
+    def scale_name(self) -> str:
+        """Name of the input that holds an int8 cache's scales."""
+        return f"cache_scale.{self.layer}"
 
     @property
     def is_quantized(self) -> bool:
@@ -47,15 +59,11 @@ class Cache:
         for name, value in self.written:
             b.output(value, name)
 
-    def specs(self) -> list[dict[str, object]]:
+    def describe(self) -> list[CacheInfo]:
         """Return the manifest's form: name, type and width of each buffer."""
-        kind = "int8" if self.is_quantized else "float32"
-        found: list[dict[str, object]] = [
-            {"name": self.entries.name, "dtype": kind, "width": self.width}
-        ]
-        if self.scales is not None:
-            scales = {"name": self.scales.name, "dtype": "float32"}
-            found.append({**scales, "width": self.width // self.group})
+        found = [CacheInfo(self.name, "int8" if self.is_quantized else "float32", self.width)]
+        if self.is_quantized:
+            found.append(CacheInfo(self.scale_name, "float32", self.width // self.group))
         return found
 
 
@@ -65,21 +73,21 @@ def declare_cache(b: GraphBuilder, layer: int, config: ModelConfig, kind: str) -
     group = math.gcd(SCALE_GROUP, math.gcd(config.kv_lora_rank, config.qk_rope_head_dim))
     name = f"cache.{layer}"
     if kind == "fp32":
-        return Cache(b.input(name, FLOAT, ["rows", width]), None, width, group, [])
+        return Cache(layer, b.input(name, FLOAT, ["rows", width]), None, width, group, [])
     entries = b.input(name, INT8, ["rows", width])
     scales = b.input(f"cache_scale.{layer}", FLOAT, ["rows", width // group])
-    return Cache(entries, scales, width, group, [])
+    return Cache(layer, entries, scales, width, group, [])
 
 
 def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batch) -> ir.Value:
     """Write ``entry`` ``[tokens, width]`` to the tokens' slots; return all rows as float32."""
-    shape = ["rows", cache.width]
+    shape: list[Dim] = ["rows", cache.width]
     if cache.scales is None:
         written = b.op("ScatterND", f"{name}/cache", [cache.entries, batch.slots, entry], shape)
-        cache.written = [(f"{cache.entries.name}.out", written)]
+        cache.written = [(f"{cache.name}.out", written)]
         return written
     groups = cache.width // cache.group
-    grouped_shape = ["tokens", groups, cache.group]
+    grouped_shape: list[Dim] = ["tokens", groups, cache.group]
     grouped = b.op(
         "Reshape", f"{name}/cache_groups", [entry, b.ints(-1, groups, cache.group)], grouped_shape
     )
@@ -95,14 +103,10 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
     bounded = b.op(
         "Max", f"{name}/cache_bounded", [largest, b.scalar(1e-30)], ["tokens", groups, 1]
     )
-    scale = b.op(
-        "Mul", f"{name}/cache_scale", [bounded, b.scalar(1 / 127)], ["tokens", groups, 1]
-    )
+    scale = b.op("Mul", f"{name}/cache_scale", [bounded, b.scalar(1 / 127)], ["tokens", groups, 1])
     levels = b.op("Div", f"{name}/cache_levels", [grouped, scale], grouped_shape)
     rounded = b.op("Round", f"{name}/cache_rounded", [levels], grouped_shape)
-    codes = b.op(
-        "Cast", f"{name}/cache_codes", [rounded], grouped_shape, dtype=INT8, to=int(INT8)
-    )
+    codes = b.op("Cast", f"{name}/cache_codes", [rounded], grouped_shape, dtype=INT8, to=int(INT8))
     codes = b.op(
         "Reshape",
         f"{name}/cache_entry",
@@ -120,8 +124,8 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
         "ScatterND", f"{name}/cache_scales", [cache.scales, batch.slots, scale], ["rows", groups]
     )
     cache.written = [
-        (f"{cache.entries.name}.out", written),
-        (f"{cache.scales.name}.out", scales),
+        (f"{cache.name}.out", written),
+        (f"{cache.scale_name}.out", scales),
     ]
     return b.op(
         "DequantizeLinear",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.config import ModelConfig
 from trtcoder.export.batch import Batch, declare_batch
-from trtcoder.export.builder import CONTRIB, GraphBuilder
+from trtcoder.export.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.cache import Cache, declare_cache, store
 from trtcoder.export.layers import Expert, embedding, linear, mixture_of_experts, parameter
 from trtcoder.export.recipe import Recipe
@@ -70,8 +70,10 @@ class DeepseekV2Graph:
                 attention,
                 f"{name}/attention/residual",
             )
-            branch = self._moe(layer, normed) if config.is_moe_layer(layer) else self._mlp(
-                f"{name}/mlp", f"model.{name}.mlp", normed
+            branch = (
+                self._moe(layer, normed)
+                if config.is_moe_layer(layer)
+                else self._mlp(f"{name}/mlp", f"model.{name}.mlp", normed)
             )
         last = f"layers.{config.num_hidden_layers - 1}/output"
         normed, _ = self._norm("final_norm", "model.norm.weight", residual, branch, last)
@@ -108,7 +110,7 @@ class DeepseekV2Graph:
             return b.op(
                 "RMSNormalization", name, [residual, weight], ["tokens", hidden], epsilon=epsilon
             ), residual
-        shape = ["tokens", hidden]
+        shape: list[Dim] = ["tokens", hidden]
         normed, _, _, residual = b.multi_op(
             "SkipSimplifiedLayerNormalization",
             name,
@@ -159,8 +161,10 @@ class DeepseekV2Graph:
                 b.op(
                     "MatMul",
                     f"{name}/absorb_k",
-                    [self._by_head(f"{name}/q_nope_heads", q_nope, heads, nope),
-                     self._absorbed(name, prefix, "k")],
+                    [
+                        self._by_head(f"{name}/q_nope_heads", q_nope, heads, nope),
+                        self._absorbed(name, prefix, "k"),
+                    ],
                     [heads, "tokens", latent],
                 ),
                 self._by_head(f"{name}/q_pe_heads", q_pe, heads, rope),
@@ -177,9 +181,7 @@ class DeepseekV2Graph:
             transB=1,
             alpha=config.softmax_scale,
         )
-        scores = b.op(
-            "Add", f"{name}/masked", [scores, batch.bias], [heads, "tokens", "rows"]
-        )
+        scores = b.op("Add", f"{name}/masked", [scores, batch.bias], [heads, "tokens", "rows"])
         weights = b.op("Softmax", f"{name}/softmax", [scores], [heads, "tokens", "rows"], axis=-1)
         # Multiplying with the whole row and dropping k_pe's share is cheaper than a strided copy
         # of the cache.
@@ -198,9 +200,7 @@ class DeepseekV2Graph:
             [mixed, self._absorbed(name, prefix, "v")],
             [heads, "tokens", value],
         )
-        out = b.op(
-            "Transpose", f"{name}/by_token", [out], ["tokens", heads, value], perm=[1, 0, 2]
-        )
+        out = b.op("Transpose", f"{name}/by_token", [out], ["tokens", heads, value], perm=[1, 0, 2])
         out = b.op(
             "Reshape", f"{name}/heads", [out, b.ints(-1, heads * value)], ["tokens", heads * value]
         )
@@ -227,14 +227,14 @@ class DeepseekV2Graph:
         latent_rows = np.arange(latent, dtype=np.int64)
         k_pe_rows = np.arange(latent, latent + rope, dtype=np.int64)
         if config.q_lora_rank is None:
-            q = f"{prefix}.q_proj.weight"
+            q_proj = f"{prefix}.q_proj.weight"
             fused = self._linear(
                 f"{name}/q_kv_a_proj",
                 x,
                 self._matrix(
-                    Piece(q, nope_rows),
+                    Piece(q_proj, nope_rows),
                     Piece(kv_a, latent_rows),
-                    Piece(q, pe_rows),
+                    Piece(q_proj, pe_rows),
                     Piece(kv_a, k_pe_rows),
                 ),
             )
@@ -243,7 +243,9 @@ class DeepseekV2Graph:
             return q_nope, c_kv, pe
         rank = config.q_lora_rank
         fused = self._linear(
-            f"{name}/q_a_kv_a_proj", x, self._matrix(Piece(f"{prefix}.q_a_proj.weight"), Piece(kv_a))
+            f"{name}/q_a_kv_a_proj",
+            x,
+            self._matrix(Piece(f"{prefix}.q_a_proj.weight"), Piece(kv_a)),
         )
         q_a, c_kv, k_pe = self._split(
             name, "split_a", fused, ("q_a", "c_kv", "k_pe_raw"), (rank, latent, rope)
@@ -262,17 +264,13 @@ class DeepseekV2Graph:
         q_nope, q_pe = self._split(
             name, "split_b", q, ("q_nope", "q_pe_raw"), (heads * nope, heads * rope)
         )
-        pe = b.op(
-            "Concat", f"{name}/pe", [q_pe, k_pe], ["tokens", (heads + 1) * rope], axis=1
-        )
+        pe = b.op("Concat", f"{name}/pe", [q_pe, k_pe], ["tokens", (heads + 1) * rope], axis=1)
         return q_nope, c_kv, pe
 
     def _rotate(self, name: str, x: ir.Value, heads: int, batch: Batch) -> ir.Value:
         """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
         b, width = self.b, heads * self.config.qk_rope_head_dim
-        batched = b.op(
-            "Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width]
-        )
+        batched = b.op("Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width])
         rotated = b.op(
             "RotaryEmbedding",
             name,
@@ -323,7 +321,9 @@ class DeepseekV2Graph:
             "QuickGelu", f"{name}/silu", [gated], ["tokens", inner], domain=CONTRIB, alpha=1.0
         )
         product = b.op("Mul", f"{name}/product", [gated, raised], ["tokens", inner])
-        return self._linear(f"{name}/down_proj", product, self._matrix(f"{prefix}.down_proj.weight"))
+        return self._linear(
+            f"{name}/down_proj", product, self._matrix(f"{prefix}.down_proj.weight")
+        )
 
     def _moe(self, layer: int, x: ir.Value) -> ir.Value:
         b, config = self.b, self.config
@@ -332,17 +332,23 @@ class DeepseekV2Graph:
         logits = b.op(
             "Gemm",
             f"{name}/router",
-            [x, parameter(b, f"{name}/router/weight", (gate.rows, gate.width), gate.tensors,
-                          gate.read)],
+            [
+                x,
+                parameter(
+                    b, f"{name}/router/weight", (gate.rows, gate.width), gate.tensors, gate.read
+                ),
+            ],
             ["tokens", config.n_routed_experts],
             transB=1,
         )
         routing = route(b, name, logits, config, with_total=self.recipe.experts.is_float)
         experts = [
-            Expert(*(
-                self._matrix(f"{prefix}.experts.{index}.{role}_proj.weight")
-                for role in ("gate", "up", "down")
-            ))
+            Expert(
+                *(
+                    self._matrix(f"{prefix}.experts.{index}.{role}_proj.weight")
+                    for role in ("gate", "up", "down")
+                )
+            )
             for index in range(config.n_routed_experts)
         ]
         routed = mixture_of_experts(
@@ -356,7 +362,7 @@ class DeepseekV2Graph:
             self.recipe.experts,
             self.recipe.accuracy_level,
         )
-        shape = ["tokens", config.hidden_size]
+        shape: list[Dim] = ["tokens", config.hidden_size]
         if routing.total is not None:
             routed = b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
         if not config.shared_intermediate_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from trtcoder.calib.rtn import QuantizedMatrix, quantize
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
-from trtcoder.export.builder import CONTRIB, GraphBuilder, Part, Step
+from trtcoder.export.builder import CONTRIB, Dim, GraphBuilder, Part, Step
 from trtcoder.export.sources import Matrix
 
 FLOAT, UINT8 = ir.DataType.FLOAT, ir.DataType.UINT8
@@ -73,7 +74,7 @@ def embedding(
     b: GraphBuilder, name: str, ids: ir.Value, source: Matrix, scheme: Scheme
 ) -> ir.Value:
     """Look up rows of ``source`` ``[V, H]``: ``[tokens, H]``."""
-    shape = ["tokens", source.width]
+    shape: list[Dim] = ["tokens", source.width]
     if scheme.is_float:
         (table,) = _stored_matrix(b, f"{name}/weight", source, scheme)
         return b.op("Gather", name, [table, ids], shape, axis=0)
@@ -125,14 +126,14 @@ def mixture_of_experts(
     fc2 = _expert_stack(b, f"{name}/down", len(experts), hidden, padded, scheme)
     for index, expert in enumerate(experts):
         b.steps.append(_expert_step(name, index, expert, padded, scheme))
-    common: dict[str, int | float | str] = {
+    common: dict[str, Any] = {
         "k": top_k,
         "activation_type": "swiglu",
         "swiglu_fusion": 1,
         "activation_alpha": 1.0,
         "activation_beta": 0.0,
     }
-    shape = ["tokens", hidden]
+    shape: list[Dim] = ["tokens", hidden]
     if scheme.is_float:
         # MoE has no input for the mixing weights. It takes the softmax over the chosen logits,
         # which is the chosen probabilities over their sum: the caller multiplies with that sum.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcoder.config import ModelConfig
-from trtcoder.export.builder import GraphBuilder
+from trtcoder.export.builder import Dim, GraphBuilder
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
@@ -37,10 +37,8 @@ def route(
 ) -> Routing:
     """Route by softmax over ``logits`` ``[tokens, E]``, in float32."""
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
-    shape = ["tokens", experts]
-    probabilities = b.op(
-        "Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1
-    )
+    shape: list[Dim] = ["tokens", experts]
+    probabilities = b.op("Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1)
     selection = logits
     if config.topk_method == "group_limited_greedy":
         selection = _limit_to_groups(b, name, probabilities, logits, config)
@@ -142,9 +140,7 @@ def _limit_to_groups(
     )
 
 
-def _top(
-    b: GraphBuilder, name: str, x: ir.Value, count: int
-) -> tuple[ir.Value, ir.Value]:
+def _top(b: GraphBuilder, name: str, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
     values, indices = b.multi_op(
         "TopK",
         name,

@@ -74,6 +74,4 @@ class Matrix:
             yield start, min(start + size, self.rows)
 
     def _piece_rows(self, piece: Piece) -> int:
-        return (
-            self.checkpoint.shape(piece.tensor)[0] if piece.rows is None else len(piece.rows)
-        )
+        return self.checkpoint.shape(piece.tensor)[0] if piece.rows is None else len(piece.rows)

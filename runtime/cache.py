@@ -22,14 +22,15 @@ class LatentCache:
             raise ValueError(f"a cache of {num_blocks} blocks of {block_size} rows")
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._free = list(range(num_blocks))  # ascending, so already a heap
-        self._used = bytearray(num_blocks)
+        self._returned: list[int] = []  # a heap of blocks below the ones never handed out
+        self._num_handed_out = 0
+        self._used: set[int] = set()
         self._blocks_in_view = 0
 
     @property
     def num_free_blocks(self) -> int:
         """Blocks that nobody owns."""
-        return len(self._free)
+        return self.num_blocks - len(self._used)
 
     @property
     def num_rows(self) -> int:
@@ -43,20 +44,24 @@ class LatentCache:
 
     def allocate(self) -> int | None:
         """Return the lowest free block, or None when all are in use."""
-        if not self._free:
+        if self._returned:
+            block = heapq.heappop(self._returned)
+        elif self._num_handed_out < self.num_blocks:
+            block = self._num_handed_out
+            self._num_handed_out += 1
+        else:
             return None
-        block = heapq.heappop(self._free)
-        self._used[block] = 1
+        self._used.add(block)
         self._blocks_in_view = max(self._blocks_in_view, block + 1)
         return block
 
     def free(self, block: int) -> None:
         """Take a block back."""
-        if not self._used[block]:
+        if block not in self._used:
             raise ValueError(f"block {block} is not in use")
-        self._used[block] = 0
-        heapq.heappush(self._free, block)
-        while self._blocks_in_view and not self._used[self._blocks_in_view - 1]:
+        self._used.remove(block)
+        heapq.heappush(self._returned, block)
+        while self._blocks_in_view and self._blocks_in_view - 1 not in self._used:
             self._blocks_in_view -= 1
 
 

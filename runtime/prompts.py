@@ -6,13 +6,16 @@ BOS is added here, once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Self, TypeVar
 
 from trtcoder.bundle import Manifest
-from trtcoder.errors import RequestError
+from trtcoder.errors import EngineError, RequestError
 from trtcoder.runtime.tokenizer import TextTokenizer
 
+T = TypeVar("T")
+Capability = Literal["completion", "fim", "chat"]
 ROLES = ("system", "user", "assistant")
 
 
@@ -22,6 +25,37 @@ class Message:
 
     role: str
     content: str
+
+    @classmethod
+    def of(cls, value: Self | Mapping[str, str], place: str) -> Message:
+        """Return a message from a message or a mapping with its two keys.
+
+        Raises:
+            RequestError: other keys, or values that are not text; ``place`` says where.
+        """
+        if isinstance(value, Message):
+            return value
+        if not isinstance(value, Mapping) or set(value) != {"role", "content"}:
+            raise RequestError(f"{place}: expected the keys role and content, found {value!r}")
+        if not all(isinstance(item, str) for item in value.values()):
+            raise RequestError(f"{place}: role and content must be text")
+        return Message(value["role"], value["content"])
+
+
+def require(manifest: Manifest, capability: Capability) -> None:
+    """Raise RequestError where the engine's model was not trained for ``capability``."""
+    name, can = manifest.model.name, manifest.capabilities
+    if capability == "completion" and not can.completion:
+        raise RequestError(f"{name} does not complete text; use chat")
+    if capability == "fim" and not can.fim:
+        raise RequestError(
+            f"{name} was not trained to fill in the middle; use complete, or an engine of a model "
+            "that was, such as DeepSeek-Coder-V2-Lite-Base"
+        )
+    if capability == "chat" and not can.chat:
+        raise RequestError(
+            f"{name} was not trained to chat; use complete, or an engine of an Instruct model"
+        )
 
 
 class Prompts:
@@ -39,8 +73,7 @@ class Prompts:
         Raises:
             RequestError: the model does not complete text, or there is no token to start from.
         """
-        if not self._manifest.capabilities.completion:
-            raise RequestError(f"{self._name} does not complete text; use chat")
+        require(self._manifest, "completion")
         return self._not_empty([*self._bos, *self._tokenizer.encode(text)])
 
     def fim(self, prefix: str, suffix: str) -> list[int]:
@@ -52,17 +85,13 @@ class Prompts:
         Raises:
             RequestError: the model was not trained to fill in the middle.
         """
+        require(self._manifest, "fim")
         tokens = self._manifest.tokens
-        begin, hole, end = tokens.fim_begin, tokens.fim_hole, tokens.fim_end
-        if not self._manifest.capabilities.fim or begin is None or hole is None or end is None:
-            raise RequestError(
-                f"{self._name} was not trained to fill in the middle; use complete, or an engine "
-                "of DeepSeek-Coder-V2-Lite-Base, which was"
-            )
+        begin, hole, end = _known(tokens.fim_begin), _known(tokens.fim_hole), _known(tokens.fim_end)
         encode = self._tokenizer.encode
         return [*self._bos, begin, *encode(prefix), hole, *encode(suffix), end]
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message | Mapping[str, str]]) -> list[int]:
         """Return the conversation in the model's chat format, ready for the next answer.
 
         Nothing follows the last "Assistant:": a space there makes the Lite model answer in
@@ -72,11 +101,8 @@ class Prompts:
             RequestError: the model was not trained to chat, there is no message, or a role is
                 unknown.
         """
-        chat = self._manifest.chat_format
-        if not self._manifest.capabilities.chat or chat is None:
-            raise RequestError(
-                f"{self._name} was not trained to chat; use complete, or an Instruct engine"
-            )
+        require(self._manifest, "chat")
+        chat = _known(self._manifest.chat_format)
         if not messages:
             raise RequestError("messages: a chat needs at least one message")
         around = {"system": chat.system, "user": chat.user, "assistant": chat.assistant}
@@ -85,7 +111,8 @@ class Prompts:
             prompt.add_template(chat.bos)
         else:
             prompt.ids += self._bos
-        for number, message in enumerate(messages):
+        for number, value in enumerate(messages):
+            message = Message.of(value, f"messages[{number}]")
             if message.role not in around:
                 raise RequestError(
                     f"messages[{number}]: role {message.role!r} is unknown; "
@@ -98,14 +125,18 @@ class Prompts:
         prompt.add_template(chat.generation_prompt)
         return self._not_empty(prompt.finish())
 
-    @property
-    def _name(self) -> str:
-        return self._manifest.model.name
-
     def _not_empty(self, ids: list[int]) -> list[int]:
         if not ids:
-            raise RequestError(f"the prompt is empty, and {self._name} has no BOS to start from")
+            name = self._manifest.model.name
+            raise RequestError(f"the prompt is empty, and {name} has no BOS to start from")
         return ids
+
+
+def _known(value: T | None) -> T:
+    """Return what a checked manifest cannot lack."""
+    if value is None:
+        raise EngineError("the manifest contradicts itself; build the engine again")
+    return value
 
 
 class _Pieces:

@@ -104,10 +104,13 @@ def nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp] | No
     # without them. What is left to sort is a few hundred of a vocabulary of 100,000.
     threshold = min((1.0 - top_p) / len(weights) * total, weights.max())
     candidates = np.flatnonzero(weights >= threshold)
-    order = candidates[np.argsort(-weights[candidates], kind="stable")]
-    sums = np.cumsum(weights[order])
-    count = int(np.searchsorted(sums, top_p * total, side="left")) + 1
-    return np.sort(order[:count])
+    descending = -np.sort(-weights[candidates])
+    count = 1 + int(np.searchsorted(np.cumsum(descending), top_p * total, side="left"))
+    if count >= len(candidates):
+        return candidates
+    kept = candidates[weights[candidates] >= descending[count - 1]]
+    ties = np.flatnonzero(weights[kept] == descending[count - 1])
+    return np.delete(kept, ties[len(ties) - (len(kept) - count) :])
 
 
 class _Penalties:

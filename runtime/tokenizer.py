@@ -83,10 +83,8 @@ class TextTokenizer:
         """
         try:
             ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"the text holds a lone surrogate at character {error.start}; send valid Unicode"
-            ) from error
+        except TypeError as error:  # what tokenizers says of a lone surrogate
+            raise RequestError("the text holds a lone surrogate; send valid Unicode") from error
         return [self._renumbered.get(id_, id_) for id_ in ids] if self._renumbered else ids
 
     def split_control(self, text: str) -> list[str | int]:

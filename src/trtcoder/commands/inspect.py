@@ -28,9 +28,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Return the table's rows."""
     manifest = bundle.manifest
     graph, recipe = manifest.graph, manifest.recipe
-    able = [
-        name for name, value in dataclasses.asdict(manifest.capabilities).items() if value
-    ]
+    able = [name for name, value in dataclasses.asdict(manifest.capabilities).items() if value]
     cache_bytes = sum(
         cache.width * (4 if cache.dtype == "float32" else 1) for cache in graph.caches
     )

@@ -1,0 +1,15 @@
+"""Chat completion: the third snippet of DeepSeek-Coder-V2's model card.
+
+Run it with an engine folder: python examples/chat.py engines/demo
+"""
+
+import sys
+
+from trtcoder.runtime import open_engine
+
+messages = [{"role": "user", "content": "write a quick sort algorithm in python."}]
+
+with open_engine(sys.argv[1]) as coder:
+    for chunk in coder.chat(messages, max_tokens=512):
+        print(chunk.text, end="", flush=True)
+print()

@@ -1,0 +1,13 @@
+"""Code completion: the first snippet of DeepSeek-Coder-V2's model card.
+
+Run it with an engine folder: python examples/complete.py engines/demo
+"""
+
+import sys
+
+from trtcoder.runtime import open_engine
+
+with open_engine(sys.argv[1]) as coder:
+    for chunk in coder.complete("#写一个快速排序算法", max_tokens=128):
+        print(chunk.text, end="", flush=True)
+print()

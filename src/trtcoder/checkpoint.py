@@ -1,0 +1,201 @@
+"""Reads a Hugging Face checkpoint: memory-mapped safetensors, checked against the weight contract.
+
+Nothing is read but what is asked for, and no second copy of the weights is made: `Checkpoint.raw`
+returns a view of the mapped file, `Checkpoint.read` converts the rows it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.config import ModelConfig
+from trtcoder.errors import CheckpointError
+from trtcoder.shard import Shard, Stored, read_shard
+from trtcoder.tensors import DERIVED_SUFFIXES, expected_tensors
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SHOWN = 8
+
+Rows = slice | NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint; open one with `Checkpoint.open`."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: dict[str, Stored]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Checkpoint:
+        """Map every shard and compare what is there with what the configuration asks for.
+
+        Raises:
+            ConfigError: config.json is missing or not supported.
+            CheckpointError: a file is missing, unsafe or damaged, or tensors are missing,
+                unexpected or misshapen; one error names them all.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: is not a folder; give the checkpoint's folder")
+        config = ModelConfig.load(folder)
+        checkpoint = cls(folder, config, _find_tensors(folder))
+        checkpoint._validate()
+        return checkpoint
+
+    def names(self) -> list[str]:
+        """Return the tensors' names in the model's order."""
+        return list(expected_tensors(self.config))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return self._stored(name).shape
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's stored type: BF16, F16 or F32."""
+        return self._stored(name).dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Stored size of all tensors, in bytes."""
+        return sum(stored.nbytes for stored in self.tensors.values())
+
+    @property
+    def stored_dtype(self) -> str:
+        """The stored types of the matrices, such as ``bf16``."""
+        return "+".join(sorted({stored.dtype.lower() for stored in self.tensors.values()}))
+
+    def raw(self, name: str) -> NDArray[np.generic]:
+        """Return a read-only view of the mapped file: uint16 for BF16, float16 or float32."""
+        return self._stored(name).view()
+
+    def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
+        """Return a float32 copy of the tensor, or of some of its rows in the given order."""
+        view = self.raw(name)
+        return widen(view if rows is None else view[rows])
+
+    def release(self) -> None:
+        """Tell the system that the pages read so far will not be needed again."""
+        for shard in {id(stored.shard): stored.shard for stored in self.tensors.values()}.values():
+            shard.mapped.madvise(mmap.MADV_DONTNEED)
+
+    def digest(self, on_tensor: Callable[[int, str], None] | None = None) -> str:
+        """Return the sha256 over names, types, shapes and bytes, in the order of the names.
+
+        It does not depend on how the tensors are split into shards. ``on_tensor`` is told the
+        bytes and the name of each.
+        """
+        total = hashlib.sha256()
+        for name in sorted(self.tensors):
+            stored = self.tensors[name]
+            total.update(json.dumps([name, stored.dtype, list(stored.shape)]).encode())
+            total.update(stored.bytes())
+            if on_tensor is not None:
+                on_tensor(stored.nbytes, name)
+        return total.hexdigest()
+
+    def _stored(self, name: str) -> Stored:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"{self.folder}: has no tensor {name}") from None
+
+    def _validate(self) -> None:
+        expected = expected_tensors(self.config)
+        missing = [name for name in expected if name not in self.tensors]
+        unexpected = [
+            name
+            for name in self.tensors
+            if name not in expected and not name.endswith(DERIVED_SUFFIXES)
+        ]
+        problems = [
+            *_listed("missing", missing),
+            *_listed("unexpected", unexpected),
+            *_listed(
+                "misshapen",
+                [
+                    f"{name} (expected {list(shape)}, found {list(stored.shape)} in "
+                    f"{stored.shard.path.name})"
+                    for name, shape in expected.items()
+                    if (stored := self.tensors.get(name)) is not None and stored.shape != shape
+                ],
+            ),
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.folder}: does not fit its config.json: {'; '.join(problems)}; download "
+                "the checkpoint again, or correct config.json"
+            )
+
+
+def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return float32 of stored values; uint16 stands for the upper half of a float32 (BF16)."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.array(values, np.float32)
+
+
+def _listed(label: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{len(names)} {label}: {', '.join(names[:_SHOWN])}{more}"]
+
+
+def _find_tensors(folder: Path) -> dict[str, Stored]:
+    index = folder / INDEX
+    if index.is_file():
+        return _read_index(folder, index)
+    if (folder / SINGLE).is_file():
+        return read_shard(folder / SINGLE)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder / pickles[0]}: is a pickle, which can run code when it is read; convert "
+            "it to safetensors or download the safetensors files"
+        )
+    raise CheckpointError(f"{folder}: has neither {INDEX} nor {SINGLE}; download the weights")
+
+
+def _read_index(folder: Path, index: Path) -> dict[str, Stored]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index}: is not a safetensors index: {error!r}") from error
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index}: weight_map is not an object")
+    shards: dict[str, dict[str, Stored]] = {}
+    for file in sorted(set(map(str, weight_map.values()))):
+        # Hub caches link shards to other folders; the name itself may not leave this one.
+        if Path(file).name != file or file in ("", ".", ".."):
+            raise CheckpointError(f"{index}: {file!r} leaves the folder; names must be plain")
+        if Path(file).suffix in PICKLES:
+            raise CheckpointError(
+                f"{folder / file}: is a pickle, which can run code when it is read; convert it "
+                "to safetensors"
+            )
+        shards[file] = read_shard(folder / file)
+    absent = [name for name, file in weight_map.items() if name not in shards[str(file)]]
+    if absent:
+        listed = _listed("tensors are not in the shard that it names", absent)[0]
+        raise CheckpointError(f"{index}: {listed}; download the checkpoint again")
+    held = {name for shard in shards.values() for name in shard}
+    unlisted = sorted(held - set(weight_map))
+    if unlisted:
+        listed = _listed("tensors of the shards have no entry", unlisted)[0]
+        raise CheckpointError(f"{index}: {listed}; download the index again")
+    return {name: shards[str(file)][name] for name, file in weight_map.items()}
+
+
+__all__ = ["Checkpoint", "Shard", "Stored", "widen"]

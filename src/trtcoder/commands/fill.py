@@ -1,0 +1,68 @@
+"""`trtcoder fill`: write what is missing in the middle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trtcoder.commands.generation_options import GenerationOptions, generation_options
+from trtcoder.errors import RequestError
+
+
+@click.command()
+@click.argument("engine", type=click.Path())
+@click.argument("place", metavar="[FILE:LINE:COL]", required=False)
+@click.option("--prefix", help="Text before the hole, instead of FILE:LINE:COL.")
+@click.option("--suffix", help="Text after the hole, instead of FILE:LINE:COL.")
+@generation_options(max_tokens=128)
+def fill(
+    engine: str, place: str | None, prefix: str | None, suffix: str | None, **values: Any
+) -> None:
+    """Fill in the middle of a file with the engine in folder ENGINE.
+
+    The hole is before column COL of line LINE of FILE, both counted from 1, the column in
+    characters; one column past the end of a line is its end. Only the middle is printed, and
+    FILE is not changed.
+    """
+    from trtcoder.commands.terminal import print_answer
+
+    if (place is None) == (prefix is None and suffix is None):
+        raise click.UsageError("Give either FILE:LINE:COL, or --prefix and --suffix.")
+    options = GenerationOptions(**values)
+    params = options.sampling_params()
+    before, after = (prefix or "", suffix or "") if place is None else split_file(place)
+    with options.open(engine, "fim") as coder:
+        answer = coder.fill(before, after, params, max_tokens=options.max_tokens, stop=options.stop)
+        print_answer(answer, as_json=options.as_json, model=coder.manifest.model.name)
+
+
+def split_file(place: str) -> tuple[str, str]:
+    """Return a file's text before and after ``FILE:LINE:COL``.
+
+    Raises:
+        RequestError: malformed, the file cannot be read as UTF-8, or the place is outside it.
+    """
+    match = re.fullmatch(r"(.+):(\d+):(\d+)", place, re.DOTALL)
+    if match is None:
+        raise RequestError(f"{place}: expected FILE:LINE:COL, such as sort.py:3:9")
+    path, line, column = Path(match[1]), int(match[2]), int(match[3])
+    try:
+        # Bytes, because text mode would turn \r\n into \n; editors do not count a BOM.
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from error
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = text.split("\n")
+    if not 1 <= line <= len(lines):
+        raise RequestError(f"{path}: has no line {line}; lines go from 1 to {len(lines)}")
+    end = len(lines[line - 1].removesuffix("\r")) + 1
+    if not 1 <= column <= end:
+        raise RequestError(
+            f"{path}: line {line} has no column {column}; columns go from 1 to {end}"
+        )
+    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    return text[:offset], text[offset:]

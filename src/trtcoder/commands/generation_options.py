@@ -1,0 +1,154 @@
+"""The options that complete, fill and chat share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from trtcoder.runtime.coder import Coder
+    from trtcoder.runtime.prompts import Capability
+    from trtcoder.runtime.sampling_params import SamplingParams
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """The shared options as the user gave them."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int | None
+    stop: tuple[str, ...]
+    threads: int | None
+    context: int | None
+    as_json: bool
+
+    def sampling_params(self) -> SamplingParams:
+        """Return the sampler's part.
+
+        Raises:
+            RequestError: a value out of range.
+        """
+        from trtcoder.runtime.sampling_params import SamplingParams
+
+        return SamplingParams(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            seed=self.seed,
+        )
+
+    def open(self, engine: str, capability: Capability) -> Coder:
+        """Load the engine folder, refusing early when its model lacks ``capability``."""
+        from trtcoder.runtime.coder import open_coder
+
+        return open_coder(
+            engine, threads=self.threads, cache_tokens=self.context, capability=capability
+        )
+
+
+def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
+    """Add the shared options to a command, which takes them as ``**values``.
+
+    ``max_tokens`` is the command's default; pass the values to `GenerationOptions`.
+    """
+    options = [
+        click.option(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            default=max_tokens,
+            show_default=True,
+            help="Most tokens to generate.",
+        ),
+        click.option(
+            "--temperature",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="0 takes the most likely token; higher is more varied.",
+        ),
+        click.option(
+            "--top-k",
+            type=int,
+            default=0,
+            show_default=True,
+            help="Choose among the k most likely tokens; 0 is all.",
+        ),
+        click.option(
+            "--top-p",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Choose among the most likely tokens that together have this probability.",
+        ),
+        click.option(
+            "--min-p",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="Drop tokens less likely than this fraction of the most likely one.",
+        ),
+        click.option(
+            "--repetition-penalty",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Above 1, repeat the prompt and the answer less.",
+        ),
+        click.option(
+            "--frequency-penalty",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="From -2 to 2; above 0, repeat the answer less, by how often.",
+        ),
+        click.option(
+            "--presence-penalty",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="From -2 to 2; above 0, repeat the answer less, once per token.",
+        ),
+        click.option("--seed", type=int, help="Same seed, same text.  [default: drawn]"),
+        click.option(
+            "--stop", multiple=True, help="End before this text; $'\\n' is a newline. Repeatable."
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            help="Threads.  [default: the cores that may be used]",
+        ),
+        click.option(
+            "--context",
+            type=click.IntRange(min=1),
+            help="Most tokens of prompt and answer together.  [default: the model's context]",
+        ),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print one JSON object at the end instead of streaming text.",
+        ),
+    ]
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
