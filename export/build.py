@@ -71,7 +71,7 @@ def describe(graph: DeepseekV2Graph, prompting: Prompting, digest: str) -> Manif
             config.published_name or graph.checkpoint.folder.resolve().name, dict(config.raw)
         ),
         source=SourceInfo(digest, graph.checkpoint.stored_dtype),
-        recipe=graph.recipe.to_dict(),
+        recipe={**graph.recipe.to_dict(), "padded": dict(sorted(graph.b.padded.items()))},
         capabilities=prompting.capabilities,
         chat_format=prompting.chat_format,
         tokens=prompting.tokens,

@@ -7,6 +7,7 @@ weights stream through `trtcoder.export.weights` one step at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,8 +71,13 @@ class Step:
 
     key: str
     sources: tuple[str, ...]
-    source_values: int
+    values: int
     produce: Callable[[], list[Part]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it reads from a bf16 checkpoint, for progress."""
+        return 2 * self.values
 
 
 class GraphBuilder:
@@ -84,6 +90,7 @@ class GraphBuilder:
         self.nodes: list[ir.Node] = []
         self.weights: dict[str, Weight] = {}
         self.steps: list[Step] = []
+        self.padded: dict[str, str] = {}
         self._weight_values: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
 
@@ -166,6 +173,12 @@ class GraphBuilder:
             ir.node(op_type, inputs, attributes, domain=domain, outputs=values, name=name)
         )
         return values
+
+    def pad(self, name: str, width: int, block_size: int) -> None:
+        """Note that a width is not a multiple of the block, once for all layers alike."""
+        role = re.sub(r"layers\.\d+", "layers.*", name)
+        padded = -(-width // block_size) * block_size
+        self.padded[role] = f"{width} padded to {padded}"
 
     def finish(self, tensors: Mapping[str, ir.ExternalTensor]) -> ir.Model:
         """Return the model, its weights pointing at ``tensors``."""

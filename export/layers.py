@@ -122,6 +122,8 @@ def mixture_of_experts(
         )
     # The kernel takes whole blocks only: pad the inner width with units that add nothing.
     padded = inner if scheme.is_float else scheme.blocks(inner) * scheme.block_size
+    if padded != inner:
+        b.pad(name, inner, scheme.block_size)
     fc1 = _expert_stack(b, f"{name}/gate_up", len(experts), 2 * padded, hidden, scheme)
     fc2 = _expert_stack(b, f"{name}/down", len(experts), hidden, padded, scheme)
     for index, expert in enumerate(experts):
@@ -174,6 +176,8 @@ def _stored_matrix(
     else:
         blocks = scheme.blocks(width)
         blob = scheme.block_size * scheme.bits // 8
+        if width % scheme.block_size:
+            b.pad(name.removesuffix("/weight"), width, scheme.block_size)
         names = [name, f"{name}/scales"]
         values = [
             b.weight(name, UINT8, [rows, blocks * blob] if flat else [rows, blocks, blob]),

@@ -8,7 +8,6 @@ only when their shape changes, which for the caches is once a block of tokens.
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +24,8 @@ PREFILL_CHUNK = 512
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
 # prompt takes shorter chunks instead of more memory.
 SCORE_BYTES = 256 << 20
+_CACHE_LINE = 64
 _CPU = "CPUExecutionProvider"
-_HUGE_PAGE = 2 << 20
 
 
 class Engine:
@@ -148,13 +147,12 @@ class _Arena:
         dtype = np.dtype(info.dtype)
         size = rows * info.width * dtype.itemsize
         try:
-            memory = mmap.mmap(-1, size)
-        except (OSError, OverflowError) as error:
+            memory = np.zeros(size + _CACHE_LINE, np.uint8)
+        except (MemoryError, ValueError) as error:
             raise EngineError(
-                f"{info.name}: cannot reserve {size / 2**20:,.0f} MiB of cache ({error}); "
-                "ask for fewer cache tokens"
+                f"{info.name}: cannot reserve {size / 2**20:,.0f} MiB of cache; "
+                "ask for a shorter context"
             ) from error
-        if size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        array = np.frombuffer(memory, dtype).reshape(rows, info.width)
+        start = -memory.ctypes.data % _CACHE_LINE
+        array = memory[start : start + size].view(dtype).reshape(rows, info.width)
         return cls(info, array, array.ctypes.data)

@@ -151,10 +151,10 @@ def test_a_token_costs_the_same_after_a_long_answer() -> None:
     detokenizer = Detokenizer(TextTokenizer(byte_tokenizer()), ["</answer>", "aaab"])
     seconds = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(1000):
             detokenizer.push(byte_ids()[97])
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds[-5:]) < 5 * min(seconds[:5])
 
 

@@ -152,7 +152,7 @@ def test_a_drawn_seed_is_told(toy_folder: Path) -> None:
     assert coder.complete("hello", again, max_tokens=20).text() == text
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     prompts=st.lists(st.text("ab", max_size=30), min_size=2, max_size=4),
     max_tokens=st.integers(1, 12),

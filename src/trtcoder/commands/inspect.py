@@ -36,7 +36,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("model", manifest.model.name),
         ("target", f"{manifest.target}, format {manifest.format}, trtcoder {manifest.trtcoder}"),
         ("source", f"{manifest.source.dtype}, sha256 {manifest.source.digest[:16]}…"),
-        ("weights", ", ".join(f"{key} {value}" for key, value in recipe.items())),
+        ("weights", ", ".join(f"{key} {value}" for key, value in recipe.items() if value != {})),
         ("capabilities", ", ".join(able)),
         ("context", f"{graph.max_positions:,} tokens, {cache_bytes:,} bytes of cache a token"),
         ("vocabulary", f"{graph.vocab_size:,} tokens"),

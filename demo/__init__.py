@@ -1,0 +1,1 @@
+"""The demo checkpoint and its recipe."""

@@ -1,0 +1,1 @@
+"""How the demo checkpoint was made: corpus, tokenizer, model, training, export, evaluation."""

@@ -1,0 +1,240 @@
+"""What a comparison with the reference found, the gates it is held to, and its table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trtcoder.errors import ParityError
+
+# Limits for each storage of the weights. The metrics are `Metrics` fields.
+GATES: dict[str, dict[str, float]] = {
+    "fp32": {"relative logit error": 1e-4, "KL max": 1e-7, "router disagreements": 0.0},
+    "int8": {"KL mean": 1e-3},
+    "int4": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerParity:
+    """One layer.
+
+    Attributes:
+        layer: from 0.
+        hidden_mean: mean over tokens of ``||engine - reference|| / ||reference||`` (2-norm) of the
+            residual stream after the layer.
+        hidden_max: the largest of them.
+        router_agreement: share of tokens that go to the same set of experts; None without experts.
+        router_ties: tokens whose experts differ where the reference's scores tie.
+        router_wrong: tokens whose experts differ without a tie.
+    """
+
+    layer: int
+    hidden_mean: float
+    hidden_max: float
+    router_agreement: float | None = None
+    router_ties: int | None = None
+    router_wrong: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogitParity:
+    """The logits of all positions.
+
+    Attributes:
+        positions: how many were compared.
+        max_abs: largest difference of two logits.
+        relative_error: the largest over positions of ``max |difference| / max |reference|``.
+        kl_mean: KL(reference || engine) in nats, mean over positions.
+        kl_p99: its 99th percentile.
+        kl_max: its largest value.
+        top1_agreement: share of positions whose most probable token is the same.
+        top1_ambiguous: positions where it is not, and the reference's two logits are a near tie.
+        top1_wrong: positions where it is not, and they are none.
+    """
+
+    positions: int
+    max_abs: float
+    relative_error: float
+    kl_mean: float
+    kl_p99: float
+    kl_max: float
+    top1_agreement: float
+    top1_ambiguous: int
+    top1_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextParity:
+    """How well both predict held-out text of one kind (plain, fim, chat, ...).
+
+    Perplexities are per token; the nats per byte (None without bytes) compare models whose
+    tokenizers differ.
+    """
+
+    kind: str
+    tokens: int
+    bytes: int
+    reference_perplexity: float
+    engine_perplexity: float
+    reference_nats_per_byte: float | None
+    engine_nats_per_byte: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One metric held to a limit; ``limit`` and ``passed`` are None where it is only stated."""
+
+    name: str
+    measured: float
+    limit: float | None
+    passed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """The outcome: metrics, gates, and the verdict "passed", "failed" or "measured".
+
+    "measured" says that the precision has no gate: its numbers are stated, nothing was passed.
+    """
+
+    precision: str
+    verdict: str
+    gates: tuple[GateResult, ...]
+    logits: LogitParity
+    layers: tuple[LayerParity, ...]
+    texts: tuple[TextParity, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; a value that is not finite becomes null."""
+        plain: dict[str, Any] = _finite_or_none(dataclasses.asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ParityReport:
+        """Read what `to_dict` gave; other keys, such as those of a certificate, are left out.
+
+        Raises:
+            ParityError: a key is missing or malformed.
+        """
+        try:
+            return cls(
+                precision=str(data["precision"]),
+                verdict=str(data["verdict"]),
+                gates=tuple(GateResult(**_measured(gate)) for gate in data["gates"]),
+                logits=LogitParity(**_nan_for_null(data["logits"])),
+                layers=tuple(LayerParity(**_layer(layer)) for layer in data["layers"]),
+                texts=tuple(TextParity(**_text(text)) for text in data["texts"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ParityError(
+                f"parity report: malformed ({error}); run `trtcoder verify` again"
+            ) from error
+
+
+def judge(
+    precision: str,
+    logits: LogitParity,
+    layers: tuple[LayerParity, ...],
+    non_finite: Mapping[str, int],
+    max_kl: float | None,
+) -> tuple[str, tuple[GateResult, ...]]:
+    """Return the verdict and every gate; ``non_finite`` counts bad values by where they are."""
+    metrics = {
+        "relative logit error": logits.relative_error,
+        "KL mean": logits.kl_mean,
+        "KL max": logits.kl_max,
+        "router disagreements": float(sum(layer.router_wrong or 0 for layer in layers)),
+    }
+    limits = GATES[precision]
+    gates = [
+        GateResult(name, value, limit, None if limit is None else _within(value, limit))
+        for name, value in metrics.items()
+        for limit in [limits.get(name)]
+    ]
+    if max_kl is not None:
+        gates.append(
+            GateResult("KL mean, as asked", logits.kl_mean, max_kl, _within(logits.kl_mean, max_kl))
+        )
+    # A place with values that are not finite is a gate of its own, so that the error names it.
+    places = dict(non_finite) or {"all values": 0}
+    gates += [
+        GateResult(f"not finite: {place}", float(count), 0.0, count == 0)
+        for place, count in places.items()
+    ]
+    if any(gate.passed is False for gate in gates):
+        return "failed", tuple(gates)
+    return ("passed" if limits or max_kl is not None else "measured"), tuple(gates)
+
+
+def render_table(report: ParityReport) -> str:
+    """Return the report as plain text, about 80 columns wide, a line for each layer."""
+    logits = report.logits
+    lines = ["layer  hidden error: mean      max    router: agree   ties  wrong"]
+    for layer in report.layers:
+        line = f"{layer.layer:5d}        {layer.hidden_mean:12.2e} {layer.hidden_max:8.2e}"
+        if layer.router_agreement is not None:
+            line += f"        {layer.router_agreement:8.3%} {layer.router_ties:6d} "
+            line += f"{layer.router_wrong:6d}"
+        lines.append(line)
+    lines += [
+        "",
+        f"logits of {logits.positions} positions: max-abs {logits.max_abs:.2e}, "
+        f"relative {logits.relative_error:.2e}",
+        f"KL (nats): mean {logits.kl_mean:.3e}, p99 {logits.kl_p99:.3e}, max {logits.kl_max:.3e}",
+        f"top-1: {logits.top1_agreement:.3%} agree, {logits.top1_ambiguous} ambiguous, "
+        f"{logits.top1_wrong} wrong",
+        "",
+        "text    tokens   perplexity: reference   engine   nats/byte: reference   engine",
+    ]
+    lines += [
+        f"{text.kind:7s} {text.tokens:6d}   {text.reference_perplexity:21.4f} "
+        f"{text.engine_perplexity:8.4f}   {_shown(text.reference_nats_per_byte):>20s} "
+        f"{_shown(text.engine_nats_per_byte):>8s}"
+        for text in report.texts
+    ]
+    lines.append("")
+    for gate in report.gates:
+        outcome = {True: "pass", False: "FAIL", None: "stated"}[gate.passed]
+        limit = "no limit" if gate.limit is None else f"limit {gate.limit:.1e}"
+        lines.append(f"{outcome:6s} {gate.name}: {gate.measured:.3e} ({limit})")
+    lines.append(f"verdict for {report.precision}: {report.verdict}")
+    return "\n".join(lines)
+
+
+def _within(value: float, limit: float) -> bool:
+    return value <= limit  # false for NaN
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nan_for_null(data: Mapping[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        key: math.nan if value is None and key not in optional else value
+        for key, value in data.items()
+    }
+
+
+def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
+    return _nan_for_null(data, ("limit", "passed"))
+
+
+def _layer(data: Mapping[str, Any]) -> dict[str, Any]:
+    return _nan_for_null(data, ("router_agreement", "router_ties", "router_wrong"))
+
+
+def _text(data: Mapping[str, Any]) -> dict[str, Any]:
+    return _nan_for_null(data, ("reference_nats_per_byte", "engine_nats_per_byte"))
