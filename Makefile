@@ -27,6 +27,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/cli.py --check
+	$(BIN)/python -m benchmarks.readme --check
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -34,10 +35,12 @@ types: $(STAMP)
 parity: $(STAMP)  ## Engines of random checkpoints of every kind against both references.
 	$(BIN)/python -m benchmarks.parity
 
-bench: $(STAMP)  ## Speed, load time and memory of the demo engine and of a 4-layer Lite.
+bench: $(STAMP)  ## Speed, load time and memory; what each precision costs the demo model.
+	$(BIN)/python -m benchmarks.demo_quality
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.readme
 
-demo-train: $(STAMP)  ## Train the demo checkpoint again (about 100 minutes on 2 cores).
+demo-train: $(STAMP)  ## Train the demo checkpoint again (76 minutes on 2 cores).
 	$(BIN)/python -m demo.recipe
 
 cli-docs: $(STAMP)  ## Write docs/cli.md from --help.

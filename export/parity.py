@@ -112,8 +112,11 @@ class ParityMeter:
             engine: the engine's.
 
         Raises:
-            ParityError: an array has not the shape that the configuration gives.
+            ParityError: there are no tokens, or an array has not the shape that the configuration
+                gives.
         """
+        if not len(ids):
+            raise ParityError(f"{kind} text: a sequence without tokens; leave it out")
         for name, trace in (("reference", reference), ("engine", engine)):
             self._check(name, trace, len(ids))
         self._add_hidden(reference.hidden, engine.hidden)
@@ -133,20 +136,22 @@ class ParityMeter:
         if not self._kl:
             raise ParityError("nothing was compared; give held-out text of at least one token")
         kl = np.concatenate(self._kl)
+        with np.errstate(invalid="ignore"):  # infinite values are reported as such
+            mean, p99, largest = float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max())
         logits = LogitParity(
             positions=len(kl),
             max_abs=self._max_abs,
             relative_error=self._relative_error,
-            kl_mean=float(kl.mean()),
-            kl_p99=float(np.quantile(kl, 0.99)),
-            kl_max=float(kl.max()),
+            kl_mean=mean,
+            kl_p99=p99,
+            kl_max=largest,
             top1_agreement=int(self._top1[0]) / len(kl),
             top1_ambiguous=int(self._top1[1]),
             top1_wrong=int(self._top1[2]),
         )
         layers = tuple(
-            LayerParity(layer, mean.mean, mean.largest, *self._router_numbers(layer))
-            for layer, mean in enumerate(self._hidden)
+            LayerParity(layer, hidden.mean, hidden.largest, *self._router_numbers(layer))
+            for layer, hidden in enumerate(self._hidden)
         )
         verdict, gates = judge(self._precision, logits, layers, self._non_finite, self._max_kl)
         texts = tuple(text.parity(kind) for kind, text in self._texts.items() if text.tokens)

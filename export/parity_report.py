@@ -10,7 +10,7 @@ from typing import Any
 
 from trtcoder.errors import ParityError
 
-# Limits for each storage of the weights. The metrics are `Metrics` fields.
+# Limits for each storage of the weights, by the metrics that `judge` names.
 GATES: dict[str, dict[str, float]] = {
     "fp32": {"relative logit error": 1e-4, "KL max": 1e-7, "router disagreements": 0.0},
     "int8": {"KL mean": 1e-3},
@@ -160,11 +160,10 @@ def judge(
             GateResult("KL mean, as asked", logits.kl_mean, max_kl, _within(logits.kl_mean, max_kl))
         )
     # A place with values that are not finite is a gate of its own, so that the error names it.
-    places = dict(non_finite) or {"all values": 0}
     gates += [
-        GateResult(f"not finite: {place}", float(count), 0.0, count == 0)
-        for place, count in places.items()
-    ]
+        GateResult(f"values not finite in {place}", float(count), 0.0, False)
+        for place, count in non_finite.items()
+    ] or [GateResult("values not finite", 0.0, 0.0, True)]
     if any(gate.passed is False for gate in gates):
         return "failed", tuple(gates)
     return ("passed" if limits or max_kl is not None else "measured"), tuple(gates)

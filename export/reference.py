@@ -278,6 +278,7 @@ def check_softmax_scale(modules: Any) -> None:
     config = modules.DeepseekV2Config(
         hidden_size=16,
         num_attention_heads=1,
+        max_position_embeddings=163840,
         q_lora_rank=None,
         rope_scaling={
             "type": "yarn",

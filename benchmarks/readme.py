@@ -1,0 +1,90 @@
+"""Writes the README's tables and samples from benchmarks/results; --check only compares."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def speed_table(result: dict[str, Any]) -> str:
+    """Return speed, load time and memory as Markdown."""
+    lines = [
+        f"{result['prefill_tokens']} tokens of prompt, {result['decode_tokens']} decoded, "
+        f"{result['environment']['cpu']}, {result['environment']['cores']} cores "
+        "(`make bench`):",
+        "",
+        "| engine | prefill tok/s | decode tok/s | load s | peak RSS MB | on disk MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for label, row in result["engines"].items():
+        lines.append(
+            f"| {label} | {row['prefill_tokens_per_second']:,.0f} "
+            f"| {row['decode_tokens_per_second']:,.1f} | {row['load_seconds']:.2f} "
+            f"| {row['peak_rss_mb']:,} | {row['disk_mb']:,.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def quality_table(result: dict[str, Any]) -> str:
+    """Return what each precision cost the demo model, as Markdown."""
+    lines = [
+        "The demo model against transformers in float32 (`make bench`):",
+        "",
+        "| weights | verdict | KL mean | KL p99 | top-1 | perplexity plain / fim / chat |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for label, row in result["engines"].items():
+        texts = {text["kind"]: text for text in row["texts"]}
+        perplexity = " / ".join(
+            f"{texts[kind]['engine_perplexity']:.2f}" for kind in ("plain", "fim", "chat")
+        )
+        lines.append(
+            f"| {label} | {row['verdict']} | {row['logits']['kl_mean']:.1e} "
+            f"| {row['logits']['kl_p99']:.1e} | {row['logits']['top1_agreement']:.1%} "
+            f"| {perplexity} |"
+        )
+    return "\n".join(lines)
+
+
+def samples(result: dict[str, Any]) -> str:
+    """Return prompts and answers as Markdown."""
+    parts = []
+    for sample in result["samples"]:
+        text = f"{sample['prompt']}\n---\n{sample['answer'].rstrip()}"
+        parts.append(f"{sample['title']}:\n\n````text\n{text}\n````")
+    return "\n\n".join(parts)
+
+
+def render(text: str) -> str:
+    """Return the README with its generated parts replaced."""
+    speed, quality = _load("speed"), _load("quality")
+    tables = speed_table(speed) + "\n\n" + quality_table(quality)
+    text = _replace(text, "tables", tables)
+    return _replace(text, "samples", samples(quality))
+
+
+def _load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _replace(text: str, name: str, part: str) -> str:
+    pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+    return re.sub(
+        pattern, lambda _: f"<!-- {name} -->\n{part}\n<!-- /{name} -->", text, flags=re.DOTALL
+    )
+
+
+if __name__ == "__main__":
+    page = README.read_text(encoding="utf-8")
+    if "--check" not in sys.argv:
+        README.write_text(render(page), encoding="utf-8")
+    elif render(page) != page:
+        raise SystemExit("README.md is not what benchmarks/results say; run `make readme`")
