@@ -22,7 +22,7 @@ DEMO = ROOT / "demo" / "checkpoint"
 TOKENS = 8192
 VARIANTS: dict[str, list[str]] = {
     "fp32": ["--weights", "fp32"],
-    "fp32, int8 cache": ["--weights", "fp32", "--cache", "int8", "--max-kl", "1"],
+    "fp32, int8 cache": ["--weights", "fp32", "--cache", "int8"],
     "int8": ["--weights", "int8"],
     "int4": ["--weights", "int4"],
     "int4, zero points": ["--weights", "int4", "--zero-points"],

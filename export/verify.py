@@ -163,7 +163,10 @@ def _levels(manifest: Manifest) -> tuple[int | None, ...]:
 
 
 def _meter(checkpoint: Checkpoint, manifest: Manifest, max_kl: float | None) -> ParityMeter:
-    return ParityMeter(checkpoint.config, str(manifest.recipe["weights"]), max_kl=max_kl)
+    # An int8 cache rounds what attention sees, so float32 weights are held to int8's gate with it.
+    weights, cache = str(manifest.recipe["weights"]), manifest.recipe["cache"]
+    precision = "int8" if weights == "fp32" and cache == "int8" else weights
+    return ParityMeter(checkpoint.config, precision, max_kl=max_kl)
 
 
 def _decode_error(probe: Probe, sequence: HeldOutSequence, prefilled: EngineTrace) -> float:
