@@ -10,9 +10,7 @@ from trtcoder.calib.rtn import dequantize, pack, quantize, unpack
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 
-SCHEMES = st.builds(
-    Scheme, st.sampled_from([4, 8]), st.sampled_from([16, 32, 128]), st.booleans()
-)
+SCHEMES = st.builds(Scheme, st.sampled_from([4, 8]), st.sampled_from([16, 32, 128]), st.booleans())
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 200))
 
 
@@ -103,7 +101,7 @@ def test_the_kernel_multiplies_with_what_dequantize_returns(
     np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def run_matmul(x, stored, scheme, width):  # noqa: ANN001, ANN201
+def run_matmul(x, stored, scheme, width):
     import onnx
     import onnxruntime
     from onnx import helper, numpy_helper

@@ -18,13 +18,14 @@ Record = dict[str, object]
 def plain(file: SourceFile, rng: random.Random) -> Iterator[Record]:
     """Return runs of whole lines."""
     for piece in pieces(file.text, rng):
-        yield {"text": piece}
+        if "def " in piece:  # code, not a page of imports or prose
+            yield {"text": piece}
 
 
 def fim(file: SourceFile, rng: random.Random) -> Iterator[Record]:
     """Return pieces cut as an editor's user does."""
     for piece in pieces(file.text, rng):
-        parts = cut(piece, rng)
+        parts = cut(piece, rng) if "def " in piece else None
         if parts is not None:
             prefix, suffix, middle = parts
             yield {"prefix": prefix, "suffix": suffix, "middle": middle}
