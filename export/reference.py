@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -128,9 +129,9 @@ class TransformersReference:
         corrected = {
             # Files from before the spelling was corrected name no method that transformers knows.
             "topk_method": config.topk_method,
-            "n_group": config.n_group,
-            "topk_group": config.topk_group,
+            # transformers wants numbers where the published files may have null.
             "n_shared_experts": config.n_shared_experts,
+            "n_routed_experts": config.n_routed_experts,
             # Without routed experts the published code builds dense layers only.
             "first_k_dense_replace": (
                 config.first_k_dense_replace
@@ -187,7 +188,9 @@ class TransformersReference:
         """Return one decoder layer, every parameter of it filled."""
         import torch
 
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            # torch warns of tensors without elements, the shared experts of a model that has none.
+            warnings.simplefilter("ignore", UserWarning)
             module = self._modules.DeepseekV2DecoderLayer(self._config, layer)
         filled = {
             name: torch.from_numpy(self._read(f"model.layers.{layer}.{name}", tuple(value.shape)))

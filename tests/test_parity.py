@@ -259,6 +259,19 @@ def test_each_precision_is_held_to_its_own_gate(precision, noise, verdict):
     assert f"verdict for {precision}: {verdict}" in render_table(report)
 
 
+def test_fp32_is_held_to_kl_where_large_logits_hide_the_error():
+    trace = random_trace()
+    large = replace(trace, logits=100 * trace.logits)
+    report = compare(large, replace(large, logits=large.logits * np.float32(1 - 9e-5)))
+    assert failed_gates(report) == ["KL max"]
+
+
+def test_a_metric_that_is_nan_does_not_pass_its_limit():
+    trace = random_trace()
+    engine = replace(trace, logits=changed(trace.logits, (3, 4), np.nan))
+    assert "KL mean" in failed_gates(compare(trace, engine, precision="int8"))
+
+
 def test_int4_states_every_metric_without_a_limit():
     trace = random_trace()
     report = compare(trace, noisy(trace, 0.1), precision="int4")

@@ -219,8 +219,8 @@ def test_a_parameter_that_no_tensor_fills_is_an_error(write, monkeypatch):
 
 def test_another_transformers_is_no_reference(write, monkeypatch):
     checkpoint = write()
-    monkeypatch.setattr(transformers, "__version__", "5.14.0")
-    with pytest.raises(DependencyError, match=r"5\.14\.0.*5\.23\.0.*trtcoder\[verify\]"):
+    monkeypatch.setattr("trtcoder.export.reference.TRANSFORMERS", "5.99.0")
+    with pytest.raises(DependencyError, match=r"5\.23\.0 is .*only 5\.99\.0.*trtcoder\[verify\]"):
         TransformersReference(checkpoint)
 
 
