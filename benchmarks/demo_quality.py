@@ -1,6 +1,6 @@
 """What each precision costs the demo model, and what its int4 engine answers.
 
-Builds the engines as `trtcoder build` does, so that each is verified, and runs the README's prompts.
+Builds the engines as `trtcoder build` does, so that each is verified; runs the README's prompts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def build(label: str, options: list[str], work: Path) -> tuple[Path, dict[str, A
     parity: dict[str, Any] = built["parity"]
     return folder, {
         "bytes": built["bytes"],
-        **{key: parity[key] for key in ("verdict", "logits", "texts", "decode_error")},
+        **{key: parity[key] for key in ("verdict", "logits", "texts", "gates")},
         "weights_only_kl": parity["weights_only_kl"],
     }
 

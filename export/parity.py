@@ -91,6 +91,7 @@ class ParityMeter:
         self._top1 = np.zeros(3, np.int64)  # agree, ambiguous, wrong
         self._texts: dict[str, _TextSum] = {}
         self._non_finite: dict[str, int] = {}
+        self._decode_error: float | None = None
 
     def add(
         self,
@@ -127,6 +128,11 @@ class ParityMeter:
         text = self._texts.setdefault(kind, _TextSum())
         text.add(ids, scored_from, scored_bytes, reference.logits, engine.logits)
 
+    def add_decode(self, prefilled: Floats, decoded: Floats) -> None:
+        """Compare logits ``[T, V]`` of one prefill with those of decoding token by token."""
+        error = np.abs(decoded.astype(np.float64) - prefilled).max() / np.abs(prefilled).max()
+        self._decode_error = float(np.maximum(self._decode_error or 0.0, error))
+
     def report(self) -> ParityReport:
         """Return the metrics so far and how they stand against the gates.
 
@@ -153,7 +159,9 @@ class ParityMeter:
             LayerParity(layer, hidden.mean, hidden.largest, *self._router_numbers(layer))
             for layer, hidden in enumerate(self._hidden)
         )
-        verdict, gates = judge(self._precision, logits, layers, self._non_finite, self._max_kl)
+        verdict, gates = judge(
+            self._precision, logits, layers, self._non_finite, self._max_kl, self._decode_error
+        )
         texts = tuple(text.parity(kind) for kind, text in self._texts.items() if text.tokens)
         return ParityReport(self._precision, verdict, gates, logits, layers, texts)
 

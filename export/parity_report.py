@@ -12,7 +12,12 @@ from trtcoder.errors import ParityError
 
 # Limits for each storage of the weights, by the metrics that `judge` names.
 GATES: dict[str, dict[str, float]] = {
-    "fp32": {"relative logit error": 1e-4, "KL max": 1e-7, "router disagreements": 0.0},
+    "fp32": {
+        "relative logit error": 1e-4,
+        "KL max": 1e-7,
+        "router disagreements": 0.0,
+        "decode against prefill": 1e-4,
+    },
     "int8": {"KL mean": 1e-3},
     "int4": {},
 }
@@ -141,6 +146,7 @@ def judge(
     layers: tuple[LayerParity, ...],
     non_finite: Mapping[str, int],
     max_kl: float | None,
+    decode_error: float | None = None,
 ) -> tuple[str, tuple[GateResult, ...]]:
     """Return the verdict and every gate; ``non_finite`` counts bad values by where they are."""
     metrics = {
@@ -149,6 +155,8 @@ def judge(
         "KL max": logits.kl_max,
         "router disagreements": float(sum(layer.router_wrong or 0 for layer in layers)),
     }
+    if decode_error is not None:
+        metrics["decode against prefill"] = decode_error
     limits = GATES[precision]
     gates = [
         GateResult(name, value, limit, None if limit is None else _within(value, limit))

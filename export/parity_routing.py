@@ -60,8 +60,9 @@ def _tied(scores: Floats, chosen: NDArray[np.bool_], other: NDArray[np.bool_]) -
     """Whether every score that only ``chosen`` has is within the tolerance of all of ``other``."""
     highest = np.where(chosen & ~other, scores, -np.inf).max(axis=-1)
     lowest = np.where(other & ~chosen, scores, np.inf).min(axis=-1)
-    same = (chosen == other).all(axis=-1)
-    return same | (lowest >= highest * (1 - ROUTER_TIE))
+    tied: NDArray[np.bool_] = (chosen == other).all(axis=-1)
+    tied |= lowest >= highest * (1 - ROUTER_TIE)
+    return tied
 
 
 class RouterAgreement:

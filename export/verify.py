@@ -16,7 +16,7 @@ from trtcoder.calib.heldout import HeldOutSequence, load_heldout
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import EngineError
 from trtcoder.export.parity import ParityMeter, ParityReport
-from trtcoder.export.probe import EngineTrace, Probe
+from trtcoder.export.probe import Probe
 from trtcoder.export.reference import TransformersReference
 from trtcoder.manifest import Manifest
 
@@ -35,8 +35,6 @@ class Certificate:
 
     Attributes:
         report: the metrics and gates of the engine as it serves.
-        decode_error: largest difference of logits between decoding token by token and prefilling
-            at once, relative to the largest logit.
         weights_only_kl: mean KL in nats with float32 activations in the kernels: what storing the
             weights cost, without what the int8 kernels add. None where they are the same.
         versions: name and version of all that took part.
@@ -45,7 +43,6 @@ class Certificate:
     """
 
     report: ParityReport
-    decode_error: float
     weights_only_kl: float | None
     versions: dict[str, str]
     text: dict[str, object]
@@ -58,7 +55,6 @@ class Certificate:
             "verdict": self.report.verdict,
             "reference": {"checkpoint": self.checkpoint, "versions": self.versions},
             "text": self.text,
-            "decode_error": self.decode_error,
             "weights_only_kl": self.weights_only_kl,
             **self.report.to_dict(),
         }
@@ -119,7 +115,6 @@ def verify_engine(
         on_layer=lambda layer: on_step(1, f"reference layer {layer}"),
     )
     meters = {level: _meter(checkpoint, manifest, max_kl) for level in _levels(manifest)}
-    decode_error = 0.0
     for level, meter in meters.items():
         probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
         for (sequence, offset), trace in zip(judged, traces, strict=True):
@@ -133,12 +128,12 @@ def verify_engine(
                 found,
             )
             if sequence is first and level is None:
-                decode_error = _decode_error(probe, sequence, found)
+                decoded = probe.run(sequence.ids[:DECODED_TOKENS], chunk=1).logits
+                meter.add_decode(found.logits[: len(decoded)], decoded)
             on_step(1, f"engine, {sequence.kind} text")
     served = meters[None].report()
     return Certificate(
         report=served,
-        decode_error=decode_error,
         weights_only_kl=meters[0].report().logits.kl_mean if 0 in meters else None,
         versions={**_versions(), **reference.versions()},
         text={
@@ -167,12 +162,6 @@ def _meter(checkpoint: Checkpoint, manifest: Manifest, max_kl: float | None) -> 
     weights, cache = str(manifest.recipe["weights"]), manifest.recipe["cache"]
     precision = "int8" if weights == "fp32" and cache == "int8" else weights
     return ParityMeter(checkpoint.config, precision, max_kl=max_kl)
-
-
-def _decode_error(probe: Probe, sequence: HeldOutSequence, prefilled: EngineTrace) -> float:
-    decoded = probe.run(sequence.ids[:DECODED_TOKENS], chunk=1)
-    wanted = prefilled.logits[: len(decoded.logits)]
-    return float(np.abs(decoded.logits - wanted).max() / np.abs(wanted).max())
 
 
 def _versions() -> dict[str, str]:

@@ -260,9 +260,11 @@ def test_each_precision_is_held_to_its_own_gate(precision, noise, verdict):
 
 
 def test_fp32_is_held_to_kl_where_large_logits_hide_the_error():
-    trace = random_trace()
-    large = replace(trace, logits=100 * trace.logits)
-    report = compare(large, replace(large, logits=large.logits * np.float32(1 - 9e-5)))
+    logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
+    logits[:, [7, 3]] = 50.0
+    trace = replace(random_trace(), logits=logits)
+    # 8e-5 of the largest logit, but the two tokens' probabilities move by 0.1 %.
+    report = compare(trace, replace(trace, logits=changed(logits, (4, 3), 50.004)))
     assert failed_gates(report) == ["KL max"]
 
 

@@ -151,6 +151,5 @@ def show(certificate: Certificate) -> None:
     from trtcoder.export.parity import render_table
 
     click.echo(render_table(certificate.report))
-    click.echo(f"decode against prefill: {certificate.decode_error:.2e} of the largest logit")
     if certificate.weights_only_kl is not None:
         click.echo(f"KL with float32 activations: {certificate.weights_only_kl:.3e}")
