@@ -97,9 +97,7 @@ def build(
         with byte_progress("hashing", source.nbytes) as advance:
             digest = source.digest(advance)
         with byte_progress("converting", sum(step.nbytes for step in graph.b.steps)) as advance:
-            write_graph(
-                graph.b, writer.folder, lambda step: (advance(step.nbytes, step.key), None)[1]
-            )
+            write_graph(graph.b, writer.folder, lambda step: advance(step.nbytes, step.key))
         copy_tokenizer(source, writer.folder)
         manifest = describe(graph, prompting, digest)
         with step_progress("verifying", count_steps(source, manifest, tokens)) as advance:
