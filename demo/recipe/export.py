@@ -12,71 +12,45 @@ from safetensors.torch import save_file
 
 from demo.recipe import model as shape
 from demo.recipe.tokenizer import BOS, EOS, load_tokenizer, write_tokenizer
-from demo.recipe.train import STATE
+from demo.recipe.train import BALANCE_WEIGHT, STATE
+from trtcoder.random_checkpoint import LITE_CONFIG
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoint"
 SHARD_BYTES = 10_000_000
 
 
 def config() -> dict[str, Any]:
-    """Return config.json, with every key that DeepSeek-Coder-V2-Lite's has."""
+    """Return config.json: DeepSeek-Coder-V2-Lite's, with this model's name, ids and sizes."""
     tokenizer = load_tokenizer()
-    return {
+    return LITE_CONFIG | {
         "_name_or_path": "trtcoder-demo",
-        "architectures": ["DeepseekV2ForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "auto_map": {
-            "AutoConfig": "configuration_deepseek.DeepseekV2Config",
-            "AutoModel": "modeling_deepseek.DeepseekV2Model",
-            "AutoModelForCausalLM": "modeling_deepseek.DeepseekV2ForCausalLM",
-        },
-        "aux_loss_alpha": 0.01,
+        "aux_loss_alpha": BALANCE_WEIGHT,
         "bos_token_id": tokenizer.token_to_id(BOS),
         "eos_token_id": tokenizer.token_to_id(EOS),
-        "ep_size": 1,
-        "first_k_dense_replace": 1,
-        "hidden_act": "silu",
         "hidden_size": shape.HIDDEN,
-        "initializer_range": 0.02,
         "intermediate_size": shape.DENSE,
         "kv_lora_rank": shape.LATENT,
-        "max_position_embeddings": round(shape.FACTOR) * shape.ORIGINAL,
-        "model_type": "deepseek_v2",
         "moe_intermediate_size": shape.INNER,
-        "moe_layer_freq": 1,
-        "n_group": 1,
         "n_routed_experts": shape.EXPERTS,
         "n_shared_experts": shape.SHARED,
-        "norm_topk_prob": False,
         "num_attention_heads": shape.HEADS,
         "num_experts_per_tok": shape.TOP_K,
         "num_hidden_layers": shape.LAYERS,
         "num_key_value_heads": shape.HEADS,
-        "pretraining_tp": 1,
-        "q_lora_rank": None,
         "qk_nope_head_dim": shape.NOPE,
         "qk_rope_head_dim": shape.ROPE,
         "rms_norm_eps": shape.EPSILON,
         "rope_scaling": {
+            **LITE_CONFIG["rope_scaling"],
             "beta_fast": shape.BETA_FAST,
             "beta_slow": shape.BETA_SLOW,
             "factor": round(shape.FACTOR),
             "mscale": shape.MSCALE,
             "mscale_all_dim": shape.MSCALE,
             "original_max_position_embeddings": shape.ORIGINAL,
-            "type": "yarn",
         },
         "rope_theta": round(shape.THETA),
-        "routed_scaling_factor": 1.0,
-        "scoring_func": "softmax",
         "seq_aux": False,
-        "tie_word_embeddings": False,
-        "topk_group": 1,
-        "topk_method": "greedy",
-        "torch_dtype": "bfloat16",
-        "transformers_version": "4.39.3",
-        "use_cache": True,
         "v_head_dim": shape.VALUE,
         "vocab_size": shape.VOCAB,
     }

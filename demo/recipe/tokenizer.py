@@ -9,21 +9,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, trainers
 
 from demo.recipe.corpus import WORK, load
+from trtcoder.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 VOCAB_SIZE = 4096
-BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-FIM_HOLE, FIM_BEGIN, FIM_END = "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>"
-SPECIAL_TOKENS = (BOS, EOS, FIM_HOLE, FIM_BEGIN, FIM_END)
+BOS, EOS, FIM_HOLE, FIM_BEGIN, FIM_END = SPECIAL_TOKENS
 FILE = WORK / "tokenizer.json"
-
-CHAT_TEMPLATE = (
-    "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
-    "{% endif %}{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ 'User: ' + message['content'] + '\n\n' }}{% elif message['role'] == 'assistant' %}"
-    "{{ 'Assistant: ' + message['content'] + eos_token }}{% elif message['role'] == 'system' %}"
-    "{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
-    "{{ 'Assistant:' }}{% endif %}"
-)
 
 
 def train() -> Tokenizer:
@@ -34,9 +24,6 @@ def train() -> Tokenizer:
     empty = {
         **published,
         "added_tokens": [],
-        "post_processor": {**published["post_processor"], "special_tokens": {}}
-        if published["post_processor"]["type"] == "TemplateProcessing"
-        else published["post_processor"],
         "model": {**published["model"], "vocab": {}, "merges": []},
     }
     tokenizer = Tokenizer.from_str(json.dumps(empty))
