@@ -85,9 +85,11 @@ class ParityMeter:
         self._moe_layers = [layer for layer in layers if config.is_moe_layer(layer)]
         self._hidden = [_Mean() for _ in layers]
         self._routers = {layer: RouterAgreement() for layer in self._moe_layers}
+        # One number a position.
         self._kl: list[NDArray[np.float64]] = []
+        self._relative: list[NDArray[np.float64]] = []
+        self._after_tie: list[NDArray[np.bool_]] = []
         self._max_abs = 0.0
-        self._relative_error = 0.0
         self._top1 = np.zeros(3, np.int64)  # agree, ambiguous, wrong
         self._texts: dict[str, _TextSum] = {}
         self._non_finite: dict[str, int] = {}
@@ -121,7 +123,7 @@ class ParityMeter:
         for name, trace in (("reference", reference), ("engine", engine)):
             self._check(name, trace, len(ids))
         self._add_hidden(reference.hidden, engine.hidden)
-        self._add_routers(reference.router_probabilities, engine.router_probabilities)
+        self._after_tie.append(self._add_routers(reference, engine))
         for start in range(0, len(ids), _ROWS):
             rows = slice(start, start + _ROWS)
             self._add_logits(reference.logits[rows], engine.logits[rows])
@@ -130,8 +132,11 @@ class ParityMeter:
 
     def add_decode(self, prefilled: Floats, decoded: Floats) -> None:
         """Compare logits ``[T, V]`` of one prefill with those of decoding token by token."""
-        error = np.abs(decoded.astype(np.float64) - prefilled).max() / np.abs(prefilled).max()
-        self._decode_error = float(np.maximum(self._decode_error or 0.0, error))
+        self._count_bad("engine decoded logits", decoded)
+        with np.errstate(invalid="ignore", over="ignore"):
+            largest = np.maximum(np.abs(prefilled).max(), _TINY)
+            error = np.abs(decoded.astype(np.float64) - prefilled).max() / largest
+            self._decode_error = float(np.maximum(self._decode_error or 0.0, error))
 
     def report(self) -> ParityReport:
         """Return the metrics so far and how they stand against the gates.
@@ -141,19 +146,24 @@ class ParityMeter:
         """
         if not self._kl:
             raise ParityError("nothing was compared; give held-out text of at least one token")
-        kl = np.concatenate(self._kl)
+        kl, relative = np.concatenate(self._kl), np.concatenate(self._relative)
+        judged = ~np.concatenate(self._after_tie)
         with np.errstate(invalid="ignore"):  # infinite values are reported as such
             mean, p99, largest = float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max())
         logits = LogitParity(
             positions=len(kl),
             max_abs=self._max_abs,
-            relative_error=self._relative_error,
+            relative_error=float(relative.max()),
             kl_mean=mean,
             kl_p99=p99,
             kl_max=largest,
             top1_agreement=int(self._top1[0]) / len(kl),
             top1_ambiguous=int(self._top1[1]),
             top1_wrong=int(self._top1[2]),
+            after_tie=len(kl) - int(judged.sum()),
+            # Without any position to judge there is nothing that could pass.
+            judged_relative_error=float(relative[judged].max()) if judged.any() else math.nan,
+            judged_kl_max=float(kl[judged].max()) if judged.any() else math.nan,
         )
         layers = tuple(
             LayerParity(layer, hidden.mean, hidden.largest, *self._router_numbers(layer))
@@ -165,9 +175,13 @@ class ParityMeter:
         texts = tuple(text.parity(kind) for kind, text in self._texts.items() if text.tokens)
         return ParityReport(self._precision, verdict, gates, logits, layers, texts)
 
-    def _router_numbers(self, layer: int) -> tuple[float | None, int | None, int | None]:
+    def _router_numbers(
+        self, layer: int
+    ) -> tuple[float | None, int | None, int | None, int | None]:
         router = self._routers.get(layer)
-        return (router.share, router.ties, router.wrong) if router else (None, None, None)
+        if router is None:
+            return None, None, None, None
+        return router.share, router.ties, router.wrong, router.after_tie
 
     def _check(self, name: str, trace: Trace, tokens: int) -> None:
         config, moe = self._config, self._moe_layers
@@ -200,9 +214,13 @@ class ParityMeter:
                 error = np.linalg.norm(found.astype(np.float64) - wide, axis=-1)
                 mean.add(error / np.maximum(np.linalg.norm(wide, axis=-1), _TINY))
 
-    def _add_routers(self, reference: Floats, engine: Floats) -> None:
-        for layer, wanted, found in zip(self._moe_layers, reference, engine, strict=False):
-            self._routers[layer].add(wanted, found, self._config)
+    def _add_routers(self, reference: Trace, engine: Trace) -> NDArray[np.bool_]:
+        """Return ``[T]``: whether a layer differed in a tie, at the token or before it."""
+        after_tie = np.zeros(len(reference.logits), np.bool_)
+        pairs = zip(reference.router_probabilities, engine.router_probabilities, strict=False)
+        for layer, (wanted, found) in zip(self._moe_layers, pairs, strict=False):
+            after_tie = self._routers[layer].add(wanted, found, self._config, after_tie)
+        return after_tie
 
     def _add_logits(self, reference: Floats, engine: Floats) -> None:
         wanted, found = reference.astype(np.float64), engine.astype(np.float64)
@@ -211,7 +229,7 @@ class ParityMeter:
             largest = np.maximum(np.abs(wanted).max(axis=-1), _TINY)
             # np.maximum keeps a NaN, which max() may lose.
             self._max_abs = float(np.maximum(self._max_abs, errors.max()))
-            self._relative_error = float(np.maximum(self._relative_error, (errors / largest).max()))
+            self._relative.append(errors / largest)
             self._kl.append(kl_divergence(wanted, found))
             rows = np.arange(len(wanted))
             first, second = wanted.argmax(axis=-1), found.argmax(axis=-1)

@@ -16,6 +16,7 @@ GATES: dict[str, dict[str, float]] = {
         "relative logit error": 1e-4,
         "KL max": 1e-7,
         "router disagreements": 0.0,
+        "share of positions after a router tie": 0.5,
         "decode against prefill": 1e-4,
     },
     "int8": {"KL mean": 1e-3},
@@ -35,6 +36,8 @@ class LayerParity:
         router_agreement: share of tokens that go to the same set of experts; None without experts.
         router_ties: tokens whose experts differ where the reference's scores tie.
         router_wrong: tokens whose experts differ without a tie.
+        router_after_tie: tokens whose experts differ, where an earlier layer's differed in a tie at
+            the token or before it.
     """
 
     layer: int
@@ -43,6 +46,7 @@ class LayerParity:
     router_agreement: float | None = None
     router_ties: int | None = None
     router_wrong: int | None = None
+    router_after_tie: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class LogitParity:
         top1_agreement: share of positions whose most probable token is the same.
         top1_ambiguous: positions where it is not, and the reference's two logits are a near tie.
         top1_wrong: positions where it is not, and they are none.
+        after_tie: positions from a sequence's first router tie that went the other way. Another
+            expert of equal rank gives other values there, which are no error, so that the gates
+            on single positions leave them out.
+        judged_relative_error: ``relative_error`` of the other positions, NaN if there are none.
+        judged_kl_max: ``kl_max`` of the other positions.
     """
 
     positions: int
@@ -70,6 +79,9 @@ class LogitParity:
     top1_agreement: float
     top1_ambiguous: int
     top1_wrong: int
+    after_tie: int
+    judged_relative_error: float
+    judged_kl_max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +161,20 @@ def judge(
     decode_error: float | None = None,
 ) -> tuple[str, tuple[GateResult, ...]]:
     """Return the verdict and every gate; ``non_finite`` counts bad values by where they are."""
+    limits = GATES[precision]
     metrics = {
-        "relative logit error": logits.relative_error,
+        "relative logit error": (
+            logits.judged_relative_error
+            if "relative logit error" in limits
+            else logits.relative_error
+        ),
         "KL mean": logits.kl_mean,
-        "KL max": logits.kl_max,
+        "KL max": logits.judged_kl_max if "KL max" in limits else logits.kl_max,
         "router disagreements": float(sum(layer.router_wrong or 0 for layer in layers)),
+        "share of positions after a router tie": logits.after_tie / logits.positions,
     }
     if decode_error is not None:
         metrics["decode against prefill"] = decode_error
-    limits = GATES[precision]
     gates = [
         GateResult(name, value, limit, None if limit is None else _within(value, limit))
         for name, value in metrics.items()
@@ -180,12 +197,12 @@ def judge(
 def render_table(report: ParityReport) -> str:
     """Return the report as plain text, about 80 columns wide, a line for each layer."""
     logits = report.logits
-    lines = ["layer  hidden error: mean      max    router: agree   ties  wrong"]
+    lines = ["layer  hidden error: mean      max    router: agree   ties  after  wrong"]
     for layer in report.layers:
         line = f"{layer.layer:5d}        {layer.hidden_mean:12.2e} {layer.hidden_max:8.2e}"
         if layer.router_agreement is not None:
             line += f"        {layer.router_agreement:8.3%} {layer.router_ties:6d} "
-            line += f"{layer.router_wrong:6d}"
+            line += f"{layer.router_after_tie:6d} {layer.router_wrong:6d}"
         lines.append(line)
     lines += [
         "",
@@ -240,7 +257,9 @@ def _measured(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _layer(data: Mapping[str, Any]) -> dict[str, Any]:
-    return _nan_for_null(data, ("router_agreement", "router_ties", "router_wrong"))
+    return _nan_for_null(
+        data, ("router_agreement", "router_ties", "router_wrong", "router_after_tie")
+    )
 
 
 def _text(data: Mapping[str, Any]) -> dict[str, Any]:

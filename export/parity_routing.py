@@ -66,21 +66,36 @@ def _tied(scores: Floats, chosen: NDArray[np.bool_], other: NDArray[np.bool_]) -
 
 
 class RouterAgreement:
-    """Tokens of one layer whose experts agree, tie or differ."""
+    """Tokens of one layer whose experts agree, tie, differ after a tie or differ."""
 
     def __init__(self) -> None:
-        self.tokens = self.ties = self.wrong = 0
+        self.tokens = self.ties = self.after_tie = self.wrong = 0
 
-    def add(self, reference: Floats, engine: Floats, config: ModelConfig) -> None:
-        """Compare the probabilities ``[T, E]`` of some tokens."""
+    def add(
+        self,
+        reference: Floats,
+        engine: Floats,
+        config: ModelConfig,
+        after_tie: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Compare the probabilities ``[T, E]`` of one sequence.
+
+        ``after_tie`` ``[T]`` says for which tokens an earlier layer differed in a tie, at the
+        token or before it: from there on both compute on different values, and neither is wrong.
+        Returns ``[T]``: ``after_tie`` for the next layer.
+        """
         wanted, found = select_experts(reference, config), select_experts(engine, config)
         differs = (wanted != found).any(axis=-1)
         self.tokens += len(differs)
         if not differs.any():
-            return
-        ties = self._ties(reference[differs], engine[differs], found[differs], config)
+            return after_tie
+        ties = differs.copy()
+        ties[differs] = self._ties(reference[differs], engine[differs], found[differs], config)
         self.ties += int(ties.sum())
-        self.wrong += int(differs.sum() - ties.sum())
+        self.after_tie += int((differs & ~ties & after_tie).sum())
+        self.wrong += int((differs & ~ties & ~after_tie).sum())
+        reached: NDArray[np.bool_] = after_tie | np.logical_or.accumulate(ties)
+        return reached
 
     @staticmethod
     def _ties(
@@ -102,5 +117,5 @@ class RouterAgreement:
     @property
     def share(self) -> float:
         """Share of tokens whose experts agree."""
-        agree = self.tokens - self.ties - self.wrong
+        agree = self.tokens - self.ties - self.after_tie - self.wrong
         return agree / self.tokens if self.tokens else math.nan

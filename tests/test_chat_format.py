@@ -44,9 +44,26 @@ def test_the_parts_give_what_the_template_gives(messages: list[dict[str, str]]) 
         ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "leaves out"),
         ("{{ messages[-1]['content'] }}", "changes the text before"),
         ("{% for m in messages %}", "cannot be rendered"),
+        (
+            "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}{% endif %}"
+            "{% endfor %}",
+            "leaves out the content of a system message",
+        ),
         ("{{ raise_exception('no system') }}", "no system"),
     ],
 )
 def test_a_template_that_does_more_is_refused_with_the_reason(template: str, reason: str) -> None:
     with pytest.raises(BuildError, match=reason):
+        derive_chat_format(template, BOS, EOS)
+
+
+def test_whitespace_around_messages_is_kept_or_the_template_is_refused() -> None:
+    template = "{% for m in messages %}{{ m['content'] | trim }}\n{% endfor %}"
+    with pytest.raises(BuildError):
+        derive_chat_format(template, BOS, EOS)
+
+
+@pytest.mark.parametrize("template", ["{{ 1 // 0 }}", "{{ 1 + 'a' }}"])
+def test_a_template_that_fails_while_it_runs_is_refused(template: str) -> None:
+    with pytest.raises(BuildError, match="cannot be rendered"):
         derive_chat_format(template, BOS, EOS)

@@ -13,9 +13,10 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from trtcoder.checkpoint import INDEX, SINGLE, Checkpoint
+from trtcoder.checkpoint import INDEX, SINGLE, Checkpoint, widen
 from trtcoder.errors import BuildError, CheckpointError, ConfigError
 from trtcoder.random_checkpoint import tiny_config, tiny_grouped_config, write_random_checkpoint
+from trtcoder.shard import read_shard
 
 NORM = "model.norm.weight"
 GATE = "model.layers.1.mlp.experts.3.gate_proj.weight"
@@ -243,3 +244,42 @@ def test_random_checkpoints_refuse_bad_places_and_shapes(folder: Path, tmp_path:
     with pytest.raises(BuildError, match="no room"):
         write_random_checkpoint(tmp_path / "y", tiny_config(bos_token_id=3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def write_shard(path: Path, entry: dict[str, Any], data: bytes) -> None:
+    """Write one tensor called w whose bytes start at an odd place."""
+    header = json.dumps({"w": entry}).encode()
+    header += b" " * (1 - len(header) % 2)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def test_every_bfloat16_value_is_widened_as_torch_widens_it(tmp_path: Path) -> None:
+    import torch
+
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    entry = {"dtype": "BF16", "shape": [256, 256], "data_offsets": [0, 1 << 17]}
+    write_shard(tmp_path / "w", entry, bits.tobytes())
+    stored = read_shard(tmp_path / "w")["w"]
+    assert stored.offset % 2 == 1  # other writers need not align
+    wanted = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
+    found = widen(stored.view()).reshape(-1)
+    np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"shape": [1], "data_offsets": [0, 4]},
+    ],
+    ids=str,
+)
+def test_a_malformed_header_entry_is_refused_by_name(entry: dict[str, Any], tmp_path: Path) -> None:
+    write_shard(tmp_path / "w", entry, b"\0" * 4)
+    with pytest.raises(CheckpointError, match="w: w: "):
+        read_shard(tmp_path / "w")

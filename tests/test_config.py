@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trtcoder.config import ModelConfig
+from trtcoder.config import FIXED, IGNORED, ModelConfig
 from trtcoder.errors import ConfigError
 from trtcoder.random_checkpoint import FULL_CONFIG, LITE_CONFIG, tiny_config, tiny_grouped_config
 from trtcoder.tensors import expected_tensors
@@ -133,3 +134,37 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
 def test_a_list_of_end_tokens_is_kept(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny_config(eos_token_id=[257, 5])))
     assert ModelConfig.load(tmp_path).eos_token_ids == (257, 5)
+
+
+@pytest.mark.parametrize("key", sorted(set(IGNORED) - set(FIXED)))
+def test_ignored_keys_change_nothing(key: str) -> None:
+    plain = ModelConfig.from_dict(tiny_config())
+    changed = ModelConfig.from_dict(tiny_config(**{key: "anything"}))
+    assert replace(changed, raw=plain.raw) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"n_shared_experts": -1}, "n_shared_experts"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps"),
+        ({"routed_scaling_factor": math.inf}, "routed_scaling_factor"),
+        ({"rope_theta": 0}, "rope_theta"),
+        ({"rope_theta": 1}, "rope_theta"),
+        ({"rope_scaling": {**YARN, "factor": 0}}, "factor"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0}}, "beta_fast"),
+        (
+            {"rope_scaling": {**YARN, "original_max_position_embeddings": 0}},
+            "original_max_position_embeddings",
+        ),
+        ({"rope_scaling": {**YARN, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"type": "default", "surprise": 1}}, "surprise"),
+        ({"bos_token_id": 512}, "bos_token_id"),
+        ({"eos_token_id": [257, 512]}, "eos_token_id"),
+        ({"eos_token_id": -1}, "eos_token_id"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        ModelConfig.from_dict(tiny_config(**change))

@@ -21,7 +21,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            # `from trtcoder import export` names a module in its second half.
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
@@ -71,3 +72,17 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         seconds.append(float(result.stdout.rsplit("SECONDS", 1)[1]))
     # CPU time of the whole process: other work on the machine does not count.
     assert min(seconds) < 0.3
+
+
+def test_the_core_imports_no_part() -> None:
+    for path in (ROOT / "src" / "trtcoder").glob("*.py"):
+        for name in imports(path):
+            assert name.split(".")[:2] not in [["trtcoder", part] for part in ALLOWED], path
+
+
+def test_imports_name_the_whole_path() -> None:
+    # A relative import would hide from the rules above.
+    files = [path for part in ALLOWED for path in (ROOT / part).glob("*.py")]
+    for path in [*files, *(ROOT / "src" / "trtcoder").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path

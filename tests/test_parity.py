@@ -195,21 +195,61 @@ def test_permuted_experts_are_found_in_their_layer(config):
     assert report.layers[2].router_ties == 0
 
 
+NEAR_TIE = np.array([0.2, 0.2, 0.2, 0.1, 0.1 * (1 - 5e-6), *[0.02] * 11])
+NEAR_TIE_SWAPPED = NEAR_TIE[[0, 1, 2, 4, 3, *range(5, 16)]]
+
+
 def test_experts_swapped_within_a_tie_are_counted_apart_and_pass():
-    row = np.array([0.2, 0.2, 0.2, 0.1, 0.1 * (1 - 5e-6), *[0.02] * 11])
-    engine = row.copy()
-    engine[[3, 4]] = engine[[4, 3]]
-    report = compare(with_probabilities(row), with_probabilities(engine))
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (0, slice(8, 11)), NEAR_TIE_SWAPPED)
+    report = compare(trace, replace(trace, router_probabilities=swapped))
     assert report.verdict == "passed"
+    assert [layer.router_ties for layer in report.layers] == [None, 3, 0]
+    assert report.layers[1].router_agreement == 1 - 3 / TOKENS
+    assert report.logits.after_tie == TOKENS - 8
+
+
+def test_what_follows_from_a_tie_is_not_held_against_the_engine_what_precedes_it_is():
+    # Token 8 ties in layer 1: layer 2 may differ at token 8 and later, and so may the logits.
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (0, 8), NEAR_TIE_SWAPPED)
+    swapped[1, 9] = np.roll(NEAR_TIE, 5)
+    engine = replace(trace, router_probabilities=swapped)
+    engine = replace(engine, logits=changed(trace.logits, 10, -trace.logits[10]))
+    report = compare(trace, engine)
+    assert report.verdict == "passed"
+    assert (report.layers[2].router_after_tie, report.layers[2].router_wrong) == (1, 0)
+    assert report.logits.relative_error > 1 > report.logits.judged_relative_error
+    assert report.logits.kl_max > report.logits.judged_kl_max == 0
+
+    before = compare(trace, replace(engine, logits=changed(engine.logits, 7, -trace.logits[7])))
+    assert failed_gates(before) == ["relative logit error", "KL max"]
+    swapped[1, 7] = np.roll(NEAR_TIE, 5)
+    assert failed_gates(compare(trace, engine)) == ["router disagreements"]
+
+
+def test_a_layer_does_not_excuse_itself_or_the_layers_before_it():
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (1, 8), NEAR_TIE_SWAPPED)
+    swapped[0, 9] = swapped[1, 9] = np.roll(NEAR_TIE, 5)
+    report = compare(trace, replace(trace, router_probabilities=swapped))
+    assert [layer.router_wrong for layer in report.layers] == [None, 1, 1]
+
+
+def test_ties_that_leave_too_little_to_judge_fail():
+    report = compare(with_probabilities(NEAR_TIE), with_probabilities(NEAR_TIE_SWAPPED))
     assert [layer.router_ties for layer in report.layers] == [None, TOKENS, TOKENS]
-    assert report.layers[1].router_agreement == 0
+    assert failed_gates(report) == [
+        "relative logit error",
+        "KL max",
+        "share of positions after a router tie",
+    ]
 
 
 def test_a_tie_does_not_excuse_another_expert():
-    row = np.array([0.2, 0.2, 0.2, 0.1, 0.1 * (1 - 5e-6), *[0.02] * 11])
-    engine = row.copy()
+    engine = NEAR_TIE.copy()
     engine[[0, 9]] = engine[[9, 0]]
-    report = compare(with_probabilities(row), with_probabilities(engine))
+    report = compare(with_probabilities(NEAR_TIE), with_probabilities(engine))
     assert report.layers[1].router_wrong == TOKENS
     assert failed_gates(report) == ["router disagreements"]
 
@@ -278,7 +318,13 @@ def test_int4_states_every_metric_without_a_limit():
     trace = random_trace()
     report = compare(trace, noisy(trace, 0.1), precision="int4")
     stated = {gate.name: gate for gate in report.gates if gate.limit is None}
-    assert set(stated) == {"relative logit error", "KL mean", "KL max", "router disagreements"}
+    assert set(stated) == {
+        "relative logit error",
+        "KL mean",
+        "KL max",
+        "router disagreements",
+        "share of positions after a router tie",
+    }
     assert all(gate.passed is None for gate in stated.values())
 
 
@@ -313,6 +359,25 @@ def test_values_that_are_not_finite_fail_by_name(value, precision, field, index,
     assert f"values not finite in {place}" in failed_gates(report)
     json.dumps(report.to_dict(), allow_nan=False)
     assert f"values not finite in {place}: 1.000e+00" in render_table(report)
+
+
+@pytest.mark.parametrize(
+    ("precision", "value", "failed"),
+    [
+        ("fp32", 1e-3, ["decode against prefill"]),
+        ("int8", 1e-3, []),
+        ("int4", np.nan, ["values not finite in engine decoded logits"]),
+        ("int8", np.inf, ["values not finite in engine decoded logits"]),
+    ],
+)
+def test_decoding_is_held_to_the_prefill(precision, value, failed):
+    trace = random_trace()
+    meter = ParityMeter(GREEDY, precision)
+    meter.add("plain", IDS, 1, 30, trace, trace)
+    meter.add_decode(trace.logits, trace.logits)
+    decoded = changed(trace.logits, (3, 4), trace.logits[3, 4] + 10 * value)
+    meter.add_decode(trace.logits, decoded.astype(np.float32))
+    assert failed_gates(meter.report()) == failed
 
 
 # -- text

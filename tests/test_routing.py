@@ -78,3 +78,26 @@ def test_the_mixing_weights_are_the_papers(
             assert np.isclose(found["total"][index, 0], wanted[chosen].sum(), rtol=1e-5)
         # float32 exponentials against float64.
         np.testing.assert_allclose(found["mixing"][index], wanted, rtol=1e-4, atol=1e-7)
+
+
+@settings(max_examples=50)
+@given(router_logits(), st.booleans(), st.booleans())
+def test_routing_equals_a_router_written_out(
+    logits: NDArray[np.float32], grouped: bool, normalised: bool
+) -> None:
+    found = run(logits, grouped, normalised)
+    size = EXPERTS // GROUPS
+    for index, token in enumerate(logits.astype(np.float64)):
+        groups = sorted(range(GROUPS), key=lambda g: -max(token[g * size : (g + 1) * size]))
+        allowed = [e for e in range(EXPERTS) if not grouped or e // size in groups[:KEPT]]
+        chosen = sorted(allowed, key=lambda e: -token[e])[:TOP_K]
+        total = sum(np.exp(token - token.max()))
+        weights = np.exp(token[chosen] - token.max()) / total
+        if normalised:
+            weights /= weights.sum()
+        else:
+            weights *= 16.0 if grouped else 1.0
+        assert np.argsort(-found["selection"][index])[:TOP_K].tolist() == chosen
+        # float32 exponentials against float64.
+        np.testing.assert_allclose(found["mixing"][index][chosen], weights, rtol=1e-4, atol=1e-7)
+        assert ("total" in found) != normalised
