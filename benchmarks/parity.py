@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from benchmarks.record import environment, keep
 from trtcoder.checkpoint import Checkpoint
+from trtcoder.export.batch import CACHE_BLOCK
 from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
 from trtcoder.export.parity import kl_divergence
 from trtcoder.export.probe import EngineTrace, Probe
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference import TransformersReference
 from trtcoder.export.tokens import read_prompting
+from trtcoder.export.verify import far_positions
 from trtcoder.random_checkpoint import tiny_config, write_random_checkpoint
 
 TOKENS = 96
-OFFSETS = (0, 8192)
+# From 0, and with a gap of 8,192 positions in the middle.
+POSITIONS = {"0": np.arange(TOKENS), "0, 8192": far_positions(TOKENS, CACHE_BLOCK)}
 # Two float32 implementations that add in another order differ by about 1e-6 of the largest logit;
 # a wrong formula by 1e-2 and more. The gate of the fp32 engine lies between.
 LIMIT = 1e-4
@@ -50,49 +53,51 @@ HEADER = ("checkpoint", "position", "references", "vs transf.", "vs NumPy", "dec
 
 def run_engine(
     checkpoint: Checkpoint, folder: Path, ids: NDArray[np.int64], **recipe: Any
-) -> dict[int, EngineTrace]:
-    """Build an engine and return its values at each offset."""
+) -> dict[str, EngineTrace]:
+    """Build an engine and return its values at each of `POSITIONS`."""
     graph = plan_graph(checkpoint, preset(**recipe))
     folder.mkdir()
     write_graph(graph.b, folder)
     copy_tokenizer(checkpoint, folder)
     manifest = describe(graph, read_prompting(checkpoint), "not hashed")
     probe = Probe(folder, manifest, checkpoint.config)
-    traces = {offset: probe.run(ids.tolist(), position_offset=offset) for offset in OFFSETS}
+    traces = {
+        label: probe.run(ids.tolist(), positions=positions)
+        for label, positions in POSITIONS.items()
+    }
     if recipe["weights"] == "fp32" and recipe.get("cache") is None:
-        # One more entry: the first offset, decoded token by token.
-        traces[-1] = probe.run(ids.tolist(), chunk=1)
+        # One more entry: the first positions, decoded token by token.
+        traces["decoded"] = probe.run(ids.tolist(), chunk=1)
     return traces
 
 
 def compare(name: str, overrides: dict[str, Any], work: Path) -> list[dict[str, Any]]:
-    """Return a row for each offset."""
+    """Return a row for each of `POSITIONS`."""
     from tests.reference.model import NumpyReference
 
     folder = write_random_checkpoint(work / name, tiny_config(**overrides), seed=1)
     checkpoint = Checkpoint.open(folder)
     ids = np.random.default_rng(2).integers(0, 256, TOKENS)
-    wanted = TransformersReference(checkpoint).run([ids] * len(OFFSETS), list(OFFSETS))
+    wanted = TransformersReference(checkpoint).run([ids] * len(POSITIONS), list(POSITIONS.values()))
     exact = run_engine(checkpoint, work / f"{name}-fp32", ids, weights="fp32")
     int8 = run_engine(checkpoint, work / f"{name}-int8", ids, weights="int8")
     int4 = run_engine(checkpoint, work / f"{name}-int4", ids, weights="int4")
     cache = run_engine(checkpoint, work / f"{name}-cache", ids, weights="fp32", cache="int8")
     rows = []
-    for offset, reference in zip(OFFSETS, wanted, strict=True):
-        positions = range(offset, offset + TOKENS)
+    for (label, positions), reference in zip(POSITIONS.items(), wanted, strict=True):
         other = NumpyReference(folder).run(ids.tolist(), list(positions)).logits
-        logits = exact[offset].logits
+        logits = exact[label].logits
         rows.append(
             {
                 "checkpoint": name,
-                "position": offset,
+                "position": label,
                 "references": relative(reference.logits, other),
                 "transformers": relative(logits, reference.logits),
                 "numpy": relative(logits, other),
-                "decode": relative(exact[-1].logits, exact[0].logits) if offset == 0 else None,
-                "int8_kl": mean_kl(other, int8[offset].logits),
-                "int8_cache_kl": mean_kl(other, cache[offset].logits),
-                "int4_kl": mean_kl(other, int4[offset].logits),
+                "decode": relative(exact["decoded"].logits, logits) if label == "0" else None,
+                "int8_kl": mean_kl(other, int8[label].logits),
+                "int8_cache_kl": mean_kl(other, cache[label].logits),
+                "int4_kl": mean_kl(other, int4[label].logits),
             }
         )
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -26,28 +27,31 @@ def environment() -> dict[str, Any]:
     memory = Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]
     return {
         "cpu": model,
-        "cores": len(_affinity()),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(memory) / 2**20, 1),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "command": " ".join(["python", "-m", *sys.argv[:0], _module(), *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
     }
+
+
+def peak_rss_mb() -> int:
+    """Return this process's largest resident memory.
+
+    Not `getrusage`: its figure starts at the size of the process that forked this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
     """Write a result to ``results/NAME.json`` and print it as one line."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(result, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
-    print(json.dumps(result, sort_keys=True))
+    print(json.dumps(result, ensure_ascii=False))
 
 
 def _module() -> str:
     spec = sys.modules["__main__"].__spec__
     return spec.name if spec is not None else sys.argv[0]
-
-
-def _affinity() -> set[int]:
-    import os
-
-    return os.sched_getaffinity(0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.record import environment, keep
+from benchmarks.record import environment, keep, peak_rss_mb
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".work"
@@ -98,7 +97,7 @@ def _figures(generate: Callable[[], tuple[float, float]], load: float, size: int
         "load_seconds": round(load, 3),
         "prefill_tokens_per_second": round(PREFILL / prefill, 1),
         "decode_tokens_per_second": round(DECODE / decode, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mb": peak_rss_mb(),
         "disk_mb": round(size / 1e6, 1),
     }
 

@@ -56,7 +56,7 @@ def quantize(weights: NDArray[np.float32], scheme: Scheme, where: str) -> Quanti
     else:
         low = np.minimum(grouped.min(axis=2), 0)
         high = np.maximum(grouped.max(axis=2), 0)
-        scales = ((high - low) / top).astype(np.float32)
+        scales = _normal((high - low) / np.float32(top))
         zeros = np.clip(np.rint(-low * _inverse(scales)), 0, top)
     levels = grouped * _inverse(scales)[..., None]
     np.rint(levels, out=levels)
@@ -104,10 +104,16 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
 def _symmetric_scales(grouped: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     if bits == 8:
         largest: NDArray[np.float32] = np.abs(grouped).max(axis=2)
-        return largest / np.float32(127)
+        return _normal(largest / np.float32(127))
     low, high = grouped.min(axis=2), grouped.max(axis=2)
     extreme: NDArray[np.float32] = np.where(-low > high, low, high)
-    return extreme / np.float32(-8)
+    return _normal(extreme / np.float32(-8))
+
+
+def _normal(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 0 for scales so small that their inverse would overflow: such blocks become zeros."""
+    tiny = np.abs(scales) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.float32(0), scales)
 
 
 def _inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -89,14 +89,15 @@ def _renderer(template: str, bos_token: str, eos_token: str) -> Render:
                 bos_token=bos_token,
                 eos_token=eos_token,
             )
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise BuildError(f"it cannot be rendered: {error}") from error
 
     return render
 
 
 def _content(role: str, index: int) -> str:
-    return f"«{role} {index}»"
+    # White space around the text shows a template that trims it.
+    return f" \n«{role} {index}»\n "
 
 
 def _message(role: str, index: int) -> Message:

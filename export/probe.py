@@ -91,21 +91,26 @@ class Probe:
             raise EngineError(f"{folder}: ONNX Runtime refuses the graph: {error}") from error
 
     def run(
-        self, tokens: Sequence[int], *, position_offset: int = 0, chunk: int | None = None
+        self,
+        tokens: Sequence[int],
+        *,
+        positions: NDArray[np.int64] | None = None,
+        chunk: int | None = None,
     ) -> EngineTrace:
         """Run one sequence, ``chunk`` tokens at a time (all at once when None).
 
-        ``position_offset``, a multiple of the cache block, is the position of the first token.
+        ``positions`` count from 0 if not given. They may start later and leave gaps between cache
+        blocks: the blocks of the positions in between are absent.
         """
-        block = self._manifest.graph.cache_block
-        if position_offset % block:
-            raise ValueError(f"position_offset must be a multiple of {block}")
-        count = len(tokens)
-        blocks = -(-count // block)
-        # Blocks before the offset are absent: the table's padding says so.
-        table = np.concatenate(
-            [np.full(position_offset // block, -1, np.int64), np.arange(blocks, dtype=np.int64)]
-        )[None]
+        count, block = len(tokens), self._manifest.graph.cache_block
+        where = np.arange(count) if positions is None else np.asarray(positions, np.int64)
+        firsts = where[::block]
+        blocks = len(firsts)
+        followed = (firsts[:, None] + np.arange(block)).reshape(-1)[:count]
+        if not np.array_equal(where, followed) or (firsts % block).any():
+            raise ValueError(f"positions may have gaps only between blocks of {block}")
+        table = np.full((1, firsts[-1] // block + 1), -1, np.int64)
+        table[0, firsts // block] = np.arange(blocks)
         caches = {
             cache.name: np.zeros((blocks * block, cache.width), _DTYPES[cache.dtype])
             for cache in self._manifest.graph.caches
@@ -118,7 +123,7 @@ class Probe:
                 outputs,
                 {
                     "input_ids": np.asarray(tokens, np.int64)[rows],
-                    "positions": rows + position_offset,
+                    "positions": where[rows],
                     "slots": rows,
                     "sequences": np.zeros_like(rows),
                     "block_table": table,

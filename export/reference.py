@@ -8,6 +8,7 @@ in docs/decisions/0003-references.md.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import math
 import warnings
@@ -139,7 +140,9 @@ class TransformersReference:
                 else config.num_hidden_layers
             ),
         }
-        found = self._modules.DeepseekV2Config.from_dict({**config.raw, **corrected})
+        # A copy: transformers writes into the nested settings that it is given.
+        raw = copy.deepcopy(dict(config.raw))
+        found = self._modules.DeepseekV2Config.from_dict({**raw, **corrected})
         found._attn_implementation = "eager"
         found._experts_implementation = "eager"
         return found

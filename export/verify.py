@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtcoder import __version__
 from trtcoder.calib.heldout import HeldOutSequence, load_heldout
@@ -106,19 +107,22 @@ def verify_engine(
     sequences = load_heldout(manifest, tokenizer, max_tokens, text)
     first = sequences[0]
     far = HeldOutSequence("far", first.ids, first.scored_from, first.scored_bytes)
-    judged = [*((sequence, 0) for sequence in sequences), (far, FAR_POSITION)]
+    judged = [
+        *((sequence, np.arange(len(sequence.ids))) for sequence in sequences),
+        (far, far_positions(len(far.ids), manifest.graph.cache_block)),
+    ]
 
     reference = TransformersReference(checkpoint)
     traces = reference.run(
         [np.array(sequence.ids) for sequence, _ in judged],
-        [offset for _, offset in judged],
+        [positions for _, positions in judged],
         on_layer=lambda layer: on_step(1, f"reference layer {layer}"),
     )
     meters = {level: _meter(checkpoint, manifest, max_kl) for level in _levels(manifest)}
     for level, meter in meters.items():
         probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
-        for (sequence, offset), trace in zip(judged, traces, strict=True):
-            found = probe.run(sequence.ids, position_offset=offset)
+        for (sequence, positions), trace in zip(judged, traces, strict=True):
+            found = probe.run(sequence.ids, positions=positions)
             meter.add(
                 sequence.kind,
                 sequence.ids,
@@ -144,6 +148,16 @@ def verify_engine(
         },
         checkpoint=digest,
     )
+
+
+def far_positions(count: int, block: int) -> NDArray[np.int64]:
+    """Return positions whose second half is `FAR_POSITION` further on.
+
+    Attention depends on differences of positions: only across a gap do the slow frequencies count,
+    which are the ones that YaRN changes.
+    """
+    half = count // 2 // block * block
+    return np.arange(count) + np.where(np.arange(count) < half, 0, FAR_POSITION)
 
 
 def count_steps(checkpoint: Checkpoint, manifest: Manifest, max_tokens: int) -> int:

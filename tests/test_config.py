@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -46,7 +47,7 @@ def test_rotary_frequencies_equal_those_of_transformers(config: dict[str, Any]) 
     from transformers import DeepseekV2Config
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](DeepseekV2Config(**config), None)
+    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](DeepseekV2Config(**copy.deepcopy(config)), None)
     np.testing.assert_array_equal(
         ModelConfig.from_dict(config).inverse_frequencies(), wanted.numpy()
     )
@@ -78,6 +79,7 @@ def test_the_misspelt_greedy_of_some_files_is_read() -> None:
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "type 'linear'"),
         ({"rope_scaling": {**YARN, "surprise": 1}}, "rope_scaling: unknown surprise"),
         ({"sliding_window": 4096}, "unknown sliding_window"),
+        ({"rope_scaling": {**YARN, "rope_theta": 5.0}}, "rope_theta differs inside and outside"),
         ({"hidden_size": "2048"}, "hidden_size: '2048' is not of type int"),
         ({"hidden_size": True}, "hidden_size: True is not of type int"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,21 +279,26 @@ class _Reader:
             self.problems.append(f"rope_scaling: {scaling!r} is not an object")
             return 0.0, None
         parameters = {**scaling}
-        if "rope_theta" in self.data:
-            parameters["rope_theta"] = self.data["rope_theta"]
+        theta_here = self.data.get("rope_theta", parameters.get("rope_theta"))
+        if parameters.get("rope_theta", theta_here) != theta_here:
+            self.problems.append("rope_theta differs inside and outside of rope_scaling")
+        if theta_here is not None:
+            parameters["rope_theta"] = theta_here
         parameters.setdefault("rope_theta", 10000.0)
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         nested = _Reader(parameters)
         theta: float = nested._get("rope_theta", float)
+        unknown = set(parameters) - _YARN_KEYS
+        if unknown:
+            self.problems.append(f"rope_scaling: unknown {', '.join(sorted(unknown))}")
+        if parameters.get("partial_rotary_factor", 1) != 1:
+            self.problems.append("rope_scaling: partial_rotary_factor is not supported, only 1")
         if kind == "default":
             self.problems += [f"rope_scaling: {problem}" for problem in nested.problems]
             return theta, None
         if kind != "yarn":
             self.problems.append(f"rope_scaling: type {kind!r} is not supported, only 'yarn'")
             return theta, None
-        unknown = set(parameters) - _YARN_KEYS
-        if unknown:
-            self.problems.append(f"rope_scaling: unknown {', '.join(sorted(unknown))}")
         yarn = YarnScaling(
             factor=nested._get("factor", float),
             beta_fast=nested._get("beta_fast", float, 32.0),
@@ -309,6 +315,20 @@ def _range_problems(config: ModelConfig) -> list[str]:
     """Return what contradicts itself."""
     problems = [f"{name} is {getattr(config, name)}, expected at least 1" for name in _POSITIVE
                 if getattr(config, name) < 1]  # fmt: skip
+    problems += _rope_problems(config)
+    if not (math.isfinite(config.rms_norm_eps) and config.rms_norm_eps > 0):
+        problems.append(f"rms_norm_eps is {config.rms_norm_eps}, expected a small positive number")
+    if not math.isfinite(config.routed_scaling_factor):
+        problems.append(f"routed_scaling_factor is {config.routed_scaling_factor}")
+    for name in ("n_shared_experts", "n_routed_experts", "first_k_dense_replace"):
+        if getattr(config, name) < 0:
+            problems.append(f"{name} is {getattr(config, name)}, expected at least 0")
+    for name, token in (
+        ("bos_token_id", config.bos_token_id),
+        *(("eos_token_id", token) for token in config.eos_token_ids),
+    ):
+        if token is not None and not 0 <= token < config.vocab_size:
+            problems.append(f"{name} is {token}, outside the vocabulary of {config.vocab_size}")
     if config.qk_rope_head_dim % 2:
         problems.append(f"qk_rope_head_dim is {config.qk_rope_head_dim}, expected an even number")
     if config.q_lora_rank is not None and config.q_lora_rank < 1:
@@ -316,6 +336,10 @@ def _range_problems(config: ModelConfig) -> list[str]:
     if not config.n_routed_experts:
         return problems
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
+    for name in ("n_group", "topk_group"):
+        if getattr(config, name) < 1:
+            problems.append(f"{name} is {getattr(config, name)}, expected at least 1")
+            return problems
     if config.moe_intermediate_size < 1:
         problems.append("moe_intermediate_size is missing")
     if not 1 <= top_k <= experts:
@@ -328,4 +352,21 @@ def _range_problems(config: ModelConfig) -> list[str]:
             problems.append(f"topk_group is {kept}, expected 1 to {groups}")
         elif top_k > kept * (experts // groups):
             problems.append(f"num_experts_per_tok {top_k} exceeds {kept} groups' experts")
+    return problems
+
+
+def _rope_problems(config: ModelConfig) -> list[str]:
+    """Return what YaRN's formulas cannot take."""
+    problems = []
+    if not (math.isfinite(config.rope_theta) and config.rope_theta > 1):
+        problems.append(f"rope_theta is {config.rope_theta}, expected more than 1")
+    if config.yarn is None:
+        return problems
+    for name in ("factor", "beta_fast", "beta_slow", "original_max_position_embeddings"):
+        value = getattr(config.yarn, name)
+        if not (math.isfinite(value) and value > 0):
+            problems.append(f"rope_scaling: {name} is {value}, expected a positive number")
+    for name in ("mscale", "mscale_all_dim"):
+        if not math.isfinite(getattr(config.yarn, name)):
+            problems.append(f"rope_scaling: {name} is {getattr(config.yarn, name)}")
     return problems

@@ -7,6 +7,7 @@ slices, so that a checkpoint of any size takes little memory.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from trtcoder.checkpoint import INDEX
 from trtcoder.config import ModelConfig
-from trtcoder.errors import BuildError
+from trtcoder.errors import BuildError, TrtcoderError
 from trtcoder.progress import byte_progress
 from trtcoder.tensors import expected_tensors
 
@@ -128,7 +129,7 @@ def tiny_config(**overrides: Any) -> dict[str, Any]:
 
     Head widths differ from each other, and the dense layer's divides by 64 but not by 128.
     """
-    return LITE_CONFIG | {
+    return copy.deepcopy(LITE_CONFIG) | {
         "bos_token_id": 256,
         "eos_token_id": 257,
         "hidden_size": 128,
@@ -323,12 +324,12 @@ def main(folder: Path, preset: str, layers: int | None, experts: int | None, see
         config["num_hidden_layers"] = layers
     if experts is not None:
         config["n_routed_experts"] = experts
-    shapes = expected_tensors(ModelConfig.from_dict(config))
-    total = 2 * sum(math.prod(shape) for shape in shapes.values())
     try:
+        shapes = expected_tensors(ModelConfig.from_dict(config))
+        total = 2 * sum(math.prod(shape) for shape in shapes.values())
         with byte_progress("writing", total) as advance:
             write_random_checkpoint(folder, config, seed=seed, on_tensor=advance)
-    except BuildError as error:
+    except TrtcoderError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -119,7 +119,7 @@ def _stored(shard: Shard, name: str, entry: Any, start: int) -> Stored:
         ) from error
     if not valid or first > last:
         raise CheckpointError(f"{where}: has a malformed header entry; download it again")
-    if dtype not in VIEWS:
+    if not isinstance(dtype, str) or dtype not in VIEWS:
         raise CheckpointError(
             f"{where}: has type {dtype}; only {', '.join(VIEWS)} are read, use the bf16 checkpoint"
         )
