@@ -67,9 +67,7 @@ def describe(graph: DeepseekV2Graph, prompting: Prompting, digest: str) -> Manif
         format=FORMAT,
         trtcoder=__version__,
         target="onnx",
-        model=ModelInfo(
-            config.published_name or graph.checkpoint.folder.resolve().name, dict(config.raw)
-        ),
+        model=ModelInfo(_model_name(graph.checkpoint), dict(config.raw)),
         source=SourceInfo(digest, graph.checkpoint.stored_dtype),
         recipe={**graph.recipe.to_dict(), "padded": dict(sorted(graph.b.padded.items()))},
         capabilities=prompting.capabilities,
@@ -86,3 +84,12 @@ def describe(graph: DeepseekV2Graph, prompting: Prompting, digest: str) -> Manif
         files={},
         parity=None,
     )
+
+
+def _model_name(checkpoint: Checkpoint) -> str:
+    """Return the published model's name, the one in config.json, or the folder's."""
+    config = checkpoint.config
+    named = config.raw.get("_name_or_path")
+    if config.published_name is None and isinstance(named, str) and named:
+        return Path(named).name
+    return config.published_name or checkpoint.folder.resolve().name
