@@ -185,7 +185,6 @@ class TransformersReference:
                 state.probabilities.append(logits.softmax(-1).numpy())
                 state.chosen.append(chosen.sort(-1).values.numpy())
             routed.clear()
-        self._checkpoint.release()
 
     def _load_layer(self, layer: int) -> Any:
         """Return one decoder layer, every parameter of it filled."""
@@ -237,7 +236,6 @@ class TransformersReference:
             head = torch.from_numpy(self._checkpoint.read(name, rows))
             for x, target in zip(final, logits, strict=True):
                 target[:, rows] = torch.nn.functional.linear(x, head).numpy()
-        self._checkpoint.release()
         return logits
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +80,14 @@ class Checkpoint:
         return self._stored(name).view()
 
     def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
-        """Return a float32 copy of the tensor, or of some of its rows in the given order."""
-        view = self.raw(name)
-        return widen(view if rows is None else view[rows])
+        """Return a float32 copy of the tensor, or of some of its rows in the given order.
 
-    def release(self) -> None:
-        """Tell the system that the pages read so far will not be needed again."""
-        for shard in {id(stored.shard): stored.shard for stored in self.tensors.values()}.values():
-            shard.mapped.madvise(mmap.MADV_DONTNEED)
+        The file's pages are released after it: only the copy counts as this process's memory.
+        """
+        view = self.raw(name)
+        copied = widen(view if rows is None else view[rows])
+        self._stored(name).release()
+        return copied
 
     def digest(self, on_tensor: Callable[[int, str], None] | None = None) -> str:
         """Return the sha256 over names, types, shapes and bytes, in the order of the names.
@@ -101,6 +100,7 @@ class Checkpoint:
             stored = self.tensors[name]
             total.update(json.dumps([name, stored.dtype, list(stored.shape)]).encode())
             total.update(stored.bytes())
+            stored.release()
             if on_tensor is not None:
                 on_tensor(stored.nbytes, name)
         return total.hexdigest()

@@ -52,6 +52,13 @@ class Stored:
         flat = np.frombuffer(self.shard.mapped, VIEWS[self.dtype], count, self.offset)
         return flat.reshape(self.shape)
 
+    def release(self) -> None:
+        """Take the tensor's pages out of this process; reading it again maps them anew."""
+        start = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        length = self.offset + self.nbytes - start
+        if length and hasattr(mmap, "MADV_DONTNEED"):
+            self.shard.mapped.madvise(mmap.MADV_DONTNEED, start, length)
+
     def bytes(self) -> memoryview:
         """Return the tensor's bytes."""
         return memoryview(self.shard.mapped)[self.offset : self.offset + self.nbytes]
