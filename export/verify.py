@@ -135,6 +135,7 @@ def verify_engine(
                 decoded = probe.run(sequence.ids[:DECODED_TOKENS], chunk=1).logits
                 meter.add_decode(found.logits[: len(decoded)], decoded)
             on_step(1, f"engine, {sequence.kind} text")
+        del probe  # before the next session takes as much memory again
     served = meters[None].report()
     return Certificate(
         report=served,
