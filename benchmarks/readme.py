@@ -53,6 +53,21 @@ def quality_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def lite_sentence(result: dict[str, Any]) -> str:
+    """Return what a Lite of full shape took, as a paragraph."""
+    build, run = result["build_and_verify"], result["run"]
+    minutes, checkpoint = build["seconds"] / 60, result["checkpoint_gb"]
+    engine, memory = run["disk_mb"] / 1000, run["peak_rss_mb"] / 1000
+    prefill, decode = run["prefill_tokens_per_second"], run["decode_tokens_per_second"]
+    return (
+        f"A Lite of full shape (27 layers, {checkpoint:.1f} GB of random bf16 weights; "
+        f"`make bench-lite`) was built to int4 in blocks of 128 and verified in {minutes:.1f} "
+        f"minutes. Its {engine:.1f} GB engine loads in {run['load_seconds']:.0f} s, prefills "
+        f"{prefill:.0f} and decodes {decode:.1f} tokens a second at {result['prefill_tokens']} "
+        f"tokens of context, and peaks at {memory:.1f} GB of memory."
+    )
+
+
 def samples(result: dict[str, Any]) -> str:
     """Return prompts and answers as Markdown."""
     parts = []
@@ -65,7 +80,8 @@ def samples(result: dict[str, Any]) -> str:
 def render(text: str) -> str:
     """Return the README with its generated parts replaced."""
     speed, quality = _load("speed"), _load("quality")
-    tables = speed_table(speed) + "\n\n" + quality_table(quality)
+    parts = [speed_table(speed), lite_sentence(_load("lite")), quality_table(quality)]
+    tables = "\n\n".join(parts)
     text = _replace(text, "tables", tables)
     return _replace(text, "samples", samples(quality))
 
