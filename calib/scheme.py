@@ -13,7 +13,7 @@ class Scheme:
 
     ``bits`` is 4 or 8, or 32 for plain float32. ``block_size`` is a power of two of at least 16.
     A symmetric block has the implied zero point ``2 ** (bits - 1)``; an asymmetric one stores its
-    own.
+    own. Scales are stored as float16.
     """
 
     bits: int
@@ -34,6 +34,16 @@ class Scheme:
         """Whether weights stay float32."""
         return self.bits == 32
 
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return int((1 << self.bits) - 1)
+
+    @property
+    def middle(self) -> int:
+        """The zero point of symmetric blocks."""
+        return int(1 << (self.bits - 1))
+
     def blocks(self, width: int) -> int:
         """Blocks that cover a row of ``width`` values; the last one may be padded with zeros."""
         return -(-width // self.block_size)
@@ -44,7 +54,7 @@ class Scheme:
             return 32.0
         blocks = self.blocks(width)
         zero_points = 0 if self.symmetric else 8 * -(-blocks * self.bits // 8)
-        return (blocks * (self.block_size * self.bits + 32) + zero_points) / width
+        return (blocks * (self.block_size * self.bits + 16) + zero_points) / width
 
     def __str__(self) -> str:
         if self.is_float:

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trtcoder import __version__
+from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.batch import CACHE_BLOCK
 from trtcoder.export.builder import GraphBuilder, Step
@@ -33,9 +34,11 @@ ONNXRUNTIME = "1.31"
 PROVIDER = "CPUExecutionProvider"
 
 
-def plan_graph(checkpoint: Checkpoint, recipe: Recipe) -> DeepseekV2Graph:
+def plan_graph(
+    checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None
+) -> DeepseekV2Graph:
     """Return the checkpoint's graph, built; no weight has been read."""
-    graph = DeepseekV2Graph(checkpoint, recipe)
+    graph = DeepseekV2Graph(checkpoint, recipe, quantizer)
     graph.build()
     return graph
 

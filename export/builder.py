@@ -16,7 +16,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trtcoder.calib.quantizer import Quantizer, RoundToNearest
+from trtcoder.calib.record import TensorRecord
 from trtcoder.errors import BuildError
+from trtcoder.export.sources import Matrix
 
 Dim = int | str
 CONTRIB = "com.microsoft"
@@ -24,6 +27,9 @@ OPSET = 23
 
 _NUMPY: dict[ir.DataType, np.dtype[Any]] = {
     ir.DataType.FLOAT: np.dtype(np.float32),
+    ir.DataType.FLOAT16: np.dtype(np.float16),
+    # NumPy has no bfloat16: its bits, the upper half of a float32, stand as uint16.
+    ir.DataType.BFLOAT16: np.dtype(np.uint16),
     ir.DataType.UINT8: np.dtype(np.uint8),
 }
 
@@ -62,17 +68,27 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Converted:
+    """What a step made: parts of weights, and what storing them so cost."""
+
+    parts: list[Part]
+    records: list[TensorRecord]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One unit of weight conversion.
 
-    ``sources`` are the checkpoint tensors that it reads (for progress and errors); ``produce``
-    returns the parts that it fills.
+    ``sources`` are the checkpoint tensors that it reads, ``values`` how many numbers of them.
+    Steps of one ``stage`` (the embedding, each layer, the head) may run in any order and at the
+    same time; stages run one after another.
     """
 
     key: str
+    stage: int
     sources: tuple[str, ...]
     values: int
-    produce: Callable[[], list[Part]]
+    produce: Callable[[], Converted]
 
     @property
     def nbytes(self) -> int:
@@ -80,11 +96,31 @@ class Step:
         return 2 * self.values
 
 
-class GraphBuilder:
-    """Collects nodes, weights and steps of one graph."""
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """Where the rows of a stored matrix come from, and the activation that it multiplies."""
 
-    def __init__(self, name: str) -> None:
+    source: Matrix
+    site: str
+
+
+class GraphBuilder:
+    """Collects nodes, weights and steps of one graph.
+
+    Attributes:
+        quantizer: chooses stored values when steps run.
+        layer: the decoder layer that is being declared; None before the first and after the last.
+        stage: the stage of steps that are added now.
+        matrices: the stored matrices by name.
+        padded: widths that were padded to whole blocks, by role.
+    """
+
+    def __init__(self, name: str, quantizer: Quantizer | None = None) -> None:
         self.name = name
+        self.quantizer: Quantizer = quantizer or RoundToNearest()
+        self.layer: int | None = None
+        self.stage = 0
+        self.matrices: dict[str, StoredMatrix] = {}
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
@@ -113,6 +149,12 @@ class GraphBuilder:
         value = ir.val(name, dtype, list(shape))
         self._weight_values[name] = value
         return value
+
+    def step(
+        self, key: str, sources: tuple[str, ...], values: int, produce: Callable[[], Converted]
+    ) -> None:
+        """Add a step of the present stage."""
+        self.steps.append(Step(key, self.stage, sources, values, produce))
 
     def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
         """Return a small constant, stored in the graph itself; equal names are one constant."""

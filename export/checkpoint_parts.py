@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.config import ModelConfig
 from trtcoder.export.builder import GraphBuilder
-from trtcoder.export.layers import linear, parameter
+from trtcoder.export.layers import linear
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.sources import Matrix, Piece
+from trtcoder.export.stored import parameter
 
 FLOAT = ir.DataType.FLOAT
 
@@ -44,9 +48,19 @@ class CheckpointParts:
             axis=1,
         )
 
-    def linear(self, name: str, x: ir.Value, source: Matrix) -> ir.Value:
-        """Multiply with a matrix that the recipe stores: ``[tokens, rows of source]``."""
-        return linear(self.b, name, x, source, self.recipe.linear, self.recipe.accuracy_level)
+    def linear(
+        self,
+        name: str,
+        kind: str,
+        x: ir.Value,
+        source: Matrix,
+        rows: str = "tokens",
+        site: str | None = None,
+    ) -> ir.Value:
+        """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
+        scheme = self.recipe.scheme(kind, self.b.layer)
+        level = self.recipe.accuracy_level
+        return linear(self.b, name, kind, x, source, scheme, level, rows, site)
 
     def matrix(self, *pieces: str | Piece) -> Matrix:
         """Return checkpoint tensors, or rows of them, stacked."""
@@ -55,12 +69,26 @@ class CheckpointParts:
             tuple(Piece(piece) if isinstance(piece, str) else piece for piece in pieces),
         )
 
-    def vector(self, name: str, tensor: str) -> ir.Value:
-        """Return a tensor as it is, in float32."""
-        return parameter(
-            self.b,
-            name,
-            self.checkpoint.shape(tensor),
-            (tensor,),
-            lambda: self.checkpoint.read(tensor),
+    def norm_weight(self, name: str, tensor: str) -> ir.Value:
+        """Return the weight of the norm called ``name``, whose output is the site ``name``."""
+
+        def read() -> NDArray[np.float32]:
+            values = self.checkpoint.read(tensor)
+            scale = self.b.quantizer.input_scale(name)
+            return values if scale is None else values / scale
+
+        return self.parameter(
+            f"{name}/weight", "norms", self.checkpoint.shape(tensor), tensor, read
         )
+
+    def parameter(
+        self,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        tensor: str,
+        read: Callable[[], NDArray[np.float32]],
+    ) -> ir.Value:
+        """Return what ``read`` makes of a tensor, stored in the tensor's own type, as float32."""
+        dtype = self.checkpoint.dtype(tensor)
+        return parameter(self.b, name, kind, shape, (tensor,), dtype, read)

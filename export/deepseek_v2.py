@@ -6,8 +6,11 @@ Sources: DeepSeek-V2 (arXiv 2405.04434), sections 2.1 (multi-head latent attenti
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.config import ModelConfig
 from trtcoder.export.batch import declare_batch
@@ -15,7 +18,7 @@ from trtcoder.export.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.cache import Cache, declare_cache
 from trtcoder.export.checkpoint_parts import CheckpointParts
 from trtcoder.export.latent_attention import latent_attention
-from trtcoder.export.layers import Expert, embedding, linear, mixture_of_experts, parameter
+from trtcoder.export.layers import Expert, embedding, expert_site, mixture_of_experts
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.routing import route
 from trtcoder.export.sources import Piece
@@ -26,11 +29,13 @@ FLOAT = ir.DataType.FLOAT
 class DeepseekV2Graph:
     """Builds the graph of one checkpoint with one recipe."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.recipe = recipe
-        self.b = GraphBuilder("deepseek_v2")
+        self.b = GraphBuilder("deepseek_v2", quantizer)
         self.parts = CheckpointParts(self.b, checkpoint, recipe)
         self.caches: list[Cache] = []
 
@@ -47,11 +52,12 @@ class DeepseekV2Graph:
             "embed_tokens",
             batch.input_ids,
             self.parts.matrix("model.embed_tokens.weight"),
-            self.recipe.embedding,
+            self.recipe.scheme("embedding"),
         )
         branch: ir.Value | None = None
         for layer in range(config.num_hidden_layers):
             name = f"layers.{layer}"
+            b.layer, b.stage = layer, layer + 1
             normed, residual = self._norm(
                 f"{name}/input_norm",
                 f"model.{name}.input_layernorm.weight",
@@ -72,6 +78,7 @@ class DeepseekV2Graph:
                 if config.is_moe_layer(layer)
                 else self._mlp(f"{name}/mlp", f"model.{name}.mlp", normed)
             )
+        b.layer, b.stage = None, config.num_hidden_layers + 1
         last = f"layers.{config.num_hidden_layers - 1}/output"
         normed, _ = self._norm("final_norm", "model.norm.weight", residual, branch, last)
         sampled = b.op(
@@ -82,14 +89,13 @@ class DeepseekV2Graph:
             axis=0,
         )
         head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
-        logits = linear(
-            b,
+        logits = self.parts.linear(
+            "lm_head",
             "lm_head",
             sampled,
             self.parts.matrix(head),
-            self.recipe.lm_head,
-            self.recipe.accuracy_level,
             rows="samples",
+            site="final_norm",
         )
         b.output(logits, "logits")
         for cache in self.caches:
@@ -101,7 +107,7 @@ class DeepseekV2Graph:
     ) -> tuple[ir.Value, ir.Value]:
         """Add ``branch`` to ``residual`` (the sum is called ``total``) and normalise the sum."""
         b, hidden = self.b, self.config.hidden_size
-        weight = self.parts.vector(f"{name}/weight", tensor)
+        weight = self.parts.norm_weight(name, tensor)
         epsilon = self.config.rms_norm_eps
         if branch is None:
             return b.op(
@@ -122,54 +128,50 @@ class DeepseekV2Graph:
         b = self.b
         gate, up = f"{prefix}.gate_proj.weight", f"{prefix}.up_proj.weight"
         inner = self.checkpoint.shape(gate)[0]
+        product_site = f"{name}/product"
         fused = self.parts.linear(
-            f"{name}/gate_up_proj", x, self.parts.matrix(Piece(gate), Piece(up))
+            f"{name}/gate_up_proj",
+            "mlp",
+            x,
+            self.parts.matrix(Piece(gate), Piece(up, makes=product_site)),
         )
         gated, raised = self.parts.split(name, "split", fused, ("gate", "up"), (inner, inner))
         # QuickGelu with alpha 1 is x * sigmoid(x), that is SiLU.
         gated = b.op(
             "QuickGelu", f"{name}/silu", [gated], ["tokens", inner], domain=CONTRIB, alpha=1.0
         )
-        product = b.op("Mul", f"{name}/product", [gated, raised], ["tokens", inner])
+        product = b.op("Mul", product_site, [gated, raised], ["tokens", inner])
         return self.parts.linear(
-            f"{name}/down_proj", product, self.parts.matrix(f"{prefix}.down_proj.weight")
+            f"{name}/down_proj", "mlp", product, self.parts.matrix(f"{prefix}.down_proj.weight")
         )
 
     def _moe(self, layer: int, x: ir.Value) -> ir.Value:
         b, config = self.b, self.config
         name, prefix = f"layers.{layer}/moe", f"model.layers.{layer}.mlp"
-        gate = self.parts.matrix(f"{prefix}.gate.weight")
         logits = b.op(
             "Gemm",
             f"{name}/router",
-            [
-                x,
-                parameter(
-                    b, f"{name}/router/weight", (gate.rows, gate.width), gate.tensors, gate.read
-                ),
-            ],
+            [x, self._router_weight(f"{name}/router/weight", f"{prefix}.gate.weight", x)],
             ["tokens", config.n_routed_experts],
             transB=1,
         )
-        routing = route(b, name, logits, config, with_total=self.recipe.experts.is_float)
-        experts = [
-            Expert(
-                *(
-                    self.parts.matrix(f"{prefix}.experts.{index}.{role}_proj.weight")
-                    for role in ("gate", "up", "down")
-                )
-            )
-            for index in range(config.n_routed_experts)
-        ]
+        gate_up, down = (
+            self.recipe.scheme(kind, layer) for kind in ("experts_gate_up", "experts_down")
+        )
+        routing = route(b, name, logits, config, with_total=gate_up.is_float)
         routed = mixture_of_experts(
             b,
             f"{name}/experts",
             x,
             routing.selection,
             routing.mixing,
-            experts,
+            [
+                self._expert(f"{prefix}.experts.{index}", expert_site(f"{name}/experts", index))
+                for index in range(config.n_routed_experts)
+            ],
             config.num_experts_per_tok,
-            self.recipe.experts,
+            gate_up,
+            down,
             self.recipe.accuracy_level,
         )
         shape: list[Dim] = ["tokens", config.hidden_size]
@@ -179,3 +181,19 @@ class DeepseekV2Graph:
             return routed
         shared = self._mlp(f"{name}/shared_experts", f"{prefix}.shared_experts", x)
         return b.op("Add", f"{name}/output", [routed, shared], shape)
+
+    def _expert(self, prefix: str, product_site: str) -> Expert:
+        matrix = self.parts.matrix
+        return Expert(
+            gate=matrix(f"{prefix}.gate_proj.weight"),
+            up=matrix(Piece(f"{prefix}.up_proj.weight", makes=product_site)),
+            down=matrix(f"{prefix}.down_proj.weight"),
+        )
+
+    def _router_weight(self, name: str, tensor: str, x: ir.Value) -> ir.Value:
+        def read() -> NDArray[np.float32]:
+            values = self.checkpoint.read(tensor)
+            scale = self.b.quantizer.input_scale(str(x.name))
+            return values if scale is None else values * scale
+
+        return self.parts.parameter(name, "router", self.checkpoint.shape(tensor), tensor, read)

@@ -15,7 +15,6 @@ from trtcoder.export.batch import Batch
 from trtcoder.export.builder import CONTRIB
 from trtcoder.export.cache import Cache, store
 from trtcoder.export.checkpoint_parts import CheckpointParts
-from trtcoder.export.layers import parameter
 from trtcoder.export.sources import Piece
 
 FLOAT = ir.DataType.FLOAT
@@ -37,7 +36,7 @@ def latent_attention(
     c_kv = b.op(
         "RMSNormalization",
         f"{name}/kv_norm",
-        [c_kv, parts.vector(f"{name}/kv_norm/weight", f"{prefix}.kv_a_layernorm.weight")],
+        [c_kv, parts.norm_weight(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight")],
         ["tokens", latent],
         epsilon=1e-6,
     )
@@ -103,7 +102,7 @@ def latent_attention(
     out = b.op(
         "Reshape", f"{name}/heads", [out, b.ints(-1, heads * value)], ["tokens", heads * value]
     )
-    return parts.linear(f"{name}/o_proj", out, parts.matrix(f"{prefix}.o_proj.weight"))
+    return parts.linear(f"{name}/o_proj", "attention", out, parts.matrix(f"{prefix}.o_proj.weight"))
 
 
 def _queries_and_latent(
@@ -130,6 +129,7 @@ def _queries_and_latent(
         q_proj = f"{prefix}.q_proj.weight"
         fused = parts.linear(
             f"{name}/q_kv_a_proj",
+            "attention",
             x,
             parts.matrix(
                 Piece(q_proj, nope_rows),
@@ -144,6 +144,7 @@ def _queries_and_latent(
     rank = config.q_lora_rank
     fused = parts.linear(
         f"{name}/q_a_kv_a_proj",
+        "attention",
         x,
         parts.matrix(Piece(f"{prefix}.q_a_proj.weight"), Piece(kv_a)),
     )
@@ -153,13 +154,16 @@ def _queries_and_latent(
     q_a = b.op(
         "RMSNormalization",
         f"{name}/q_norm",
-        [q_a, parts.vector(f"{name}/q_norm/weight", f"{prefix}.q_a_layernorm.weight")],
+        [q_a, parts.norm_weight(f"{name}/q_norm", f"{prefix}.q_a_layernorm.weight")],
         ["tokens", rank],
         epsilon=1e-6,
     )
     q_b = f"{prefix}.q_b_proj.weight"
     q = parts.linear(
-        f"{name}/q_b_proj", q_a, parts.matrix(Piece(q_b, nope_rows), Piece(q_b, pe_rows))
+        f"{name}/q_b_proj",
+        "attention",
+        q_a,
+        parts.matrix(Piece(q_b, nope_rows), Piece(q_b, pe_rows)),
     )
     q_nope, q_pe = parts.split(
         name, "split_b", q, ("q_nope", "q_pe_raw"), (heads * nope, heads * rope)
@@ -194,7 +198,7 @@ def _by_head(parts: CheckpointParts, name: str, x: ir.Value, heads: int, width: 
 def _absorbed(parts: CheckpointParts, name: str, prefix: str, role: str) -> ir.Value:
     """Return W_UK ``[heads, nope, latent]`` (k) or W_UV transposed ``[heads, latent, v]`` (v).
 
-    Both stay float32: no stock kernel multiplies batches with quantized weights.
+    Both keep the checkpoint's values: no stock kernel multiplies batches with quantized weights.
     """
     config = parts.config
     heads, nope, latent = (
@@ -208,7 +212,9 @@ def _absorbed(parts: CheckpointParts, name: str, prefix: str, role: str) -> ir.V
         whole = parts.checkpoint.read(tensor).reshape(heads, nope + config.v_head_dim, latent)
         if role == "k":
             return np.ascontiguousarray(whole[:, :nope])
-        return np.ascontiguousarray(whole[:, nope:].transpose(0, 2, 1))
+        out = np.ascontiguousarray(whole[:, nope:].transpose(0, 2, 1))
+        scale = parts.b.quantizer.input_scale(f"{name}/heads")
+        return out if scale is None else out / scale.reshape(heads, 1, config.v_head_dim)
 
     shape = (heads, nope, latent) if role == "k" else (heads, latent, config.v_head_dim)
-    return parameter(parts.b, f"{name}/absorb_{role}/weight", shape, (tensor,), read)
+    return parts.parameter(f"{name}/absorb_{role}/weight", "absorbed", shape, tensor, read)

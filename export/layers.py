@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from trtcoder.calib.rtn import QuantizedMatrix, quantize
+from trtcoder.calib.record import TensorRecord
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
-from trtcoder.export.builder import CONTRIB, Dim, GraphBuilder, Part, Step
+from trtcoder.export.builder import CONTRIB, Converted, Dim, GraphBuilder, Part, StoredMatrix
 from trtcoder.export.sources import Matrix
-
-FLOAT, UINT8 = ir.DataType.FLOAT, ir.DataType.UINT8
+from trtcoder.export.stored import Arrays, convert, declare, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +26,26 @@ class Expert:
     down: Matrix
 
 
-def parameter(
-    b: GraphBuilder,
-    name: str,
-    shape: Sequence[int],
-    tensors: tuple[str, ...],
-    read: Callable[[], NDArray[np.float32]],
-) -> ir.Value:
-    """Declare a float32 weight that ``read`` returns whole."""
-    value = b.weight(name, FLOAT, shape)
-    size = int(np.prod(shape))
-    b.steps.append(Step(name, tensors, size, lambda: [Part(name, 0, read())]))
-    return value
-
-
 def linear(
     b: GraphBuilder,
     name: str,
+    kind: str,
     x: ir.Value,
     source: Matrix,
     scheme: Scheme,
     accuracy_level: int,
     rows: str = "tokens",
+    site: str | None = None,
 ) -> ir.Value:
-    """Multiply ``x`` ``[rows, K]`` with the transpose of ``source`` ``[N, K]``: ``[rows, N]``."""
+    """Multiply ``x`` ``[rows, K]`` with the transpose of ``source`` ``[N, K]``: ``[rows, N]``.
+
+    ``kind`` is the matrix' class, one of `trtcoder.calib.record.CLASSES`; ``site`` is the name of
+    the activation where ``x`` is only some rows of it.
+    """
     out, width = source.rows, source.width
-    weights = _stored_matrix(b, f"{name}/weight", source, scheme)
+    if not scheme.is_float and width % scheme.block_size:
+        b.pad(name, width, scheme.block_size)
+    weights = _matrix(b, f"{name}/weight", kind, site or str(x.name), source, scheme)
     if scheme.is_float:
         return b.op("Gemm", name, [x, *weights], [rows, out], transB=1)
     return b.op(
@@ -76,14 +68,14 @@ def embedding(
     """Look up rows of ``source`` ``[V, H]``: ``[tokens, H]``."""
     shape: list[Dim] = ["tokens", source.width]
     if scheme.is_float:
-        (table,) = _stored_matrix(b, f"{name}/weight", source, scheme)
+        (table,) = _matrix(b, f"{name}/weight", "embedding", "", source, scheme)
         return b.op("Gather", name, [table, ids], shape, axis=0)
     if source.width % scheme.block_size:
         raise BuildError(
             f"{source.label}: width {source.width} does not divide by block {scheme.block_size}; "
             "use a smaller --block-size"
         )
-    codes, scales, *zeros = _stored_matrix(b, f"{name}/weight", source, scheme, flat=True)
+    codes, scales, *zeros = _matrix(b, f"{name}/weight", "embedding", "", source, scheme, flat=True)
     return b.op(
         "GatherBlockQuantized",
         name,
@@ -105,29 +97,37 @@ def mixture_of_experts(
     mixing: ir.Value,
     experts: Sequence[Expert],
     top_k: int,
-    scheme: Scheme,
+    gate_up: Scheme,
+    down: Scheme,
     accuracy_level: int,
 ) -> ir.Value:
     """Run the ``top_k`` experts of each token and add their outputs: ``[tokens, H]``.
 
     ``selection`` and ``mixing`` are ``[tokens, E]``: experts are chosen by the first and weighed
     by the second. One fused node; gate and up are interleaved row by row, as its CPU kernel asks.
+    ``gate_up`` and ``down`` may differ in bits and zero points.
     """
     hidden = experts[0].gate.width
     inner = experts[0].gate.rows
-    if not scheme.is_float and hidden % scheme.block_size:
+    if gate_up.is_float != down.is_float or gate_up.block_size != down.block_size:
+        raise BuildError(
+            f"{name}: gate and up are {gate_up}, down is {down}; the kernel wants both quantized "
+            "in blocks of one size, or neither"
+        )
+    if not gate_up.is_float and hidden % gate_up.block_size:
         raise BuildError(
             f"{experts[0].gate.label}: width {hidden} does not divide by block "
-            f"{scheme.block_size}; use a smaller --block-size"
+            f"{gate_up.block_size}; use a smaller --block-size"
         )
     # The kernel takes whole blocks only: pad the inner width with units that add nothing.
-    padded = inner if scheme.is_float else scheme.blocks(inner) * scheme.block_size
+    padded = inner if down.is_float else down.blocks(inner) * down.block_size
     if padded != inner:
-        b.pad(name, inner, scheme.block_size)
-    fc1 = _expert_stack(b, f"{name}/gate_up", len(experts), 2 * padded, hidden, scheme)
-    fc2 = _expert_stack(b, f"{name}/down", len(experts), hidden, padded, scheme)
+        b.pad(name, inner, down.block_size)
+    stack = [len(experts)]
+    fc1 = declare(b, f"{name}/gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True)
+    fc2 = declare(b, f"{name}/down", [*stack, hidden], padded, down, flat=True)
     for index, expert in enumerate(experts):
-        b.steps.append(_expert_step(name, index, expert, padded, scheme))
+        _expert_step(b, name, str(x.name), index, expert, padded, gate_up, down)
     common: dict[str, Any] = {
         "k": top_k,
         "activation_type": "swiglu",
@@ -136,7 +136,7 @@ def mixture_of_experts(
         "activation_beta": 0.0,
     }
     shape: list[Dim] = ["tokens", hidden]
-    if scheme.is_float:
+    if gate_up.is_float:
         # MoE has no input for the mixing weights. It takes the softmax over the chosen logits,
         # which is the chosen probabilities over their sum: the caller multiplies with that sum.
         return b.op(
@@ -149,15 +149,17 @@ def mixture_of_experts(
             **common,
         )
     inputs = [x, selection, fc1[0], fc1[1], None, fc2[0], fc2[1], None, None, None, None]
-    inputs += [None, None] if scheme.symmetric else [fc1[2], fc2[2]]
+    inputs += [None if gate_up.symmetric else fc1[2], None if down.symmetric else fc2[2]]
+    if gate_up.bits != down.bits:
+        common["fc2_expert_weight_bits"] = down.bits
     return b.op(
         "QMoE",
         name,
         [*inputs, None, mixing],
         shape,
         domain=CONTRIB,
-        expert_weight_bits=scheme.bits,
-        block_size=scheme.block_size,
+        expert_weight_bits=gate_up.bits,
+        block_size=gate_up.block_size,
         accuracy_level=accuracy_level,
         # Set, it would also divide the mixing weights that it is given by their sum.
         normalize_routing_weights=0,
@@ -165,91 +167,74 @@ def mixture_of_experts(
     )
 
 
-def _stored_matrix(
-    b: GraphBuilder, name: str, source: Matrix, scheme: Scheme, flat: bool = False
+def expert_site(name: str, index: int) -> str:
+    """Return the site of what an expert's down projection multiplies."""
+    return f"{name}/product[{index}]"
+
+
+def _matrix(
+    b: GraphBuilder,
+    name: str,
+    kind: str,
+    site: str,
+    source: Matrix,
+    scheme: Scheme,
+    flat: bool = False,
 ) -> list[ir.Value]:
     """Declare the tensors that store ``source`` and the steps that fill them."""
-    rows, width = source.rows, source.width
-    if scheme.is_float:
-        names = [name]
-        values = [b.weight(name, FLOAT, [rows, width])]
-    else:
-        blocks = scheme.blocks(width)
-        blob = scheme.block_size * scheme.bits // 8
-        if width % scheme.block_size:
-            b.pad(name.removesuffix("/weight"), width, scheme.block_size)
-        names = [name, f"{name}/scales"]
-        values = [
-            b.weight(name, UINT8, [rows, blocks * blob] if flat else [rows, blocks, blob]),
-            b.weight(names[1], FLOAT, [rows, blocks]),
-        ]
-        if not scheme.symmetric:
-            names.append(f"{name}/zero_points")
-            values.append(b.weight(names[2], UINT8, [rows, -(-blocks * scheme.bits // 8)]))
+    values = declare(b, name, [source.rows], source.width, scheme, flat)
+    b.matrices[name] = StoredMatrix(source, site)
     for start, stop in source.chunks():
 
-        def produce(start: int = start, stop: int = stop) -> list[Part]:
-            matrix = source.read(start, stop)
-            if scheme.is_float:
-                return [Part(name, start, matrix)]
-            arrays = _arrays(quantize(matrix, scheme, source.label))
-            if flat:
-                arrays[0] = arrays[0].reshape(stop - start, -1)
-            return [Part(key, start, array) for key, array in zip(names, arrays, strict=True)]
+        def produce(start: int = start, stop: int = stop) -> Converted:
+            arrays, record = convert(b, name, kind, scheme, start, stop, flat)
+            keys = names(name, scheme)
+            parts = [Part(key, start, array) for key, array in zip(keys, arrays, strict=True)]
+            return Converted(parts, [record])
 
-        b.steps.append(
-            Step(f"{name}[{start}:{stop}]", source.tensors, (stop - start) * width, produce)
-        )
+        b.step(f"{name}[{start}:{stop}]", source.tensors, (stop - start) * source.width, produce)
     return values
 
 
-def _expert_stack(
-    b: GraphBuilder, name: str, experts: int, rows: int, width: int, scheme: Scheme
-) -> list[ir.Value]:
-    if scheme.is_float:
-        return [b.weight(name, FLOAT, [experts, rows, width])]
-    blocks = scheme.blocks(width)
-    values = [
-        b.weight(name, UINT8, [experts, rows, width * scheme.bits // 8]),
-        b.weight(f"{name}/scales", FLOAT, [experts, rows, blocks]),
-    ]
-    if not scheme.symmetric:
-        packed = -(-blocks * scheme.bits // 8)
-        values.append(b.weight(f"{name}/zero_points", UINT8, [experts, rows, packed]))
-    return values
+def _expert_step(
+    b: GraphBuilder,
+    name: str,
+    site: str,
+    index: int,
+    expert: Expert,
+    padded: int,
+    gate_up: Scheme,
+    down: Scheme,
+) -> None:
+    inner = expert.gate.rows
+    gate_name, up_name, down_name = (f"{name}/{role}[{index}]" for role in ("gate", "up", "down"))
+    b.matrices[gate_name] = StoredMatrix(expert.gate, site)
+    b.matrices[up_name] = StoredMatrix(expert.up, site)
+    b.matrices[down_name] = StoredMatrix(expert.down, expert_site(name, index))
 
-
-def _expert_step(name: str, index: int, expert: Expert, padded: int, scheme: Scheme) -> Step:
-    def produce() -> list[Part]:
-        gate, up, down = expert.gate.read(), expert.up.read(), expert.down.read()
-        inner, hidden = gate.shape
-        gate_up = np.zeros((2 * padded, hidden), np.float32)
-        gate_up[0 : 2 * inner : 2] = gate
-        gate_up[1 : 2 * inner : 2] = up
-        down = np.pad(down, ((0, 0), (0, padded - inner)))
-        parts: list[Part] = []
-        for role, matrix, label in (
-            ("gate_up", gate_up, f"{expert.gate.label} + {expert.up.label}"),
-            ("down", down, expert.down.label),
+    def produce() -> Converted:
+        records: list[TensorRecord] = []
+        found: list[Arrays] = []
+        for key, kind, scheme in (
+            (gate_name, "experts_gate_up", gate_up),
+            (up_name, "experts_gate_up", gate_up),
+            (down_name, "experts_down", down),
         ):
-            if scheme.is_float:
-                parts.append(Part(f"{name}/{role}", index, matrix[None]))
-                continue
-            arrays = _arrays(quantize(matrix, scheme, label))
-            arrays[0] = arrays[0].reshape(len(matrix), -1)
-            keys = [f"{name}/{role}{suffix}" for suffix in ("", "/scales", "/zero_points")]
-            parts += [
-                Part(key, index, array[None]) for key, array in zip(keys, arrays, strict=False)
-            ]
-        return parts
+            arrays, record = convert(b, key, kind, scheme, flat=True)
+            found.append(arrays)
+            records.append(record)
+        gate_arrays, up_arrays, down_arrays = found
+        parts = []
+        for key, gate, up in zip(
+            names(f"{name}/gate_up", gate_up), gate_arrays, up_arrays, strict=True
+        ):
+            rows = np.zeros((1, 2 * padded, gate.shape[1]), gate.dtype)
+            rows[0, 0 : 2 * inner : 2] = gate
+            rows[0, 1 : 2 * inner : 2] = up
+            parts.append(Part(key, index, rows))
+        keys = names(f"{name}/down", down)
+        parts += [Part(key, index, a[None]) for key, a in zip(keys, down_arrays, strict=True)]
+        return Converted(parts, records)
 
     tensors = expert.gate.tensors + expert.up.tensors + expert.down.tensors
-    values = 3 * expert.gate.rows * expert.gate.width
-    return Step(f"{name}/experts.{index}", tensors, values, produce)
-
-
-def _arrays(matrix: QuantizedMatrix) -> list[NDArray[np.generic]]:
-    arrays: list[NDArray[np.generic]] = [matrix.packed, matrix.scales]
-    if matrix.zero_points is not None:
-        arrays.append(matrix.zero_points)
-    return arrays
+    b.step(f"{name}/experts.{index}", tensors, 3 * inner * expert.gate.width, produce)

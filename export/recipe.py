@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trtcoder.calib.scheme import FLOAT32, Scheme
@@ -9,33 +10,37 @@ from trtcoder.errors import BuildError
 
 WEIGHTS = ("fp32", "int8", "int4")
 CACHES = ("fp32", "int8")
+# The classes of tensors that have a scheme. The router, the norms and the absorbed projections
+# W_UK and W_UV keep the checkpoint's values in every recipe.
+SCHEMED = ("embedding", "attention", "mlp", "experts_gate_up", "experts_down", "lm_head")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Schemes by tensor class, the cache's type, and the kernels' accuracy level.
 
-    ``accuracy_level`` 4 lets the kernels round activations to int8, block by block, which is
-    about twice as fast; 0 keeps them float32. The router, the norms and the absorbed projections
-    W_UK and W_UV are float32 in every recipe.
+    Attributes:
+        weights: the precision's name, by which the certificate's gates are chosen.
+        schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
+        cache: ``fp32`` or ``int8``.
+        accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
+            about twice as fast; 0 keeps them float32.
     """
 
     weights: str
-    linear: Scheme
-    experts: Scheme
-    embedding: Scheme
-    lm_head: Scheme
+    schemes: Mapping[str, Scheme]
     cache: str
     accuracy_level: int
+
+    def scheme(self, kind: str, layer: int | None = None) -> Scheme:
+        """Return how tensors of a class are stored, in one layer."""
+        return self.schemes.get(f"{kind}@{layer}", self.schemes[kind])
 
     def to_dict(self) -> dict[str, object]:
         """Return the manifest's form."""
         return {
             "weights": self.weights,
-            "linear": str(self.linear),
-            "experts": str(self.experts),
-            "embedding": str(self.embedding),
-            "lm_head": str(self.lm_head),
+            "schemes": {kind: str(scheme) for kind, scheme in sorted(self.schemes.items())},
             "cache": self.cache,
             "accuracy_level": self.accuracy_level,
         }
@@ -61,8 +66,8 @@ def preset(
     if accuracy_level not in (0, 4):
         raise BuildError(f"accuracy level: {accuracy_level} is unknown; use 0 or 4")
     if weights == "fp32":
-        return Recipe(weights, FLOAT32, FLOAT32, FLOAT32, FLOAT32, cache, 0)
+        return Recipe(weights, dict.fromkeys(SCHEMED, FLOAT32), cache, 0)
     scheme = Scheme(8 if weights == "int8" else 4, block_size, symmetric)
     # A row of the embedding is read once a token, so eight bits cost no time there.
-    embedding = Scheme(8, block_size, symmetric)
-    return Recipe(weights, scheme, scheme, embedding, scheme, cache, accuracy_level)
+    schemes = dict.fromkeys(SCHEMED, scheme) | {"embedding": Scheme(8, block_size, symmetric)}
+    return Recipe(weights, schemes, cache, accuracy_level)

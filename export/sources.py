@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,23 @@ CHUNK_VALUES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows of one checkpoint tensor ``[N, K]``, in the given order; all of them when None."""
+    """Rows of one checkpoint tensor ``[N, K]``, in the given order; all of them when None.
+
+    ``makes`` is the site of the activation whose channels these rows make, if a scale of that site
+    divides them (see `trtcoder.calib.quantizer.Quantizer`).
+    """
 
     tensor: str
     rows: NDArray[np.int64] | None = None
+    makes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Pieces of equal width, stacked along the rows, and ``padding`` rows of zeros after them."""
+    """Pieces of equal width, stacked along the rows."""
 
     checkpoint: Checkpoint
     pieces: tuple[Piece, ...]
-    padding: int = 0
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -43,29 +47,48 @@ class Matrix:
     @property
     def rows(self) -> int:
         """Number of rows, N."""
-        return sum(self._piece_rows(piece) for piece in self.pieces) + self.padding
+        return sum(self._piece_rows(piece) for piece in self.pieces)
 
     @property
     def label(self) -> str:
         """How errors name it."""
         return " + ".join(self.tensors)
 
-    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Return rows ``start`` up to ``stop`` as float32 ``[n, K]``."""
-        stop = self.rows if stop is None else stop
+    def read(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        scale: Callable[[str], NDArray[np.float32] | None] = lambda site: None,
+    ) -> NDArray[np.float32]:
+        """Return rows ``start`` up to ``stop`` as float32 ``[n, K]``.
+
+        Rows that make a site's channels are divided by its scale.
+        """
         found: list[NDArray[np.float32]] = []
+        for piece, rows, _ in self.parts(start, self.rows if stop is None else stop):
+            chosen: slice | NDArray[np.int64] = rows
+            if piece.rows is not None:
+                chosen = piece.rows[rows]
+            values = self.checkpoint.read(piece.tensor, chosen)
+            divisor = None if piece.makes is None else scale(piece.makes)
+            if divisor is not None:
+                values /= divisor[rows, None]
+            found.append(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[Piece, slice, slice]]:
+        """Return the pieces within rows ``start`` up to ``stop``.
+
+        With each come its own rows, counted from its first, and where they stand in the result.
+        """
         offset = 0
         for piece in self.pieces:
             count = self._piece_rows(piece)
             first, last = max(start - offset, 0), min(stop - offset, count)
             if first < last:
-                rows = slice(first, last) if piece.rows is None else piece.rows[first:last]
-                found.append(self.checkpoint.read(piece.tensor, rows))
+                place = offset + first - start
+                yield piece, slice(first, last), slice(place, place + last - first)
             offset += count
-        zeros = stop - max(start, offset)
-        if zeros > 0:
-            found.append(np.zeros((zeros, self.width), np.float32))
-        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """Return row ranges of at most `CHUNK_VALUES` values."""

@@ -64,7 +64,7 @@ def write_data(
     with path.open("wb") as file:
         file.truncate(size)
         for step in builder.steps:
-            for part in step.produce():
+            for part in step.produce().parts:
                 weight = builder.weights[part.weight]
                 value = np.ascontiguousarray(part.value)
                 rows = part.start + len(value)

@@ -1,0 +1,110 @@
+"""What storing one tensor cost: the rows of the certificate's table of tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CLASSES = (
+    "embedding",
+    "attention",
+    "absorbed",
+    "mlp",
+    "experts_gate_up",
+    "experts_down",
+    "lm_head",
+    "router",
+    "norms",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """One stored tensor, or some rows of it.
+
+    Attributes:
+        name: the tensor's name in the graph; ``[17]`` behind it is an expert.
+        kind: one of `CLASSES`.
+        scheme: how it is stored, such as ``int4 b32``.
+        method: how its values were chosen: ``exact`` (as they are), ``rtn``, ``clip``, ``awq``,
+            ``gptq``, ``awq+gptq``.
+        values: number of weights.
+        nbytes: stored bytes, with scales and zero points.
+        squared_weight: sum of the squared weights.
+        squared_error: sum of the squared differences between weight and stored value.
+        max_error: the largest of these differences.
+        fallback: why the method is not the one that was asked for, or None.
+    """
+
+    name: str
+    kind: str
+    scheme: str
+    method: str
+    values: int
+    nbytes: int
+    squared_weight: float = 0.0
+    squared_error: float = 0.0
+    max_error: float = 0.0
+    fallback: str | None = None
+
+    @property
+    def layer(self) -> int | None:
+        """The decoder layer, or None for the embedding, the last norm and the head."""
+        first, _, rest = self.name.partition("/")
+        prefix, _, number = first.partition(".")
+        return int(number) if prefix == "layers" and rest else None
+
+    @property
+    def snr_db(self) -> float | None:
+        """Signal-to-noise ratio in decibels, None where nothing was lost."""
+        if not self.squared_error:
+            return None
+        # A tensor of zeros that does not come back as zeros has no signal at all.
+        return 10 * math.log10(max(self.squared_weight, 1e-300) / self.squared_error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the certificate's form."""
+        return {
+            "name": self.name,
+            "class": self.kind,
+            "layer": self.layer,
+            "scheme": self.scheme,
+            "method": self.method,
+            "values": self.values,
+            "bytes": self.nbytes,
+            "snr_db": self.snr_db,
+            "max_error": self.max_error,
+            "fallback": self.fallback,
+        }
+
+    def to_journal(self) -> dict[str, Any]:
+        """Return all fields, from which `from_journal` makes an equal record."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_journal(cls, data: Mapping[str, Any]) -> TensorRecord:
+        """Read what `to_journal` returned."""
+        return cls(**data)
+
+
+def merge(records: Iterable[TensorRecord]) -> list[TensorRecord]:
+    """Return one record a tensor: those of its row ranges are added up, in their first order."""
+    found: dict[str, TensorRecord] = {}
+    for record in records:
+        before = found.get(record.name)
+        found[record.name] = (
+            record
+            if before is None
+            else dataclasses.replace(
+                before,
+                values=before.values + record.values,
+                nbytes=before.nbytes + record.nbytes,
+                squared_weight=before.squared_weight + record.squared_weight,
+                squared_error=before.squared_error + record.squared_error,
+                max_error=max(before.max_error, record.max_error),
+            )
+        )
+    return list(found.values())
