@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder import __version__
-from trtcoder.calib.heldout import HeldOutSequence, load_heldout
+from trtcoder.calib.heldout import load_heldout
+from trtcoder.calib.text import EncodedText
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import EngineError
 from trtcoder.export.parity import ParityMeter, ParityReport
@@ -106,7 +107,7 @@ def verify_engine(
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     sequences = load_heldout(manifest, tokenizer, max_tokens, text)
     first = sequences[0]
-    far = HeldOutSequence("far", first.ids, first.scored_from, first.scored_bytes)
+    far = EncodedText("far", first.ids, first.scored_from, first.scored_bytes)
     judged = [
         *((sequence, np.arange(len(sequence.ids))) for sequence in sequences),
         (far, far_positions(len(far.ids), manifest.graph.cache_block)),

@@ -36,7 +36,11 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
     for part in ALLOWED:
         expected |= {f"trtcoder/{part}/{path.name}" for path in (ROOT / part).glob("*.py")}
     assert {name for name in packed if name.endswith(".py")} == expected
-    assert {"trtcoder/py.typed", "trtcoder/calib/data/heldout.jsonl"} <= packed
+    assert {
+        "trtcoder/py.typed",
+        "trtcoder/calib/data/heldout.jsonl",
+        "trtcoder/calib/data/calibration.jsonl",
+    } <= packed
     assert len(expected) > 50
 
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from demo.recipe import export, heldout
+from demo.recipe import builtin_text, export
 from demo.recipe.evaluate import evaluate
 from demo.recipe.train import train
 
@@ -17,7 +17,7 @@ def main(minutes: float) -> None:
     """Make the demo checkpoint from nothing; an interrupted training goes on where it was."""
     train(minutes)
     export.export()
-    heldout.write()
+    builtin_text.write_all()
     for kind, figures in evaluate().items():
         print(f"{kind:10} {json.dumps(figures)}")
 

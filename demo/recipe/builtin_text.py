@@ -1,4 +1,7 @@
-"""Writes the held-out set that `trtcoder verify` judges with: text that was never trained on."""
+"""Writes the built-in texts: the held-out set that judges, and the set that calibrates.
+
+The held-out set comes from files that were never trained on, the calibration set from the others.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from pathlib import Path
 from demo.recipe.corpus import SourceFile, load
 from demo.recipe.examples import DOCSTRING_REQUESTS, cut, functions, pieces
 
-TARGET = Path(__file__).resolve().parents[2] / "calib" / "data" / "heldout.jsonl"
-COUNTS = {"plain": 24, "fim": 32, "chat": 32}
+DATA = Path(__file__).resolve().parents[2] / "calib" / "data"
+HELD_OUT = {"plain": 24, "fim": 32, "chat": 32}
+CALIBRATION = {"plain": 100, "fim": 120, "chat": 120}
 Record = dict[str, object]
 
 
@@ -45,10 +49,10 @@ def chat(file: SourceFile, rng: random.Random) -> Iterator[Record]:
         }
 
 
-def records(kind: str, rng: random.Random) -> Iterator[Record]:
-    """Return the records of a kind from every held-out file, at most two a file."""
+def records(kind: str, rng: random.Random, held_out: bool) -> Iterator[Record]:
+    """Return the records of a kind from the files of one part, at most two a file."""
     make = {"plain": plain, "fim": fim, "chat": chat}[kind]
-    files = [file for file in load() if file.is_held_out]
+    files = [file for file in load() if file.is_held_out == held_out]
     rng.shuffle(files)
     for file in files:
         found = list(make(file, rng))
@@ -56,15 +60,21 @@ def records(kind: str, rng: random.Random) -> Iterator[Record]:
             yield {"kind": kind, **record, "source": file.path, "licence": file.licence}
 
 
-def write() -> None:
-    """Write the built-in set."""
-    rng = random.Random(20261124)
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    with TARGET.open("w", encoding="utf-8") as out:
-        for kind, count in COUNTS.items():
-            for _, record in zip(range(count), records(kind, rng), strict=False):
+def write(name: str, counts: dict[str, int], seed: int, held_out: bool) -> None:
+    """Write one set as JSON lines."""
+    rng = random.Random(seed)
+    DATA.mkdir(parents=True, exist_ok=True)
+    with (DATA / name).open("w", encoding="utf-8") as out:
+        for kind, count in counts.items():
+            for _, record in zip(range(count), records(kind, rng, held_out), strict=False):
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def write_all() -> None:
+    """Write both sets."""
+    write("heldout.jsonl", HELD_OUT, 20261124, held_out=True)
+    write("calibration.jsonl", CALIBRATION, 20261125, held_out=False)
+
+
 if __name__ == "__main__":
-    write()
+    write_all()
