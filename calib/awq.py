@@ -38,24 +38,21 @@ def channel_scale(mean: Floats, alpha: float) -> Floats:
 def search(
     statistics: ChannelStatistics,
     hessian: Floats,
-    matrices: Sequence[Floats],
-    restore: Callable[[Floats], Floats],
-) -> tuple[Floats, float, float]:
-    """Return the best scale ``[K]`` of a site, and the errors without and with it.
+    matrices: Sequence[tuple[Floats, Callable[[Floats], Floats]]],
+) -> Floats:
+    """Return the best scale of a site, float32 ``[K]``.
 
     The error is the sum over ``matrices`` ``[N, K]``, all of which multiply the site's
-    activations, of ``trace(D H D^T)`` with D the difference that storing makes. ``restore``
-    returns what a matrix comes back as.
+    activations, of ``trace(D H D^T)`` with D the difference that storing makes. With each comes
+    a function that returns what it comes back as.
     """
-    best, least, plain = np.ones_like(statistics.mean), np.inf, np.inf
+    best, least = np.ones_like(statistics.mean), np.inf
     for alpha in ALPHAS:
         scale = channel_scale(statistics.mean, alpha)
         error = 0.0
-        for matrix in matrices:
+        for matrix, restore in matrices:
             difference = restore(matrix * scale) / scale - matrix
             error += float(np.vdot(difference @ hessian, difference))
-        if alpha == 0:
-            plain = error
         if error < least:
             best, least = scale, error
-    return best, plain, least
+    return best

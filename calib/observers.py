@@ -1,7 +1,7 @@
 """What calibration observes of the activations of a site.
 
-Costs, for K channels and T tokens: `ChannelStatistics` adds 4 T K operations and keeps 3 K
-numbers; a Hessian adds 2 T K^2 operations and keeps K^2 numbers.
+Costs, for K channels and T tokens: the channels' moments take 4 T K operations and 3 K numbers,
+the Hessian 2 T K^2 operations and K^2 numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
-# Tokens whose outer products are added up in one product.
-_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,51 +37,76 @@ class ChannelStatistics:
         """The largest magnitude of all channels."""
         return float(self.largest.max())
 
-    @classmethod
-    def of(cls, activations: Floats, where: str) -> ChannelStatistics:
-        """Observe ``activations`` ``[T, K]`` of the site ``where``.
+
+class SiteObserver:
+    """Adds up the moments of one site's activations, and its Hessian if that is wanted.
+
+    A token may count less than others: its activations are multiplied with its weight, as what
+    they lead to is. The amax is of the activations themselves.
+    """
+
+    def __init__(self, where: str, width: int, *, with_hessian: bool) -> None:
+        """Start empty; ``where`` names the site in errors, ``width`` is its K channels."""
+        self.where = where
+        self.width = width
+        self.tokens = 0
+        self._largest = np.zeros(width, np.float32)
+        self._sum = np.zeros(width, np.float64)
+        self._squares = np.zeros(width, np.float64)
+        self._hessian = np.zeros((width, width), np.float32) if with_hessian else None
+
+    def add(self, activations: Floats, weights: Floats | None = None) -> None:
+        """Observe ``activations`` ``[T, K]`` of tokens that count ``weights`` ``[T]``.
 
         Raises:
-            BuildError: there are no tokens, or a value is not finite.
+            BuildError: a value is not finite.
         """
         if not len(activations):
-            raise BuildError(f"{where}: no calibration token reached it")
+            return
         magnitude = np.abs(activations)
-        found = cls(
-            tokens=len(activations),
-            largest=magnitude.max(axis=0),
-            mean=magnitude.mean(axis=0, dtype=np.float64).astype(np.float32),
-            second=np.square(magnitude, dtype=np.float64).mean(axis=0).astype(np.float32),
-        )
-        if not (np.isfinite(found.largest).all() and np.isfinite(found.second).all()):
+        np.maximum(self._largest, magnitude.max(axis=0), out=self._largest)
+        if weights is not None:
+            activations = activations * weights[:, None]
+            magnitude *= np.abs(weights)[:, None]
+        self.tokens += len(activations)
+        self._sum += magnitude.sum(axis=0, dtype=np.float64)
+        squares = np.square(magnitude).sum(axis=0, dtype=np.float64)
+        if not np.isfinite(squares).all():
             raise BuildError(
-                f"{where}: calibration found activations that are not finite; "
+                f"{self.where}: calibration found activations that are not finite; "
                 "the checkpoint is damaged"
             )
-        return found
+        self._squares += squares
+        if self._hessian is not None:
+            self._hessian += activations.T @ activations
 
+    def statistics(self) -> ChannelStatistics:
+        """Return the moments.
 
-def hessian(activations: Floats, where: str, weights: Floats | None = None) -> Floats:
-    """Return the mean of ``w^2 x x^T`` over ``activations`` ``[T, K]``: float32 ``[K, K]``.
-
-    It is half the Hessian of the squared error of a product with these activations. ``weights``
-    ``[T]`` say how much each token's product counts in what follows.
-
-    Raises:
-        BuildError: there are no tokens, or a value is not finite.
-    """
-    if not len(activations):
-        raise BuildError(f"{where}: no calibration token reached it")
-    width = activations.shape[1]
-    total = np.zeros((width, width), np.float32)
-    for start in range(0, len(activations), _ROWS):
-        part = activations[start : start + _ROWS]
-        if weights is not None:
-            part = part * weights[start : start + _ROWS, None]
-        total += part.T @ part
-    total /= len(activations)
-    if not np.isfinite(total).all():
-        raise BuildError(
-            f"{where}: calibration found activations that are not finite; the checkpoint is damaged"
+        Raises:
+            BuildError: no token was observed.
+        """
+        self._refuse_empty()
+        return ChannelStatistics(
+            self.tokens,
+            self._largest,
+            (self._sum / self.tokens).astype(np.float32),
+            (self._squares / self.tokens).astype(np.float32),
         )
-    return total
+
+    def hessian(self) -> Floats:
+        """Return the mean of ``x x^T``, float32 ``[K, K]``.
+
+        It is half the Hessian of the squared error of a product with these activations.
+
+        Raises:
+            BuildError: no token was observed, or the observer was made without it.
+        """
+        self._refuse_empty()
+        if self._hessian is None:
+            raise BuildError(f"{self.where}: its Hessian was not observed")
+        return self._hessian / np.float32(self.tokens)
+
+    def _refuse_empty(self) -> None:
+        if not self.tokens:
+            raise BuildError(f"{self.where}: no calibration token reached it")

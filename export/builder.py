@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trtcoder.calib.quantizer import Quantizer, RoundToNearest
 from trtcoder.calib.record import TensorRecord
+from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 from trtcoder.export.sources import Matrix
 
@@ -98,10 +99,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StoredMatrix:
-    """Where the rows of a stored matrix come from, and the activation that it multiplies."""
+    """A matrix of the data file.
+
+    Attributes:
+        source: where its rows come from.
+        site: the name of the activation that it multiplies; empty for a table.
+        kind: its class, one of `trtcoder.calib.record.CLASSES`.
+        scheme: how it is stored.
+    """
 
     source: Matrix
     site: str
+    kind: str
+    scheme: Scheme
 
 
 class GraphBuilder:
@@ -127,6 +137,7 @@ class GraphBuilder:
         self.weights: dict[str, Weight] = {}
         self.steps: list[Step] = []
         self.padded: dict[str, str] = {}
+        self.records: list[TensorRecord] = []
         self._weight_values: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
 

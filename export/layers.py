@@ -183,11 +183,11 @@ def _matrix(
 ) -> list[ir.Value]:
     """Declare the tensors that store ``source`` and the steps that fill them."""
     values = declare(b, name, [source.rows], source.width, scheme, flat)
-    b.matrices[name] = StoredMatrix(source, site)
+    b.matrices[name] = StoredMatrix(source, site, kind, scheme)
     for start, stop in source.chunks():
 
         def produce(start: int = start, stop: int = stop) -> Converted:
-            arrays, record = convert(b, name, kind, scheme, start, stop, flat)
+            arrays, record = convert(b, name, start, stop, flat)
             keys = names(name, scheme)
             parts = [Part(key, start, array) for key, array in zip(keys, arrays, strict=True)]
             return Converted(parts, [record])
@@ -208,19 +208,17 @@ def _expert_step(
 ) -> None:
     inner = expert.gate.rows
     gate_name, up_name, down_name = (f"{name}/{role}[{index}]" for role in ("gate", "up", "down"))
-    b.matrices[gate_name] = StoredMatrix(expert.gate, site)
-    b.matrices[up_name] = StoredMatrix(expert.up, site)
-    b.matrices[down_name] = StoredMatrix(expert.down, expert_site(name, index))
+    for key, source in ((gate_name, expert.gate), (up_name, expert.up)):
+        b.matrices[key] = StoredMatrix(source, site, "experts_gate_up", gate_up)
+    b.matrices[down_name] = StoredMatrix(
+        expert.down, expert_site(name, index), "experts_down", down
+    )
 
     def produce() -> Converted:
         records: list[TensorRecord] = []
         found: list[Arrays] = []
-        for key, kind, scheme in (
-            (gate_name, "experts_gate_up", gate_up),
-            (up_name, "experts_gate_up", gate_up),
-            (down_name, "experts_down", down),
-        ):
-            arrays, record = convert(b, key, kind, scheme, flat=True)
+        for key in (gate_name, up_name, down_name):
+            arrays, record = convert(b, key, flat=True)
             found.append(arrays)
             records.append(record)
         gate_arrays, up_arrays, down_arrays = found

@@ -50,7 +50,7 @@ class ReferenceTrace:
 
 
 @dataclass(slots=True)
-class _Sequence:
+class SequenceState:
     """One sequence on its way through the layers."""
 
     stream: torch.Tensor  # [1, T, H]
@@ -103,11 +103,11 @@ class TransformersReference:
             positions = [positions] * len(sequences)
         with torch.inference_mode():
             states = [
-                self._embed(np.asarray(ids, np.int64), where)
+                self.embed(np.asarray(ids, np.int64), where)
                 for ids, where in zip(sequences, positions, strict=True)
             ]
             for layer in range(self._checkpoint.config.num_hidden_layers):
-                self._run_layer(layer, states)
+                self._trace_layer(layer, states)
                 on_layer(layer)
             logits = self._logits([state.stream for state in states])
         return [
@@ -147,7 +147,8 @@ class TransformersReference:
         found._experts_implementation = "eager"
         return found
 
-    def _embed(self, ids: NDArray[np.int64], where: int | NDArray[np.int64]) -> _Sequence:
+    def embed(self, ids: NDArray[np.int64], where: int | NDArray[np.int64] = 0) -> SequenceState:
+        """Return a sequence before the first layer; ``where`` as ``positions`` of `run`."""
         import torch
 
         count = len(ids)
@@ -157,7 +158,7 @@ class TransformersReference:
         rows = self._checkpoint.read("model.embed_tokens.weight", ids)
         stream = torch.from_numpy(rows)[None]
         future = torch.ones(count, count, dtype=torch.bool).triu(1)
-        return _Sequence(
+        return SequenceState(
             stream=stream,
             rotation=self._rotary(stream, torch.from_numpy(positions)[None]),
             mask=torch.zeros(1, 1, count, count).masked_fill(future, -torch.inf),
@@ -166,28 +167,31 @@ class TransformersReference:
             chosen=[],
         )
 
-    def _run_layer(self, layer: int, states: Sequence[_Sequence]) -> None:
-
-        module = self._load_layer(layer)
+    def _trace_layer(self, layer: int, states: Sequence[SequenceState]) -> None:
+        module = self.load_layer(layer)
         routed: list[tuple[torch.Tensor, torch.Tensor]] = []
         if self._checkpoint.config.is_moe_layer(layer):
-            if self._checkpoint.config.norm_topk_prob and module.mlp.gate.top_k > 1:
-                module.mlp.gate.register_forward_hook(_normalize)
             module.mlp.gate.register_forward_hook(
                 lambda gate, inputs, output: routed.append((output[0], output[2]))
             )
         for state in states:
-            state.stream = module(
-                state.stream, attention_mask=state.mask, position_embeddings=state.rotation
-            )
+            state.stream = self.forward(module, state)
             state.hidden.append(state.stream[0].numpy())
             for logits, chosen in routed:
                 state.probabilities.append(logits.softmax(-1).numpy())
                 state.chosen.append(chosen.sort(-1).values.numpy())
             routed.clear()
 
-    def _load_layer(self, layer: int) -> Any:
-        """Return one decoder layer, every parameter of it filled."""
+    @staticmethod
+    def forward(module: Any, state: SequenceState) -> torch.Tensor:
+        """Return a sequence's stream behind a decoder layer, ``[1, T, H]``."""
+        found: torch.Tensor = module(
+            state.stream, attention_mask=state.mask, position_embeddings=state.rotation
+        )
+        return found
+
+    def load_layer(self, layer: int) -> Any:
+        """Return transformers' module of one decoder layer, every parameter of it filled."""
         import torch
 
         with torch.device("meta"), warnings.catch_warnings():
@@ -200,6 +204,9 @@ class TransformersReference:
         }
         # Strict: raises for any parameter that is missing, unexpected or misshapen.
         module.load_state_dict(filled, strict=True, assign=True)
+        config = self._checkpoint.config
+        if config.is_moe_layer(layer) and config.norm_topk_prob and module.mlp.gate.top_k > 1:
+            module.mlp.gate.register_forward_hook(_normalize)
         return module.eval()
 
     def _read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -221,14 +228,22 @@ class TransformersReference:
                 raise ConfigError(f"{name}: expert {expert} has {start} rows of {shape[1]}")
         return stacked
 
-    def _logits(self, streams: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+    def final_norm(self, stream: torch.Tensor) -> torch.Tensor:
+        """Return the last norm of a residual stream ``[T, H]``."""
         import torch
 
         config = self._checkpoint.config
         norm = self._modules.DeepseekV2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         weight = torch.from_numpy(self._checkpoint.read("model.norm.weight"))
         norm.load_state_dict({"weight": weight}, strict=True, assign=True)
-        final = [norm(stream[0]) for stream in streams]
+        found: torch.Tensor = norm(stream)
+        return found
+
+    def _logits(self, streams: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+        import torch
+
+        config = self._checkpoint.config
+        final = [self.final_norm(stream[0]) for stream in streams]
         name = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
         logits = [np.empty((len(x), config.vocab_size), np.float32) for x in final]
         for start in range(0, config.vocab_size, _HEAD_ROWS):

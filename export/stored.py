@@ -90,14 +90,13 @@ def names(name: str, scheme: Scheme) -> list[str]:
 def convert(
     b: GraphBuilder,
     name: str,
-    kind: str,
-    scheme: Scheme,
     start: int = 0,
     stop: int | None = None,
     flat: bool = False,
 ) -> tuple[Arrays, TensorRecord]:
     """Return rows of the stored matrix ``name`` as `declare` wants them, and what that cost."""
     stored = b.matrices[name]
+    kind, scheme = stored.kind, stored.scheme
     stop = stored.source.rows if stop is None else stop
     weights = scaled_rows(b, stored, start, stop)
     if scheme.is_float:

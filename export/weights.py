@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from trtcoder.errors import BuildError
 from trtcoder.export.builder import GraphBuilder, Step, Weight
+from trtcoder.export.calibrate import Calibration
 
 # A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
 ALIGNMENT = 4096
@@ -49,7 +50,10 @@ def external_tensors(
 
 
 def write_data(
-    builder: GraphBuilder, path: Path, on_step: Callable[[Step], None] | None = None
+    builder: GraphBuilder,
+    path: Path,
+    on_step: Callable[[Step], None] | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, int]:
     """Run every step and write what it produces to ``path``; return the offsets.
 
@@ -63,8 +67,16 @@ def write_data(
     filled = dict.fromkeys(builder.weights, 0)
     with path.open("wb") as file:
         file.truncate(size)
+        stage = -1
         for step in builder.steps:
-            for part in step.produce().parts:
+            if calibration is not None and step.stage != stage:
+                if stage >= 0:
+                    calibration.after_stage(stage)
+                calibration.before_stage(step.stage)
+            stage = step.stage
+            made = step.produce()
+            builder.records += made.records
+            for part in made.parts:
                 weight = builder.weights[part.weight]
                 value = np.ascontiguousarray(part.value)
                 rows = part.start + len(value)

@@ -1,0 +1,324 @@
+"""Runs calibration text through a checkpoint, layer by layer, while its weights are converted.
+
+Before a layer is converted, the text runs through it with the checkpoint's weights, and every
+site is observed. After it, the text runs through it again with the weights as they are stored, so
+that the next layer is calibrated on what it will get. One layer is in memory at a time, and the
+text's activations (`trtcoder.calib.spill` moves them to disk when they are large).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.calib.calibrated import CalibratedQuantizer, Site
+from trtcoder.calib.calibration_text import CalibrationText
+from trtcoder.calib.observers import SiteObserver
+from trtcoder.calib.spill import CAP_BYTES, ActivationStore
+from trtcoder.checkpoint import Checkpoint
+from trtcoder.errors import BuildError
+from trtcoder.export.builder import GraphBuilder, StoredMatrix
+from trtcoder.export.layers import expert_site
+from trtcoder.export.reference import SequenceState, TransformersReference
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+# An expert that too few tokens reach borrows those that ranked it next: up to this rank, in
+# multiples of the experts that a token goes to.
+_BORROWED_RANKS = 2
+# Experts whose matrices stand for all when the scale of their common input is searched.
+_SEARCHED_EXPERTS = 8
+
+
+@dataclass(slots=True)
+class ExpertCoverage:
+    """How many calibration tokens the experts of each layer saw.
+
+    Attributes:
+        minimum: how many an expert needs; one that has fewer is rounded without calibration.
+        routed: tokens that were routed to each expert, by layer.
+        short: (layer, expert, tokens) of those that stayed below the minimum although they
+            borrowed tokens that ranked them next.
+    """
+
+    minimum: int
+    routed: dict[int, list[int]]
+    short: list[tuple[int, int, int]]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the certificate's form."""
+        return {
+            "minimum": self.minimum,
+            "tokens": {str(layer): counts for layer, counts in sorted(self.routed.items())},
+            "short": [list(entry) for entry in sorted(self.short)],
+        }
+
+
+class Calibration:
+    """Carries text through the layers; its hooks are called around each stage of conversion."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        text: CalibrationText,
+        method: str,
+        *,
+        minimum: int = 32,
+        cap_bytes: int = CAP_BYTES,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            checkpoint: the weights.
+            text: what calibrates.
+            method: one of `trtcoder.calib.calibrated.METHODS`.
+            minimum: tokens that an expert needs to be calibrated.
+            cap_bytes: activations beyond this go to disk.
+        """
+        self.quantizer = CalibratedQuantizer(method)
+        self.quantizer.on_kept = self._assign
+        self.coverage = ExpertCoverage(minimum, {}, [])
+        self.text = text
+        self._checkpoint = checkpoint
+        self._reference = TransformersReference(checkpoint)
+        self._store = ActivationStore(cap_bytes)
+        self._matrices: dict[str, StoredMatrix] = {}
+        self._module: Any = None
+        self._layer = -1
+        self._offsets = np.cumsum([0, *(len(sequence.ids) for sequence in text.sequences)])
+        self._streams = self._store.allocate(int(self._offsets[-1]), checkpoint.config.hidden_size)
+        self._moe_input: Floats | None = None
+        self._states: list[SequenceState] = []
+
+    def attach(self, builder: GraphBuilder) -> None:
+        """Learn from a graph which matrices there are."""
+        self._matrices = builder.matrices
+
+    def before_stage(self, stage: int) -> None:
+        """Observe the sites of a stage: 0 is the embedding, then the layers, then the head."""
+        import torch
+
+        with torch.inference_mode():
+            if stage == 0:
+                self._embed()
+            elif stage <= self._checkpoint.config.num_hidden_layers:
+                self._layer = stage - 1
+                self._module = self._reference.load_layer(self._layer)
+                self._observe_layer()
+            else:
+                self._layer = -1
+                normed = self._reference.final_norm(torch.from_numpy(self._streams)).numpy()
+                self._add_site("final_norm", [normed])
+            self._search_scales()
+
+    def after_stage(self, stage: int) -> None:
+        """Carry the text through the stage as it is stored."""
+        import torch
+
+        if self._module is not None:
+            with torch.inference_mode():
+                for state in self._states:
+                    state.stream.copy_(self._reference.forward(self._module, state))
+        self._module = None
+        self._moe_input = None
+        self.quantizer.drop_sites()
+
+    def final_hidden(self) -> Floats:
+        """Return the residual stream of all tokens as it is now, ``[T, H]``."""
+        return self._streams
+
+    def _embed(self) -> None:
+        import torch
+
+        for sequence, start in zip(self.text.sequences, self._offsets, strict=False):
+            state = self._reference.embed(np.array(sequence.ids))
+            rows = torch.from_numpy(self._streams[start : start + len(sequence.ids)])[None]
+            state.stream = rows.copy_(state.stream)
+            self._states.append(state)
+
+    def _observe_layer(self) -> None:
+        """Run the layer with the checkpoint's weights and register its sites."""
+        name, module = f"layers.{self._layer}", self._module
+        attention, mlp = module.self_attn, module.mlp
+        is_moe = self._checkpoint.config.is_moe_layer(self._layer)
+        watched: dict[str, Any] = {f"{name}/attention/heads": attention.o_proj}
+        if attention.q_lora_rank is None:
+            watched[f"{name}/input_norm"] = attention.q_proj
+        else:
+            watched[f"{name}/input_norm"] = attention.q_a_proj
+            watched[f"{name}/attention/q_norm"] = attention.q_b_proj
+        watched[f"{name}/post_attention_norm"] = mlp.gate if is_moe else mlp.gate_proj
+        if not is_moe:
+            watched[f"{name}/mlp/product"] = mlp.down_proj
+        elif self._checkpoint.config.shared_intermediate_size:
+            watched[f"{name}/moe/shared_experts/product"] = mlp.shared_experts.down_proj
+        observers: dict[str, SiteObserver] = {}
+        inputs: list[Floats] = []
+        routed: list[tuple[torch.Tensor, ...]] = []
+
+        def watch(site: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+            def observe(module: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+                x = arguments[0].reshape(-1, arguments[0].shape[-1]).numpy()
+                if site not in observers:
+                    observers[site] = self._observer(site, x.shape[1])
+                observers[site].add(x)
+                if is_moe and site.endswith("/post_attention_norm"):
+                    inputs.append(x)
+
+            return observe
+
+        hooks = [
+            watched_module.register_forward_pre_hook(watch(site))
+            for site, watched_module in watched.items()
+        ]
+        if is_moe:
+            hooks.append(
+                mlp.gate.register_forward_hook(lambda gate, inputs, output: routed.append(output))
+            )
+        for state in self._states:
+            self._reference.forward(module, state)
+        for hook in hooks:
+            hook.remove()
+        for site, observer in observers.items():
+            self.quantizer.add_site(site, partial(Site, observer))
+        if is_moe:
+            self._register_experts(inputs, routed)
+
+    def _register_experts(
+        self, inputs: list[Floats], routed: list[tuple[torch.Tensor, ...]]
+    ) -> None:
+        """Give each expert the tokens that are routed to it, and its share in their output."""
+        import torch
+
+        logits, weights, chosen = (torch.cat(part) for part in zip(*routed, strict=True))
+        self._moe_input = np.concatenate(inputs)
+        config = self._checkpoint.config
+        probabilities = logits.softmax(-1).numpy()
+        shares = np.zeros_like(probabilities)
+        np.put_along_axis(shares, chosen.numpy(), weights.numpy(), axis=1)
+        likely = _BORROWED_RANKS * config.num_experts_per_tok
+        ranks = np.argsort(np.argsort(-probabilities, axis=1, kind="stable"), axis=1)
+        name = f"layers.{self._layer}/moe/experts"
+        counts: list[int] = []
+        for expert in range(config.n_routed_experts):
+            own = np.flatnonzero(shares[:, expert])
+            counts.append(len(own))
+            tokens, share = own, shares[own, expert]
+            missing = self.coverage.minimum - len(own)
+            if missing > 0:
+                near = np.flatnonzero((ranks[:, expert] < likely) & (shares[:, expert] == 0))
+                near = near[np.argsort(-probabilities[near, expert], kind="stable")][:missing]
+                tokens = np.concatenate([own, near])
+                share = np.concatenate([share, probabilities[near, expert]])
+            short = None
+            if len(tokens) < self.coverage.minimum:
+                self.coverage.short.append((self._layer, expert, len(tokens)))
+                short = (
+                    f"reached by {len(tokens)} calibration tokens, {self.coverage.minimum} needed"
+                )
+            # Tokens and shares are copied now: the arrays of all experts are dropped here.
+            self._register_expert(name, expert, tokens, share.astype(np.float32), short)
+        self.coverage.routed[self._layer] = counts
+
+    def _register_expert(
+        self, name: str, expert: int, tokens: NDArray[np.int64], share: Floats, short: str | None
+    ) -> None:
+        module, hidden = self._module, self._moe_input
+        if hidden is None:
+            raise BuildError(f"{name}: the layer was not observed")
+
+        def observe(site: str, activations: Floats) -> Site:
+            observer = self._observer(site, activations.shape[1])
+            observer.add(activations, share)
+            return Site(observer, short)
+
+        def product() -> Floats:
+            import torch
+
+            with torch.inference_mode():
+                x = torch.from_numpy(hidden[tokens])
+                gate, up = (x @ module.mlp.experts.gate_up_proj[expert].T).chunk(2, dim=-1)
+                found: Floats = (torch.nn.functional.silu(gate) * up).numpy()
+            return found
+
+        own, down = f"{name}/input[{expert}]", expert_site(name, expert)
+        self.quantizer.add_site(own, lambda: observe(own, hidden[tokens]))
+        self.quantizer.add_site(down, lambda: observe(down, product()))
+        for role in ("gate", "up"):
+            self.quantizer.set_own_site(f"{name}/{role}[{expert}]", own)
+
+    def _search_scales(self) -> None:
+        if not self.quantizer.rescales:
+            return
+        by_site: dict[str, list[StoredMatrix]] = {}
+        for name, stored in self._matrices.items():
+            expert = int(name.rpartition("[")[2][:-1]) if name.endswith("]") else 0
+            stands_for_all = expert % self._expert_step == 0 or stored.kind == "experts_down"
+            if not stored.scheme.is_float and stands_for_all:
+                by_site.setdefault(stored.site, []).append(stored)
+        for site in self.quantizer.known_sites():
+            found = by_site.get(site, [])
+            if found:
+                schemes = [stored.scheme for stored in found]
+                self.quantizer.add_scale(site, partial(_read_all, found), schemes)
+
+    @property
+    def _expert_step(self) -> int:
+        return max(1, self._checkpoint.config.n_routed_experts // _SEARCHED_EXPERTS)
+
+    def _observer(self, site: str, width: int) -> SiteObserver:
+        return SiteObserver(site, width, with_hessian=self.quantizer.needs_hessian)
+
+    def _add_site(self, site: str, activations: list[Floats]) -> None:
+        observer = self._observer(site, activations[0].shape[1])
+        for part in activations:
+            observer.add(part)
+        self.quantizer.add_site(site, partial(Site, observer))
+
+    def _assign(self, name: str, start: int, restored: Floats) -> None:
+        """Put stored rows back where the checkpoint has them, for the run behind the stage."""
+        import torch
+
+        source = self._matrices[name].source
+        for piece, rows, place in source.parts(start, start + len(restored)):
+            target = rows if piece.rows is None else torch.from_numpy(piece.rows[rows])
+            with torch.inference_mode():
+                if name == "embed_tokens/weight":
+                    self._assign_embedding(start + place.start, restored[place])
+                elif self._module is not None:
+                    values = torch.from_numpy(np.ascontiguousarray(restored[place]))
+                    self._parameter(piece.tensor)[target] = values
+
+    def _assign_embedding(self, start: int, rows: Floats) -> None:
+        for sequence, first in zip(self.text.sequences, self._offsets, strict=False):
+            ids = np.array(sequence.ids) - start
+            inside = np.flatnonzero((ids >= 0) & (ids < len(rows)))
+            self._streams[first + inside] = rows[ids[inside]]
+
+    def _parameter(self, tensor: str) -> torch.Tensor:
+        """Return the part of the layer's module that holds a checkpoint tensor."""
+        path = tensor.removeprefix(f"model.layers.{self._layer}.")
+        head, found, rest = path.partition("mlp.experts.")
+        parameter: torch.Tensor
+        if head or not found:
+            parameter = self._module.get_parameter(path)
+            return parameter
+        expert, role, _ = rest.split(".")
+        experts = self._module.mlp.experts
+        if role == "down_proj":
+            parameter = experts.down_proj[int(expert)]
+            return parameter
+        gate, up = experts.gate_up_proj[int(expert)].chunk(2)
+        parameter = gate if role == "gate_proj" else up
+        return parameter
+
+
+def _read_all(matrices: list[StoredMatrix]) -> list[Floats]:
+    return [stored.source.read() for stored in matrices]
