@@ -1,0 +1,187 @@
+"""llama.cpp, our nearest peer: downloaded, built and run from a source package on PyPI.
+
+The source package of llama-cpp-python carries llama.cpp and its ctypes bindings. What is built is
+the library that computes logits and the two programs that quantize: `llama-quantize`, and
+`llama-imatrix`, which measures activations on calibration text.
+
+One line of llama.cpp is changed before it is built (`PATCHED`). It knows the models without
+q_lora by their number of layers, 26 or 27, and refuses the demo model, which has 6. With the
+change it knows them by what the file says. Nothing that computes is touched, and a Lite is read
+as before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+PACKAGE = "llama-cpp-python"
+VERSION = "0.3.36"
+SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+PATCHED = "src/models/deepseek2.cpp"
+_BY_LAYERS = (
+    "const bool is_lite = (hparams.n_layer() == 27 || hparams.n_layer() == 26 || "
+    "(hparams.n_layer() == 48 && n_vocab == 128256));"
+)
+_BY_FILE = (
+    "const bool is_lite = !ml.get_key(LLM_KV_ATTENTION_Q_LORA_RANK, hparams.n_lora_q, false);"
+)
+_CMAKE = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "BUILD_SHARED_LIBS": "ON",
+    "GGML_NATIVE": "ON",
+    "LLAMA_CURL": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_SERVER": "OFF",
+    "LLAMA_BUILD_APP": "OFF",
+}
+_TARGETS = ("llama", "llama-quantize", "llama-imatrix")
+
+
+def threads() -> int:
+    """Return how many threads llama.cpp gets: all cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCpp:
+    """A built llama.cpp.
+
+    Attributes:
+        package: the unpacked source package.
+        build: cmake's build folder.
+    """
+
+    package: Path
+    build: Path
+
+    def quantize(self, model: Path, out: Path, kind: str, imatrix: Path | None = None) -> list[str]:
+        """Write ``model``, an unquantized GGUF, as ``kind``, such as ``Q4_K_M``.
+
+        Returns:
+            The warnings that llama-quantize printed.
+        """
+        options = ["--imatrix", str(imatrix)] if imatrix else []
+        command = [*options, str(model), str(out), kind, str(threads())]
+        return self._run("llama-quantize", command)
+
+    def importance(self, model: Path, text: Path, out: Path) -> list[str]:
+        """Measure the squared activations of ``model`` on a file of text.
+
+        The text is cut into chunks of 512 tokens, llama-imatrix's default.
+
+        Returns:
+            The warnings that llama-imatrix printed, and how many chunks it ran.
+        """
+        # Without --parse-special the tokens that mark FIM and chat would be read as text.
+        options = ["-m", str(model), "-f", str(text), "-o", str(out), "--parse-special"]
+        return self._run("llama-imatrix", [*options, "--no-ppl", "-t", str(threads())])
+
+    def bindings(self) -> Any:
+        """Return the package's ctypes bindings, bound to the library that was built.
+
+        The package itself is not imported: it would want the dependencies of its server.
+        """
+        os.environ["LLAMA_CPP_LIB_PATH"] = str(self.build / "bin")
+        if "llama_cpp" not in sys.modules:
+            package = types.ModuleType("llama_cpp")
+            package.__path__ = [str(self.package / "llama_cpp")]
+            sys.modules["llama_cpp"] = package
+        return importlib.import_module("llama_cpp.llama_cpp")
+
+    def versions(self) -> dict[str, str]:
+        """Return the package, llama.cpp's commit, and what the library uses of this CPU."""
+        changes = (self.package / "CHANGELOG.md").read_text(encoding="utf-8")
+        section = changes.partition(f"## [{VERSION}]")[2].partition("\n## ")[0]
+        commit = re.search(r"ggml-org/llama\.cpp@(\w+)", section)
+        return {
+            "package": f"{PACKAGE} {VERSION}",
+            "commit": commit[1] if commit else "unknown",
+            "patched": PATCHED,
+            "system": self.bindings().llama_print_system_info().decode(),
+        }
+
+    def _run(self, program: str, arguments: list[str]) -> list[str]:
+        command = [str(self.build / "bin" / program), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        printed = (result.stdout + result.stderr).splitlines()
+        if result.returncode:
+            raise click.ClickException("\n".join([f"{program} failed:", *printed[-20:]]))
+        return [line.strip() for line in printed if _TOLD.search(line)]
+
+
+# What these programs print that bears on the quality of the outcome.
+_TOLD = re.compile(r"warning|fallback|did not find|partial data|computing over", re.IGNORECASE)
+
+
+def obtain(work: Path) -> LlamaCpp:
+    """Return llama.cpp from ``work``, after downloading and building what is not there.
+
+    The build takes about ten minutes on 2 cores.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    package = work / f"llama_cpp_python-{VERSION}"
+    if not package.is_dir():
+        _unpack(_download(work), work)
+    source = package / "vendor" / "llama.cpp"
+    _patch(source / PATCHED)
+    llama = LlamaCpp(package, work / "build")
+    built = [llama.build / "bin" / name for name in ("libllama.so", *_TARGETS[1:])]
+    if not all(path.exists() for path in built):
+        click.echo(f"building llama.cpp in {llama.build}: about ten minutes", err=True)
+        settings = [f"-D{name}={value}" for name, value in _CMAKE.items()]
+        targets = ["--target", *_TARGETS, "--parallel", str(threads())]
+        with (work / "build.log").open("w", encoding="utf-8") as log:
+            for command in (
+                ["cmake", "-S", str(source), "-B", str(llama.build), *settings],
+                ["cmake", "--build", str(llama.build), *targets],
+            ):
+                _build(command, log)
+    return llama
+
+
+def _build(command: list[str], log: Any) -> None:
+    try:
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+    except FileNotFoundError as error:
+        raise click.ClickException("cmake is missing; install it and a C++ compiler") from error
+    except subprocess.CalledProcessError as error:
+        raise click.ClickException(f"llama.cpp does not build; see {log.name}") from error
+
+
+def _download(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--no-binary", ":all:", "--dest", str(work), f"{PACKAGE}=={VERSION}"]
+    subprocess.run(command, check=True)
+    archive = work / f"llama_cpp_python-{VERSION}.tar.gz"
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != SHA256:
+        raise click.ClickException(f"{archive}: sha256 is {found}, expected {SHA256}")
+    return archive
+
+
+def _unpack(archive: Path, work: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(work, filter="data")
+
+
+def _patch(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if _BY_FILE in text:
+        return
+    if text.count(_BY_LAYERS) != 1:
+        raise click.ClickException(f"{path}: is not as in {PACKAGE} {VERSION}; remove the folder")
+    path.write_text(text.replace(_BY_LAYERS, _BY_FILE), encoding="utf-8")

@@ -1,0 +1,145 @@
+"""A checkpoint as llama.cpp's GGUF: the weights unchanged in float32, metadata, and tokenizer.
+
+The keys and layouts are those that llama.cpp reads for its architecture ``deepseek2``. What it
+computes otherwise than the published models (group-limited routing, an mscale that is not
+mscale_all_dim, normalised mixing weights) cannot be written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.checkpoint import Checkpoint
+from trtcoder.config import ModelConfig
+
+Tensors = Iterator[tuple[str, NDArray[np.float32]]]
+_EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
+
+
+def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint of DeepSeek-V2 as one GGUF file."""
+    writer = gguf.GGUFWriter(path, "deepseek2")
+    _add_sizes(writer, checkpoint.config)
+    _add_rotary(writer, checkpoint.config)
+    _add_tokenizer(writer, checkpoint)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, checkpoint.config.num_hidden_layers)
+    for name, values in _tensors(checkpoint):
+        renamed = names.get_name(name, try_suffixes=(".weight",))
+        if renamed is None:
+            raise ValueError(f"{name}: the gguf package knows no name for it")
+        writer.add_tensor(renamed, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def stored_types(path: Path) -> dict[str, dict[str, int]]:
+    """Return, by type, how many tensors and weights a GGUF holds and in how many bytes."""
+    found: dict[str, dict[str, int]] = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        entry = found.setdefault(tensor.tensor_type.name, {"tensors": 0, "weights": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["weights"] += int(tensor.n_elements)
+        entry["bytes"] += int(tensor.n_bytes)
+    return dict(sorted(found.items()))
+
+
+def _add_sizes(writer: Any, config: ModelConfig) -> None:
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_head_count(config.num_attention_heads)
+    # The latent cache is one key head for all query heads; the _mla sizes are those of a head
+    # before W_UK and W_UV are absorbed, and set the softmax scale.
+    writer.add_head_count_kv(1)
+    writer.add_key_length(config.cache_width)
+    writer.add_value_length(config.kv_lora_rank)
+    writer.add_key_length_mla(config.qk_head_dim)
+    writer.add_value_length_mla(config.v_head_dim)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    if config.q_lora_rank is not None:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    writer.add_expert_count(config.n_routed_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+
+
+def _add_rotary(writer: Any, config: ModelConfig) -> None:
+    writer.add_rope_dimension_count(config.qk_rope_head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    yarn = config.yarn
+    if yarn is None:
+        return
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(yarn.factor)
+    writer.add_rope_scaling_orig_ctx_len(yarn.original_max_position_embeddings)
+    writer.add_rope_scaling_yarn_beta_fast(yarn.beta_fast)
+    writer.add_rope_scaling_yarn_beta_slow(yarn.beta_slow)
+    # For this architecture the key holds mscale_all_dim times the 0.1 of YaRN's formula, and
+    # llama.cpp divides by 0.1 when it reads it.
+    writer.add_rope_scaling_yarn_log_mul(0.1 * yarn.mscale_all_dim)
+
+
+def _add_tokenizer(writer: Any, checkpoint: Checkpoint) -> None:
+    found = json.loads((checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    size = checkpoint.config.vocab_size
+    tokens = [f"[PAD{index}]" for index in range(size)]
+    kinds = [gguf.TokenType.UNUSED] * size
+    for token, index in found["model"]["vocab"].items():
+        tokens[index], kinds[index] = token, gguf.TokenType.NORMAL
+    for added in found["added_tokens"]:
+        tokens[added["id"]], kinds[added["id"]] = added["content"], gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("deepseek-llm")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    # Files of older releases hold a merge as one string, newer ones as a pair.
+    merges = found["model"]["merges"]
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    if checkpoint.config.bos_token_id is not None:
+        writer.add_bos_token_id(checkpoint.config.bos_token_id)
+    writer.add_eos_token_id(checkpoint.config.eos_token_ids[0])
+    writer.add_add_bos_token(True)
+
+
+def _tensors(checkpoint: Checkpoint) -> Tensors:
+    """Yield all weights by the checkpoint's names, those that GGUF lays out otherwise rearranged.
+
+    The experts of a layer are one tensor ``[experts, rows, columns]``. kv_b_proj is split by head
+    into k_b_proj ``[heads, latent, nope]`` and v_b_proj ``[heads, v, latent]``.
+    """
+    config = checkpoint.config
+    for name in checkpoint.names():
+        before, _, last = name.partition(".self_attn.kv_b_proj")
+        if last:
+            heads, nope = config.num_attention_heads, config.qk_nope_head_dim
+            both = checkpoint.read(name).reshape(heads, -1, config.kv_lora_rank)
+            keys = both[:, :nope].transpose(0, 2, 1)
+            yield f"{before}.self_attn.k_b_proj.weight", np.ascontiguousarray(keys)
+            yield f"{before}.self_attn.v_b_proj.weight", np.ascontiguousarray(both[:, nope:])
+        elif ".mlp.experts.0.gate_proj" in name:
+            prefix = name.partition("0.gate_proj")[0]
+            for part in _EXPERT_PARTS:
+                stacked = [
+                    checkpoint.read(f"{prefix}{expert}.{part}.weight")
+                    for expert in range(config.n_routed_experts)
+                ]
+                yield f"{prefix}{part}.weight", np.stack(stacked)
+        elif ".mlp.experts." not in name:
+            yield name, checkpoint.read(name)
