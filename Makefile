@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types parity bench bench-lite demo-train cli-docs clean
+.PHONY: demo test lint types parity bench bench-lite quality demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -35,9 +35,14 @@ types: $(STAMP)
 parity: $(STAMP)  ## Engines of random checkpoints of every kind against both references.
 	$(BIN)/python -m benchmarks.parity
 
-bench: $(STAMP)  ## Speed, load time and memory; what each precision costs the demo model.
-	$(BIN)/python -m benchmarks.demo_quality
+bench: $(STAMP)  ## Speed, load time and memory; what the demo model answers.
+	$(BIN)/python -m benchmarks.samples
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.readme
+
+quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it builds (needs cmake).
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
+	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.readme
 
 bench-lite: $(STAMP)  ## A Lite of full shape with random weights: 45 GB of disk, ten minutes.

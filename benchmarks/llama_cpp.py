@@ -120,11 +120,18 @@ class LlamaCpp:
         printed = (result.stdout + result.stderr).splitlines()
         if result.returncode:
             raise click.ClickException("\n".join([f"{program} failed:", *printed[-20:]]))
-        return [line.strip() for line in printed if _TOLD.search(line)]
+        return _told(printed)
 
 
-# What these programs print that bears on the quality of the outcome.
-_TOLD = re.compile(r"warning|fallback|did not find|partial data|computing over", re.IGNORECASE)
+# What these programs print that bears on the quality of the outcome; W and E are log levels.
+_TOLD = re.compile(r"warning|did not find|partial data|computing over|^[\d.]+ [WE] ", re.IGNORECASE)
+
+
+def _told(printed: list[str]) -> list[str]:
+    """Return what bears on the outcome, once for all layers, without the time of logging."""
+    lines = (" ".join(line.split()) for line in printed if _TOLD.search(line))
+    lines = (re.sub(r"^[\d.]+ [IWE] ", "", line) for line in lines)
+    return list(dict.fromkeys(re.sub(r"blk\.\d+", "blk.*", line) for line in lines))
 
 
 def obtain(work: Path) -> LlamaCpp:

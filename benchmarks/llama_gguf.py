@@ -52,6 +52,12 @@ def stored_types(path: Path) -> dict[str, dict[str, int]]:
     return dict(sorted(found.items()))
 
 
+def fewest_tokens(imatrix: Path) -> int:
+    """Return the least tokens that any matrix, or expert of one, saw in an importance matrix."""
+    tensors = gguf.GGUFReader(imatrix).tensors
+    return min(int(tensor.data.min()) for tensor in tensors if tensor.name.endswith(".counts"))
+
+
 def _add_sizes(writer: Any, config: ModelConfig) -> None:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)

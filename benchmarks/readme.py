@@ -33,24 +33,27 @@ def speed_table(result: dict[str, Any]) -> str:
 
 
 def quality_table(result: dict[str, Any]) -> str:
-    """Return what each precision cost the demo model, as Markdown."""
+    """Return what each format cost the demo model, ours and llama.cpp's, as Markdown."""
+    peer = result["llama.cpp"]
     lines = [
-        "The demo model against transformers in float32 (`make bench`):",
+        f"The demo model against transformers in float32, on {result['text']['tokens']:,} tokens "
+        f"of held-out text, beside llama.cpp ({peer['package']}) on the same tokens "
+        "(`make quality`):",
         "",
-        "| weights | verdict | KL mean | KL p99 | top-1 | perplexity plain / fim / chat |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| | weights | bits/weight | KL mean | KL p99 | top-1 | perplexity | plain / fim / chat |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for label, row in result["engines"].items():
+    for label, row in result["rows"].items():
         texts = {text["kind"]: text for text in row["texts"]}
         perplexity = " / ".join(
             f"{texts[kind]['engine_perplexity']:.2f}" for kind in ("plain", "fim", "chat")
         )
         lines.append(
-            f"| {label} | {row['verdict']} | {row['logits']['kl_mean']:.1e} "
-            f"| {row['logits']['kl_p99']:.1e} | {row['logits']['top1_agreement']:.1%} "
-            f"| {perplexity} |"
+            f"| {row['side']} | {label} | {row['bits_per_weight']:.2f} | {row['kl_mean']:.1e} "
+            f"| {row['kl_p99']:.1e} | {row['top1_agreement']:.1%} "
+            f"| {_percent(row['perplexity_change'])} | {perplexity} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "![KL over bits per weight](benchmarks/results/quality.svg)"])
 
 
 def lite_sentence(result: dict[str, Any]) -> str:
@@ -79,11 +82,17 @@ def samples(result: dict[str, Any]) -> str:
 
 def render(text: str) -> str:
     """Return the README with its generated parts replaced."""
-    speed, quality = _load("speed"), _load("quality")
-    parts = [speed_table(speed), lite_sentence(_load("lite")), quality_table(quality)]
-    tables = "\n\n".join(parts)
-    text = _replace(text, "tables", tables)
-    return _replace(text, "samples", samples(quality))
+    tables = [
+        speed_table(_load("speed")),
+        lite_sentence(_load("lite")),
+        quality_table(_load("quality")),
+    ]
+    text = _replace(text, "tables", "\n\n".join(tables))
+    return _replace(text, "samples", samples(_load("samples")))
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.2%}"  # adding 0.0 takes the sign off a zero
 
 
 def _load(name: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("trtcoder", "onnxruntime", "numpy", "torch", "transformers")
 
 
-def environment() -> dict[str, Any]:
-    """Return hardware, versions and the command."""
+def environment(*packages: str) -> dict[str, Any]:
+    """Return hardware, versions (those of ``packages`` too) and the command."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(memory) / 2**20, 1),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *packages)},
         "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
     }
 

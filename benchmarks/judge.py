@@ -1,0 +1,85 @@
+"""Holds logits of any origin against the float32 reference, on one held-out text."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.calib.text import EncodedText
+from trtcoder.checkpoint import Checkpoint
+from trtcoder.export.parity import ParityMeter
+from trtcoder.export.parity_report import TextParity
+from trtcoder.export.reference import TransformersReference
+
+Logits = Callable[[Sequence[int]], NDArray[np.float32]]
+
+
+class Judge:
+    """The reference's logits on held-out sequences, and the comparison with another's."""
+
+    def __init__(self, checkpoint: Checkpoint, sequences: Sequence[EncodedText]) -> None:
+        """Run transformers on every sequence."""
+        self._config = checkpoint.config
+        self._sequences = sequences
+        ids = [np.array(sequence.ids) for sequence in sequences]
+        self._traces = TransformersReference(checkpoint).run(ids)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(sequence.ids) for sequence in self._sequences)
+
+    def compare(self, logits: Logits) -> dict[str, Any]:
+        """Return the metrics of a model, given what computes its logits ``[T, V]`` of ids.
+
+        KL in nats and top-1 agreement are over all positions, perplexity over the tokens that
+        count: all of a plain text, the middle of a FIM example, the answer of a chat.
+        ``perplexity_change`` is relative to the reference's over the tokens of all kinds.
+        """
+        # The precision only chooses gates, and no verdict is asked for here.
+        meter = ParityMeter(self._config, "int4")
+        for sequence, trace in zip(self._sequences, self._traces, strict=True):
+            # Only logits are compared: llama.cpp does not show what is inside it.
+            found = dataclasses.replace(trace, logits=logits(sequence.ids))
+            meter.add(
+                sequence.kind,
+                sequence.ids,
+                sequence.scored_from,
+                sequence.scored_bytes,
+                trace,
+                found,
+            )
+        report = meter.report()
+        return {
+            "kl_mean": report.logits.kl_mean,
+            "kl_p99": report.logits.kl_p99,
+            "kl_max": report.logits.kl_max,
+            "top1_agreement": report.logits.top1_agreement,
+            "perplexity_change": _change(report.texts),
+            "texts": [_text(text) for text in report.texts],
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what text was compared on."""
+        return {
+            "source": "built-in",
+            "sequences": len(self._sequences),
+            "tokens": sum(len(sequence.ids) for sequence in self._sequences),
+        }
+
+
+def _text(text: TextParity) -> dict[str, Any]:
+    change = text.engine_perplexity / text.reference_perplexity - 1
+    return {**dataclasses.asdict(text), "perplexity_change": change}
+
+
+def _change(texts: Sequence[TextParity]) -> float:
+    nats = sum(
+        text.tokens * math.log(text.engine_perplexity / text.reference_perplexity) for text in texts
+    )
+    return math.expm1(nats / sum(text.tokens for text in texts))
