@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trtcoder.calib.blocks import Grid, grouped, stored_scales
-from trtcoder.calib.rtn import nearest_grid
+from trtcoder.calib.blocks import Grid, grid_of, grouped, stored_scales
+from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 
@@ -45,7 +45,7 @@ def clipped_grid(weights: Floats, importance: Floats | None, scheme: Scheme, whe
     # Channels that were never active still count a little, so that their weights are kept too.
     floor = (importance + max(1e-6 * float(importance.max()), 1e-30)).astype(np.float32)
     channel = grouped(floor[None], scheme)[0]
-    start = nearest_grid(weights, scheme, where)
+    start = grid_of(round_to_nearest(weights, scheme, where)[0], scheme)
     scales = np.empty(blocks.shape[:2], np.float32)
     zeros = np.empty_like(scales)
     _search(

@@ -37,9 +37,10 @@ _NUMPY: dict[ir.DataType, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """An initializer that lives in the data file."""
+    """An initializer that lives in the data file; ``kind`` is its class (see `calib.record`)."""
 
     name: str
+    kind: str
     dtype: ir.DataType
     shape: tuple[int, ...]
 
@@ -152,11 +153,11 @@ class GraphBuilder:
         value.name = name
         self.outputs.append(value)
 
-    def weight(self, name: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
-        """Declare a weight; some step must fill all of it."""
+    def weight(self, name: str, kind: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
+        """Declare a weight of class ``kind``; some step must fill all of it."""
         if name in self.weights:
             raise BuildError(f"{name}: declared twice")
-        self.weights[name] = Weight(name, dtype, tuple(shape))
+        self.weights[name] = Weight(name, kind, dtype, tuple(shape))
         value = ir.val(name, dtype, list(shape))
         self._weight_values[name] = value
         return value

@@ -124,8 +124,10 @@ def mixture_of_experts(
     if padded != inner:
         b.pad(name, inner, down.block_size)
     stack = [len(experts)]
-    fc1 = declare(b, f"{name}/gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True)
-    fc2 = declare(b, f"{name}/down", [*stack, hidden], padded, down, flat=True)
+    fc1 = declare(
+        b, f"{name}/gate_up", "experts_gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True
+    )
+    fc2 = declare(b, f"{name}/down", "experts_down", [*stack, hidden], padded, down, flat=True)
     for index, expert in enumerate(experts):
         _expert_step(b, name, str(x.name), index, expert, padded, gate_up, down)
     common: dict[str, Any] = {
@@ -182,7 +184,7 @@ def _matrix(
     flat: bool = False,
 ) -> list[ir.Value]:
     """Declare the tensors that store ``source`` and the steps that fill them."""
-    values = declare(b, name, [source.rows], source.width, scheme, flat)
+    values = declare(b, name, kind, [source.rows], source.width, scheme, flat)
     b.matrices[name] = StoredMatrix(source, site, kind, scheme)
     for start, stop in source.chunks():
 

@@ -21,6 +21,7 @@ GATES: dict[str, dict[str, float]] = {
     },
     "int8": {"KL mean": 1e-3},
     "int4": {},
+    "mixed": {},
 }
 
 

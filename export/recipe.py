@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trtcoder.calib.scheme import FLOAT32, Scheme
 from trtcoder.errors import BuildError
 
-WEIGHTS = ("fp32", "int8", "int4")
+WEIGHTS = ("fp32", "int8", "int4", "mixed")
 CACHES = ("fp32", "int8")
 # The classes of tensors that have a scheme. The router, the norms and the absorbed projections
 # W_UK and W_UV keep the checkpoint's values in every recipe.
@@ -67,6 +67,7 @@ def preset(
         raise BuildError(f"accuracy level: {accuracy_level} is unknown; use 0 or 4")
     if weights == "fp32":
         return Recipe(weights, dict.fromkeys(SCHEMED, FLOAT32), cache, 0)
+    # In a mixed recipe every class gets a scheme of its own; until then it is int4's.
     scheme = Scheme(8 if weights == "int8" else 4, block_size, symmetric)
     # A row of the embedding is read once a token, so eight bits cost no time there.
     schemes = dict.fromkeys(SCHEMED, scheme) | {"embedding": Scheme(8, block_size, symmetric)}

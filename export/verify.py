@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from trtcoder import __version__
 from trtcoder.calib.heldout import load_heldout
+from trtcoder.calib.record import TensorRecord
 from trtcoder.calib.text import EncodedText
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import EngineError
-from trtcoder.export.parity import ParityMeter, ParityReport
+from trtcoder.export.parity import ParityMeter, ParityReport, render_table
 from trtcoder.export.probe import Probe
 from trtcoder.export.reference import TransformersReference
 from trtcoder.manifest import Manifest
@@ -49,6 +50,7 @@ class Certificate:
     versions: dict[str, str]
     text: dict[str, object]
     checkpoint: str
+    plan: dict[str, object] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of parity.json."""
@@ -64,6 +66,13 @@ class Certificate:
     def to_json(self) -> str:
         """Return the text of parity.json."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def render(self) -> str:
+        """Return the comparison as a table."""
+        table = render_table(self.report)
+        if self.weights_only_kl is None:
+            return table
+        return f"{table}\nKL with float32 activations: {self.weights_only_kl:.3e}"
 
     def summary(self) -> dict[str, object]:
         """Return what the manifest repeats."""
@@ -85,6 +94,9 @@ def verify_engine(
     max_tokens: int,
     text: Path | None = None,
     max_kl: float | None = None,
+    records: Sequence[TensorRecord] = (),
+    calibration: dict[str, object] | None = None,
+    plan: dict[str, object] | None = None,
     on_step: OnStep = lambda amount, item: None,
 ) -> Certificate:
     """Compare the engine in ``folder`` with transformers on held-out text.

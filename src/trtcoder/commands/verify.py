@@ -45,7 +45,6 @@ def verify(
     """
     from trtcoder.bundle import Bundle
     from trtcoder.checkpoint import Checkpoint
-    from trtcoder.commands.build import show
     from trtcoder.errors import ParityError
     from trtcoder.export.verify import count_steps, verify_engine
     from trtcoder.progress import byte_progress, step_progress
@@ -69,7 +68,7 @@ def verify(
     if as_json:
         click.echo(json.dumps(certificate.to_dict()))
     else:
-        show(certificate)
+        click.echo(certificate.render())
         click.echo(f"written to {report}")
     if certificate.report.verdict == "failed":
         raise ParityError(f"{engine}: misses its parity gate; see {report}")
