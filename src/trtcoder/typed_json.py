@@ -26,6 +26,8 @@ _JSON_NAMES = {
 }
 # Of a value that is not what it should be, so that an error stays one line.
 _SHOWN_CHARACTERS = 60
+# What other readers of JSON take; Python's integers have no end, and its floats do.
+_LARGEST = 2**63 - 1
 
 
 class MismatchError(Exception):
@@ -117,6 +119,8 @@ class _Reader:
             return _float(value, where)
         if kind is str and isinstance(value, str):
             return _text(value, where)
+        if kind is int and type(value) is int and abs(value) > _LARGEST:
+            raise MismatchError(f"{where}: too large for an integer")
         # bool is an int in Python, but not in JSON.
         if kind is object or (origin is None and type(value) is kind):
             return value
