@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,report,dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
