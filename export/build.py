@@ -18,7 +18,14 @@ from trtcoder.export.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.journal import Journal
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.tokens import Prompting
-from trtcoder.export.weights import OnStep, Stages, Written, external_tensors, write_data
+from trtcoder.export.weights import (
+    OnStep,
+    Stages,
+    Written,
+    external_tensors,
+    layout,
+    write_data,
+)
 from trtcoder.manifest import (
     FORMAT,
     GraphInfo,
@@ -67,6 +74,14 @@ def write_graph(
     tensors = external_tensors(weights, written.offsets, DATA_FILE, folder)
     ir.save(builder.finish(tensors), folder / GRAPH_FILE)
     return written
+
+
+def graph_bytes(builder: GraphBuilder) -> int:
+    """Return the size of the graph's file; the builder is used up."""
+    weights = list(builder.weights.values())
+    offsets, _ = layout(weights)
+    model = builder.finish(external_tensors(weights, offsets, DATA_FILE, Path()))
+    return int(ir.to_proto(model).ByteSize())
 
 
 def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:

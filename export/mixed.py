@@ -19,7 +19,7 @@ from trtcoder.calib.budget import Choice, Choices, Option
 from trtcoder.calib.scheme import Scheme
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
-from trtcoder.export.build import COPIED_FILES, plan_graph
+from trtcoder.export.build import COPIED_FILES, graph_bytes, plan_graph
 from trtcoder.export.pipeline import (
     Built,
     Request,
@@ -43,6 +43,8 @@ CANDIDATES = tuple(
 # Experts' matrices lie in one kernel, whose blocks have one size.
 ALIKE = (("experts_gate_up", "experts_down"),)
 ROUNDS = 4
+# About what a tensor's row of the certificate takes.
+_RECORD_BYTES = 300
 # Text that sensitivity is measured on: it ranks classes, and what it says is checked by building.
 _TOKENS = 4096
 # A further round that saves less than this share of the bytes is not worth a build.
@@ -98,8 +100,7 @@ def build_mixed(
     choices = Choices(options, ALIKE)
     search = _Search(source, prompting, request, goal, options, writer, say)
     if goal.target_bytes is not None:
-        choice = choices.best(goal.target_bytes - search.overhead(choices.smallest(float("inf"))))
-        return commit(search.build(choice, choice.kl), writer)
+        return commit(search.fit(choices, goal.target_bytes), writer)
     limit = goal.max_kl
     if limit is None:
         raise BuildError("mixed precision needs a limit; give --max-kl or --target-size")
@@ -143,6 +144,18 @@ class _Search:
         self._goal, self._options, self._writer, self._say = goal, options, writer, say
         self._rounds: list[Round] = []
         self._kept = writer.workspace / "kept"
+
+    def fit(self, choices: Choices, target: int) -> Built:
+        """Build the best choice of at most ``target`` bytes, certificate and all."""
+        room = target - self._overhead(choices.smallest(float("inf")))
+        for _ in range(ROUNDS):
+            choice = choices.best(room)
+            built = self.build(choice, choice.kl)
+            excess = self._rounds[-1].bytes + len(built.certificate.to_json()) - target
+            if excess <= 0:
+                return built
+            room = choice.nbytes - excess
+        raise BuildError(f"no engine fits into {target:,} bytes; {excess:,} are missing")
 
     def build(self, choice: Choice, budget: float) -> Built:
         shown = ", ".join(f"{kind} {scheme}" for kind, scheme in choice.schemes.items())
@@ -199,18 +212,15 @@ class _Search:
         for path in self._kept.iterdir():
             os.replace(path, self._writer.folder / path.name)
 
-    def overhead(self, choice: Choice) -> int:
+    def _overhead(self, choice: Choice) -> int:
         """Return the bytes of an engine beside those that a choice counts."""
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
         graph = plan_graph(self._source, recipe)
         _, size = layout(graph.b.weights.values())
         copied = (self._source.folder / name for name in COPIED_FILES)
         files = sum(path.stat().st_size for path in copied if path.is_file())
-        return size - choice.nbytes + files + _GRAPH_BYTES
-
-
-# The graph and the certificate: nodes, names and shapes.
-_GRAPH_BYTES = 1 << 20
+        records = len(graph.b.matrices) + len(graph.b.weights)
+        return size - choice.nbytes + files + graph_bytes(graph.b) + records * _RECORD_BYTES
 
 
 def _sensitivity(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A build's outcome. ``seconds`` has the time of each phase."""
+    """A build's outcome.
+
+    Attributes:
+        manifest: the engine's.
+        certificate: the comparison.
+        seconds: time of each phase: ``convert``, ``verify``, ``commit``.
+        peak_rss: this process's largest resident memory, in bytes, at the end of each phase.
+    """
 
     manifest: Manifest
     certificate: Certificate
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
+    peak_rss: dict[str, int]
 
     def to_dict(self, out: Path) -> dict[str, Any]:
         """Return what ``--json`` prints."""
         return {
             "engine": str(out),
             "bytes": sum(info.bytes for info in self.manifest.files.values()),
-            "seconds": self.seconds,
+            "seconds": {phase: round(value, 2) for phase, value in self.seconds.items()},
+            "peak_rss_bytes": self.peak_rss,
             "parity": self.certificate.to_dict(),
         }
 
@@ -103,7 +113,7 @@ def make_engine(
     written = _convert(source, graph, writer, calibration, say)
     copy_tokenizer(source, writer.folder)
     manifest = describe(graph, prompting, source.combine(written.digests), request.method)
-    converted = time.monotonic()
+    converted, converted_rss = time.monotonic(), _peak_rss()
     with step_progress("verifying", count_steps(source, manifest, request.tokens)) as advance:
         certificate = verify_engine(
             writer.folder,
@@ -118,7 +128,7 @@ def make_engine(
             on_step=advance,
         )
     seconds = {"convert": converted - started, "verify": time.monotonic() - converted}
-    return Built(manifest, certificate, {key: round(value, 2) for key, value in seconds.items()})
+    return Built(manifest, certificate, seconds, {"convert": converted_rss, "verify": _peak_rss()})
 
 
 def commit(built: Built, writer: BundleWriter) -> Built:
@@ -127,7 +137,7 @@ def commit(built: Built, writer: BundleWriter) -> Built:
     Raises:
         ParityError: it did not pass; the report is left beside where the engine would be.
     """
-    certificate = built.certificate
+    started, certificate = time.monotonic(), built.certificate
     report = writer.target.with_name(f"{writer.target.name}.parity.json")
     if certificate.report.verdict == "failed":
         report.write_text(certificate.to_json(), encoding="utf-8")
@@ -145,7 +155,9 @@ def commit(built: Built, writer: BundleWriter) -> Built:
     report.unlink(missing_ok=True)
     (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")
     manifest = dataclasses.replace(built.manifest, parity=certificate.summary())
-    return dataclasses.replace(built, manifest=writer.commit(manifest))
+    manifest = writer.commit(manifest)
+    seconds = {**built.seconds, "commit": time.monotonic() - started}
+    return dataclasses.replace(built, manifest=manifest, seconds=seconds)
 
 
 def calibration_text(source: Checkpoint, prompting: Prompting, request: Request) -> CalibrationText:
@@ -190,3 +202,7 @@ def _convert(
             journal=journal,
             stages=calibration,
         )
+
+
+def _peak_rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ class Checkpoint:
     """A complete checkpoint; open one with `Checkpoint.open`."""
 
     folder: Path
-    config: ModelConfig
-    tensors: dict[str, Stored]
+    config: ModelConfig = field(repr=False)
+    tensors: dict[str, Stored] = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Checkpoint:
