@@ -94,18 +94,35 @@ def test_another_checkpoint_is_no_reference(checkpoint: Path, tmp_path: Path) ->
     assert "was built from checkpoint" in result.output
 
 
-def test_an_interrupted_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("after", [0, 10, 40])
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, ending: signal.Signals, after: int
+) -> None:
     command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "build"]
-    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "4000"]
+    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "600"]
+    journal = tmp_path / ".engine.partial" / "journal.jsonl"
     process = subprocess.Popen(command + arguments, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    while time.monotonic() < deadline:
+        if journal.is_file() and journal.read_bytes().count(b'"step"') >= after:
+            break
+        time.sleep(0.005)
+    process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
     assert b"Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "engine").exists()
+    for name in ("engine", "whole"):
+        result = run("build", checkpoint, "--out", tmp_path / name, "--tokens", "600")
+        assert result.exit_code == 0, result.output
+        assert ("going on with" in result.output) == (name == "engine" and after > 0)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("engine", "whole")
+    )
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "whole"]
 
 
 @pytest.mark.parametrize(

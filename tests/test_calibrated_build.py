@@ -17,6 +17,7 @@ from trtcoder.calib.quantizer import RoundToNearest
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.cli import main
 from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.journal import Journal
 from trtcoder.export.recipe import preset
 from trtcoder.export.tokens import read_prompting
 from trtcoder.random_checkpoint import tiny_config, tiny_grouped_config, write_random_checkpoint
@@ -74,6 +75,32 @@ def test_building_twice_gives_identical_bytes(checkpoint: Path, tmp_path: Path) 
         built(checkpoint, tmp_path / name, "--method", "awq+gptq")
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab"
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("stage", [0, 2, 4])
+def test_a_calibrated_build_goes_on_behind_the_last_whole_stage(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    options = ["--method", "gptq"]
+    built(checkpoint, tmp_path / "whole", *options)
+    finish = Journal.finish_stage
+
+    def killed(journal: Journal, number: int, state: dict[str, Any]) -> None:
+        if number == stage:
+            raise KeyboardInterrupt
+        finish(journal, number, state)
+
+    monkeypatch.setattr(Journal, "finish_stage", killed)
+    stopped = run("build", checkpoint, "--out", tmp_path / "part", *QUICK, *options)
+    assert stopped.exit_code == 1
+    assert "the same command goes on" in stopped.output
+    monkeypatch.undo()
+    built(checkpoint, tmp_path / "part", *options)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("whole", "part")
     )
     assert first == second
 
