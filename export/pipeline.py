@@ -12,16 +12,18 @@ from typing import Any
 
 from trtcoder.bundle import BundleWriter
 from trtcoder.calib.calibration_text import CalibrationText, load_calibration
+from trtcoder.calib.record import merge
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import ParityError
 from trtcoder.export.build import copy_tokenizer, describe, plan, plan_graph, write_graph
 from trtcoder.export.builder import Step
 from trtcoder.export.calibrate import Calibration
+from trtcoder.export.certificate import FILE_NAME, Certificate
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.journal import Journal
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.tokens import Prompting
-from trtcoder.export.verify import FILE_NAME, Certificate, count_steps, verify_engine
+from trtcoder.export.verify import count_steps, verify_engine
 from trtcoder.export.weights import Written
 from trtcoder.manifest import Manifest
 from trtcoder.progress import byte_progress, step_progress
@@ -123,7 +125,7 @@ def make_engine(
             max_tokens=request.tokens,
             text=request.text,
             max_kl=request.max_kl,
-            records=written.records,
+            records=[record.to_dict() for record in merge(written.records)],
             calibration=calibration.to_dict() if calibration else None,
             on_step=advance,
         )
