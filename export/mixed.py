@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,9 @@ class _Search:
         self._source, self._prompting, self._request = source, prompting, request
         self._goal, self._options, self._writer, self._say = goal, options, writer, say
         self._rounds: list[Round] = []
+        self._values: Counter[str] = Counter()
+        for stored in plan_graph(source, request.recipe).b.matrices.values():
+            self._values[stored.kind] += stored.source.rows * stored.source.width
         self._kept = writer.workspace / "kept"
 
     def fit(self, choices: Choices, target: int) -> Built:
@@ -182,6 +186,7 @@ class _Search:
             plan["classes"] = [
                 {
                     "class": kind,
+                    "values": self._values[kind],
                     "chosen": str(choice.options[kind].scheme),
                     "options": [
                         {"scheme": str(option.scheme), "bytes": option.nbytes, "kl": option.kl}

@@ -66,7 +66,8 @@ def test_int4_is_measured_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_a_missed_gate_leaves_the_report_and_no_engine(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "engine"
-    result = run("build", checkpoint, "--out", out, "--max-kl", "1e-9", *TOKENS)
+    limit = ["--weights", "int4", "--max-kl", "1e-9"]
+    result = run("build", checkpoint, "--out", out, *limit, *TOKENS)
     assert result.exit_code == 1
     assert "misses its parity gate" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["engine.parity.json"]

@@ -59,7 +59,8 @@ def test_the_smallest_engine_that_keeps_a_limit(checkpoint: Path, tmp_path: Path
     assert len(set(chosen.values())) > 1
     schemes = Bundle.load(out).manifest.recipe["schemes"]
     assert chosen == schemes
-    assert run("report", out, "--out", tmp_path / "report.html").exit_code == 0
+    reported = run("report", out, "--out", tmp_path / "report.html")
+    assert reported.exit_code == 0, reported.output
 
 
 def test_the_best_engine_of_a_size(checkpoint: Path, tmp_path: Path) -> None:
