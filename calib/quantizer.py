@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from trtcoder.calib.blocks import QuantizedMatrix
 from trtcoder.calib.rtn import quantize
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
 Quantized = tuple[QuantizedMatrix, str, str | None]
@@ -43,6 +44,13 @@ class Quantizer(Protocol):
             BuildError: a value or a statistic is not finite; the error names the tensor.
         """
 
+    def amax(self, site: str) -> float | None:
+        """Return the largest magnitude of a site's activations; None if no token reached it.
+
+        Raises:
+            BuildError: no activations are observed.
+        """
+
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Take note of what the stored rows stand for, in the checkpoint's own scale."""
 
@@ -61,6 +69,12 @@ class RoundToNearest:
     ) -> Quantized:
         """Round ``weights``."""
         return quantize(weights, scheme, name), "rtn", None
+
+    def amax(self, site: str) -> float | None:
+        """Refuse."""
+        raise BuildError(
+            f"{site}: static activation scales need calibration text; use --activations dynamic"
+        )
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Forget it."""
