@@ -13,6 +13,7 @@ from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.batch import CACHE_BLOCK
 from trtcoder.export.builder import GraphBuilder, Step
+from trtcoder.export.calibrate import Calibration
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.tokens import Prompting
@@ -44,10 +45,13 @@ def plan_graph(
 
 
 def write_graph(
-    builder: GraphBuilder, folder: Path, on_step: Callable[[Step], None] | None = None
+    builder: GraphBuilder,
+    folder: Path,
+    on_step: Callable[[Step], None] | None = None,
+    stages: Calibration | None = None,
 ) -> None:
     """Write the weights of ``builder`` and then the graph that points at them."""
-    offsets = write_data(builder, folder / DATA_FILE, on_step)
+    offsets = write_data(builder, folder / DATA_FILE, on_step, stages)
     weights = list(builder.weights.values())
     tensors = external_tensors(weights, offsets, DATA_FILE, folder)
     ir.save(builder.finish(tensors), folder / GRAPH_FILE)

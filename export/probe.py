@@ -18,7 +18,7 @@ from trtcoder.bundle import Manifest
 from trtcoder.config import ModelConfig
 from trtcoder.errors import DependencyError, EngineError
 
-_DTYPES = {"float32": np.float32, "int8": np.int8}
+_DTYPES = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ class Probe:
             "session.model_external_initializers_file_folder_path", str(folder)
         )
         options.log_severity_level = 3
+        # As the runtime does: float8 weights become float32 once, and nothing else is fused.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=[manifest.requires.provider]

@@ -174,9 +174,9 @@ def _levels(manifest: Manifest) -> tuple[int | None, ...]:
 
 
 def _meter(checkpoint: Checkpoint, manifest: Manifest, max_kl: float | None) -> ParityMeter:
-    # An int8 cache rounds what attention sees, so float32 weights are held to int8's gate with it.
-    weights, cache = str(manifest.recipe["weights"]), manifest.recipe["cache"]
-    precision = "int8" if weights == "fp32" and cache == "int8" else weights
+    # A cache of 8 bits rounds what attention sees, so float32 weights are held to its gate with it.
+    weights, cache = str(manifest.recipe["weights"]), str(manifest.recipe["cache"])
+    precision = cache if weights == "fp32" else weights
     return ParityMeter(checkpoint.config, precision, max_kl=max_kl)
 
 

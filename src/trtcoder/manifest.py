@@ -20,7 +20,8 @@ from trtcoder.errors import EngineError
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
-CACHE_DTYPES = ("float32", "int8")
+# uint8 is the bits of float8.
+CACHE_DTYPES = ("float32", "int8", "uint8")
 
 _JSON_NAMES = {
     dict: "an object",

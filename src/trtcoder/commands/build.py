@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The engine's folder.")
 @click.option(
     "--weights",
-    type=click.Choice(["fp32", "int8", "int4"]),
+    type=click.Choice(["fp32", "fp8", "int8", "int4"]),
     default="int4",
     show_default=True,
     help="Precision of the weights.",
@@ -28,8 +28,19 @@ if TYPE_CHECKING:
 )
 @click.option("--symmetric/--zero-points", default=True, help="Store zero points of blocks or not.")
 @click.option(
+    "--fp8-scales",
+    type=click.Choice(["block", "tensor"]),
+    help="What shares a scale with --weights fp8: 128 x 128 weights (the default), or a matrix.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["float", "static", "dynamic"]),
+    help="What products with --weights fp8 take: float32, or fp8 with scales from calibration or "
+    "of each token (the default).",
+)
+@click.option(
     "--cache",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "int8", "fp8"]),
     default="fp32",
     show_default=True,
     help="Precision of the latent cache.",
@@ -57,6 +68,8 @@ def build(
     weights: str,
     block_size: int,
     symmetric: bool,
+    fp8_scales: str | None,
+    activations: str | None,
     cache: str,
     accuracy_level: str,
     fim: bool | None,
@@ -85,6 +98,8 @@ def build(
         symmetric=symmetric,
         cache=cache,
         accuracy_level=int(accuracy_level),
+        fp8_scales=fp8_scales,
+        activations=activations,
     )
     source = Checkpoint.open(checkpoint)
     prompting = read_prompting(source, fim)
