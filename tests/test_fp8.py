@@ -257,8 +257,8 @@ def test_the_certificate_says_how_each_tensor_is_stored(source: Checkpoint) -> N
     records = [record for step in graph.b.steps for record in step.produce().records]
     schemes = {record.scheme for record in records if record.method != "exact"}
     assert schemes == {"fp8 e4m3 128x128"}
-    # Three bits of mantissa: about 31.5 dB whatever the distribution.
-    assert all(28 < (r.snr_db or 0) < 35 for r in records if r.method != "exact")
+    # Three bits of mantissa: 31.4 to 31.7 dB, measured, whatever the scales.
+    assert all(31 < (r.snr_db or 0) < 32 for r in records if r.method != "exact")
 
 
 def test_the_demo_model_stays_close_with_rounded_weights(tmp_path: Path) -> None:
