@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types parity bench bench-lite demo-train cli-docs clean
+.PHONY: demo test lint types parity bench bench-fp8 bench-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ bench: $(STAMP)  ## Speed, load time and memory; what each precision costs the d
 	$(BIN)/python -m benchmarks.demo_quality
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.readme
+
+bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
+	$(BIN)/python -m benchmarks.fp8
 
 bench-lite: $(STAMP)  ## A Lite of full shape with random weights: 45 GB of disk, ten minutes.
 	$(BIN)/python -m benchmarks.lite

@@ -134,6 +134,15 @@ class CalibratedQuantizer:
         columns = self._ordered_columns(key, scale)
         return Quantized(gptq.quantize(values, columns, grid, scheme), self.method)
 
+    def amax(self, site: str) -> float | None:
+        """Return the largest magnitude of a site's activations (see `Quantizer`)."""
+        observer = self.site(site).observer
+        if not observer.tokens:
+            return None
+        largest = observer.statistics().largest
+        scale = self.input_scale(site)
+        return float((largest if scale is None else largest / scale).max())
+
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Hand what the stored rows stand for to `on_kept`."""
         self.on_kept(name, start, restored)

@@ -12,6 +12,7 @@ from trtcoder.calib.blocks import QuantizedMatrix
 from trtcoder.calib.record import Loss
 from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
 
@@ -65,6 +66,13 @@ class Quantizer(Protocol):
             BuildError: a value or a statistic is not finite; the error names the tensor.
         """
 
+    def amax(self, site: str) -> float | None:
+        """Return the largest magnitude of a site's activations; None if no token reached it.
+
+        Raises:
+            BuildError: no activations are observed.
+        """
+
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Take note of what the stored rows stand for, in the checkpoint's own scale."""
 
@@ -85,6 +93,12 @@ class RoundToNearest:
         """Round ``weights``."""
         matrix, loss = round_to_nearest(weights, scheme, name)
         return Quantized(matrix, "rtn", loss)
+
+    def amax(self, site: str) -> float | None:
+        """Refuse."""
+        raise BuildError(
+            f"{site}: static activation scales need calibration text; use --activations dynamic"
+        )
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Forget it."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# The last one is scales that activations are rounded with.
 CLASSES = (
     "embedding",
     "attention",
@@ -21,6 +22,7 @@ CLASSES = (
     "lm_head",
     "router",
     "norms",
+    "activations",
 )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trtcoder.calib.calibrated import CalibratedQuantizer, Site
 from trtcoder.calib.calibration_text import CalibrationText
 from trtcoder.calib.observers import SiteObserver
+from trtcoder.calib.scheme import Scheme
 from trtcoder.calib.spill import CAP_BYTES, ActivationStore
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
@@ -314,12 +315,15 @@ class Calibration:
         for name, stored in self._matrices.items():
             expert = int(name.rpartition("[")[2][:-1]) if name.endswith("]") else 0
             stands_for_all = expert % self._expert_step == 0 or stored.kind == "experts_down"
-            if not stored.scheme.is_float and stands_for_all:
+            scheme = stored.scheme
+            # Float8 keeps its relative precision whatever a channel's scale.
+            is_integer = isinstance(scheme, Scheme) and not scheme.is_float
+            if is_integer and stands_for_all:
                 by_site.setdefault(stored.site, []).append(stored)
         for site in self.quantizer.known_sites():
             found = by_site.get(site, [])
             if found:
-                schemes = [stored.scheme for stored in found]
+                schemes = [s.scheme for s in found if isinstance(s.scheme, Scheme)]
                 self.quantizer.add_scale(site, partial(_read_all, found), schemes)
 
     @property

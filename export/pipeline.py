@@ -104,7 +104,7 @@ def make_engine(
     """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
     started = time.monotonic()
     calibration = None
-    if request.method != "rtn":
+    if request.method != "rtn" or request.recipe.activations == "static":
         calibration = Calibration(
             source, calibration_text(source, prompting, request), request.method, writer.workspace,
             minimum=request.minimum,

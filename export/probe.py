@@ -26,7 +26,7 @@ from trtcoder.manifest import Manifest
 if TYPE_CHECKING:
     import onnx
 
-_DTYPES = {"float32": np.float32, "int8": np.int8}
+_DTYPES = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,8 @@ class Probe:
             "session.model_external_initializers_file_folder_path", str(self._folder)
         )
         options.log_severity_level = 3
+        # As the runtime does: float8 weights become float32 once, and nothing else is fused.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             return onnxruntime.InferenceSession(
                 part.model.SerializeToString(),

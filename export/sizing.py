@@ -31,8 +31,9 @@ READ_RATE, WRITE_RATE = 1.5e9, 0.5e9
 SPLITS = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8))
 CONTEXT = 131_072
 # Classes that are stored as they are.
-EXACT = ("absorbed", "router", "norms")
+EXACT = ("absorbed", "router", "norms", "activations")
 # Tensors that TP leaves whole: their outputs are latents, without heads.
+_SMALL = ("router", "norms", "activations")
 _WHOLE = ("q_kv_a_proj", "q_a_kv_a_proj")
 
 
@@ -174,11 +175,15 @@ def _rank_bytes(graph: DeepseekV2Graph, tp: int, ep: int) -> int:
     total = 0.0
     inner, cut = graph.config.moe_intermediate_size, tp // ep
     for weight in graph.b.weights.values():
-        if weight.kind in ("router", "norms") or any(part in weight.name for part in _WHOLE):
+        if weight.kind in ("router", "norms", "activations") or any(
+            part in weight.name for part in _WHOLE
+        ):
             total += weight.nbytes
         elif weight.kind in ("experts_gate_up", "experts_down"):
             scheme = graph.recipe.scheme(weight.kind)
-            block = 1 if scheme.is_float else scheme.block_size
+            block = 1
+            if isinstance(scheme, Scheme) and not scheme.is_float:
+                block = scheme.block_size
             part = -(-inner // cut)
             whole, share = -(-inner // block), -(-part // block)
             total += weight.nbytes / ep * share / whole

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trtcoder.calib.blocks import dequantize
 from trtcoder.calib.record import Loss, TensorRecord
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 from trtcoder.export.builder import Converted, GraphBuilder, Part, StoredMatrix, Weight
 
 FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -99,6 +100,8 @@ def convert(
     """Return rows of the stored matrix ``name`` as `declare` wants them, and what that cost."""
     stored = b.matrices[name]
     kind, scheme = stored.kind, stored.scheme
+    if not isinstance(scheme, Scheme):
+        raise BuildError(f"{name}: {scheme} is not converted here but in fp8_weights")
     stop = stored.source.rows if stop is None else stop
     if scheme.is_float:
         exact = scaled_rows(b, stored, start, stop)

@@ -129,9 +129,9 @@ def _side(
     max_kl: float | None,
 ) -> _Side:
     probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
-    # An int8 cache rounds what attention sees, so float32 weights are held to int8's gate with it.
-    weights, cache = str(manifest.recipe["weights"]), manifest.recipe["cache"]
-    precision = "int8" if weights == "fp32" and cache == "int8" else weights
+    # A cache of 8 bits rounds what attention sees, so float32 weights are held to its gate with it.
+    weights, cache = str(manifest.recipe["weights"]), str(manifest.recipe["cache"])
+    precision = cache if weights == "fp32" else weights
     meter = ParityMeter(checkpoint.config, precision, max_kl=max_kl)
     states = [probe.start(sequence.ids, positions) for sequence, positions in judged]
     if level is None:  # one more, behind those that are judged: decoded token by token

@@ -14,6 +14,7 @@ from trtcoder.bundle import Bundle
 from trtcoder.calib.heldout import load_heldout
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.cli import main
+from trtcoder.export.recipe import SCHEMED
 from trtcoder.export.tokens import read_prompting
 from trtcoder.random_checkpoint import (
     FULL_CONFIG,
@@ -62,6 +63,19 @@ def test_int4_is_measured_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
     result = run("build", checkpoint, "--out", tmp_path / "engine", *TOKENS)
     assert result.exit_code == 0, result.output
     assert "verdict for int4: measured" in result.output
+
+
+def test_fp8_is_recorded_with_what_its_products_take(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    options = ["--weights", "fp8", "--fp8-scales", "tensor", "--cache", "fp8"]
+    result = run("build", checkpoint, "--out", out, *options, *TOKENS)
+    assert result.exit_code == 0, result.output
+    assert "verdict for fp8: passed" in result.output
+    recipe = Bundle.load(out).manifest.recipe
+    assert recipe["activations"] == "dynamic"
+    assert recipe["cache"] == "fp8"
+    kept = {"embedding": "fp32", "lm_head": "fp32"}
+    assert recipe["schemes"] == dict.fromkeys(SCHEMED, "fp8 e4m3 tensor") | kept
 
 
 def test_a_missed_gate_leaves_the_report_and_no_engine(checkpoint: Path, tmp_path: Path) -> None:
@@ -132,6 +146,9 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
         (["--block-size", "24"], "power of two"),
         (["--weights", "fp32", "--text", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["--weights", "int3"], "'int3' is not one of"),
+        (["--activations", "dynamic"], "activations: only for --weights fp8, not for int4"),
+        (["--fp8-scales", "block"], "fp8 scales: only for --weights fp8, not for int4"),
+        (["--weights", "fp8", "--activations", "static"], "need calibration text"),
     ],
 )
 def test_bad_input_is_one_line(

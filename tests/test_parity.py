@@ -380,7 +380,7 @@ def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp8", "int8", "int4"])
 @pytest.mark.parametrize(
     ("field", "index", "place"),
     [
@@ -493,5 +493,5 @@ def test_what_cannot_be_compared_is_refused():
         ParityError, match=r"engine logits: expected \[12, 512\], found \[12, 511\]"
     ):
         meter.add("plain", IDS, 0, 0, trace, replace(trace, logits=trace.logits[:, 1:]))
-    with pytest.raises(ParityError, match="'fp8' has no gates"):
-        ParityMeter(GREEDY, "fp8")
+    with pytest.raises(ParityError, match="'fp4' has no gates"):
+        ParityMeter(GREEDY, "fp4")

@@ -18,7 +18,8 @@ from trtcoder.typed_json import MismatchError, read
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
-CACHE_DTYPES = ("float32", "int8")
+# uint8 is the bits of float8.
+CACHE_DTYPES = ("float32", "int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)

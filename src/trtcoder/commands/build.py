@@ -13,7 +13,7 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="The engine's folder.")
 @click.option(
     "--weights",
-    type=click.Choice(["fp32", "int8", "int4", "mixed"]),
+    type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone.",
 )
 @click.option(
@@ -21,8 +21,19 @@ import click
 )
 @click.option("--symmetric/--zero-points", default=True, help="Store zero points of blocks or not.")
 @click.option(
+    "--fp8-scales",
+    type=click.Choice(["block", "tensor"]),
+    help="What shares a scale with --weights fp8: 128 x 128 weights (the default), or a matrix.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["float", "static", "dynamic"]),
+    help="What products with --weights fp8 take: float32, or fp8 with scales from calibration or "
+    "of each token (the default).",
+)
+@click.option(
     "--cache",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "int8", "fp8"]),
     default="fp32",
     show_default=True,
     help="Precision of the latent cache.",
@@ -85,6 +96,8 @@ def build(
     weights: str | None,
     block_size: int,
     symmetric: bool,
+    fp8_scales: str | None,
+    activations: str | None,
     cache: str,
     accuracy_level: str,
     fim: bool | None,
@@ -129,6 +142,8 @@ def build(
         symmetric=symmetric,
         cache=cache,
         accuracy_level=int(accuracy_level),
+        fp8_scales=fp8_scales,
+        activations=activations,
     )
     request = Request(
         recipe, method, calibration, calibration_tokens, min_expert_tokens, seed, text, tokens,
