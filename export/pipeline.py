@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtcoder.bundle import BundleWriter
 from trtcoder.calib.calibration_text import CalibrationText, load_calibration
+from trtcoder.calib.heldout import load_heldout
 from trtcoder.calib.record import merge
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import ParityError
@@ -27,6 +28,9 @@ from trtcoder.export.verify import count_steps, verify_engine
 from trtcoder.export.weights import Written
 from trtcoder.manifest import Manifest
 from trtcoder.progress import byte_progress, step_progress
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Say = Callable[[str], None]
 
@@ -103,6 +107,8 @@ def make_engine(
 ) -> Built:
     """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
     started = time.monotonic()
+    # A fault of the held-out text should not wait for the conversion to end.
+    load_heldout(prompting, _tokenizer(source), request.tokens, request.text)
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":
         calibration = Calibration(
@@ -164,11 +170,9 @@ def commit(built: Built, writer: BundleWriter) -> Built:
 
 def calibration_text(source: Checkpoint, prompting: Prompting, request: Request) -> CalibrationText:
     """Return the text that calibrates, as this checkpoint's tokenizer and templates have it."""
-    from tokenizers import Tokenizer
-
     return load_calibration(
         prompting,
-        Tokenizer.from_file(str(source.folder / "tokenizer.json")),
+        _tokenizer(source),
         request.calibration_tokens,
         request.calibration,
         request.seed,
@@ -204,6 +208,12 @@ def _convert(
             journal=journal,
             stages=calibration,
         )
+
+
+def _tokenizer(source: Checkpoint) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(source.folder / "tokenizer.json"))
 
 
 def _peak_rss() -> int:
