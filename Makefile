@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types parity bench bench-lite quality demo-train cli-docs clean
+.PHONY: demo test lint types parity bench quality bench-fp8 bench-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,report,dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -44,6 +44,9 @@ quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.readme
+
+bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
+	$(BIN)/python -m benchmarks.fp8
 
 bench-lite: $(STAMP)  ## A Lite of full shape with random weights: 45 GB of disk, ten minutes.
 	$(BIN)/python -m benchmarks.lite

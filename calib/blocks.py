@@ -60,33 +60,31 @@ def grouped(weights: NDArray[np.float32], scheme: Scheme) -> NDArray[np.float32]
     return weights.reshape(rows, blocks, scheme.block_size)
 
 
-def encode(weights: NDArray[np.float32], grid: Grid, scheme: Scheme) -> QuantizedMatrix:
-    """Store each of ``weights`` ``[N, K]`` as the nearest value of its block's grid."""
-    levels = grouped(weights, scheme) * inverse(grid.scales)[..., None]
-    np.rint(levels, out=levels)
-    levels += grid.zeros[..., None]
-    np.clip(levels, 0, scheme.top, out=levels)
-    return store(levels.astype(np.uint8), grid, scheme)
-
-
-def store(codes: NDArray[np.uint8], grid: Grid, scheme: Scheme) -> QuantizedMatrix:
-    """Return codes ``[N, blocks, block_size]`` in their stored form."""
+def stored(packed: NDArray[np.uint8], grid: Grid, scheme: Scheme) -> QuantizedMatrix:
+    """Return packed codes and their grid in their stored form."""
     return QuantizedMatrix(
-        packed=pack(codes, scheme.bits),
+        packed=packed,
         scales=grid.scales.astype(np.float16),
         zero_points=None if scheme.symmetric else pack(grid.zeros.astype(np.uint8), scheme.bits),
     )
+
+
+def grid_of(matrix: QuantizedMatrix, scheme: Scheme) -> Grid:
+    """Return the grid that a matrix is stored on."""
+    scales = matrix.scales.astype(np.float32)
+    if matrix.zero_points is None:
+        return Grid(scales, np.full(scales.shape, scheme.middle, np.float32))
+    zeros = unpack(matrix.zero_points, scheme.bits, scales.shape[1])
+    return Grid(scales, zeros.astype(np.float32))
 
 
 def dequantize(matrix: QuantizedMatrix, scheme: Scheme, width: int) -> NDArray[np.float32]:
     """Return float32 ``[N, width]``: the values that the kernels multiply with."""
     rows, blocks = matrix.scales.shape
     codes = unpack(matrix.packed, scheme.bits, scheme.block_size).astype(np.float32)
-    if matrix.zero_points is None:
-        codes -= scheme.middle
-    else:
-        codes -= unpack(matrix.zero_points, scheme.bits, blocks)[..., None]
-    codes *= matrix.scales.astype(np.float32)[..., None]
+    grid = grid_of(matrix, scheme)
+    codes -= grid.zeros[..., None]
+    codes *= grid.scales[..., None]
     return codes.reshape(rows, blocks * scheme.block_size)[:, :width]
 
 
@@ -122,8 +120,3 @@ def stored_scales(scales: NDArray[np.float32], where: str) -> NDArray[np.float32
             f"{where}: holds values beyond the range of float16 scales; build with --weights fp32"
         )
     return stored
-
-
-def inverse(scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 / scales, and 0 where a block is all zeros."""
-    return np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.calib import awq, gptq, rtn
-from trtcoder.calib.blocks import dequantize, encode
+from trtcoder.calib import awq, gptq
+from trtcoder.calib.blocks import dequantize
 from trtcoder.calib.clip import clipped_grid
 from trtcoder.calib.observers import SiteObserver
 from trtcoder.calib.quantizer import Quantized
+from trtcoder.calib.rounding import round_to_grid, round_to_nearest
 from trtcoder.calib.scheme import Scheme
 
 Floats = NDArray[np.float32]
@@ -56,6 +57,8 @@ class CalibratedQuantizer:
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
         self.on_kept: Callable[[str, int, Floats], None] = lambda name, start, restored: None
+
+    calibrates = True
 
     @property
     def rescales(self) -> bool:
@@ -110,25 +113,35 @@ class CalibratedQuantizer:
             return self._scales.get(site)
 
     def quantize(
-        self, name: str, site: str, weights: Floats, scheme: Scheme, start: int
+        self, name: str, site: str, weights: NDArray[np.generic], scheme: Scheme, start: int
     ) -> Quantized:
         """Round rows ``start`` and on of the tensor ``name`` (see `Quantizer`)."""
+        values = np.asarray(weights, np.float32)
         key = self._own.get(name, site)
         if self.method == "rtn" or key not in self._observers:
             # The embedding multiplies nothing.
-            return rtn.quantize(weights, scheme, name), "rtn", None
+            return Quantized(round_to_nearest(values, scheme, name)[0], "rtn")
         found = self.site(key)
         if found.short is not None:
-            return rtn.quantize(weights, scheme, name), "rtn", found.short
+            return Quantized(round_to_nearest(values, scheme, name)[0], "rtn", fallback=found.short)
         importance = found.observer.statistics().second
         scale = self.input_scale(site)
         if scale is not None:
             importance = importance / scale**2
-        grid = clipped_grid(weights, importance, scheme, name)
+        grid = clipped_grid(values, importance, scheme, name)
         if not self.method.endswith("gptq"):
-            return encode(weights, grid, scheme), self.method, None
+            return Quantized(round_to_grid(values, grid, scheme, name)[0], self.method)
         columns = self._ordered_columns(key, scale)
-        return gptq.quantize(weights, columns, grid, scheme), self.method, None
+        return Quantized(gptq.quantize(values, columns, grid, scheme), self.method)
+
+    def amax(self, site: str) -> float | None:
+        """Return the largest magnitude of a site's activations (see `Quantizer`)."""
+        observer = self.site(site).observer
+        if not observer.tokens:
+            return None
+        largest = observer.statistics().largest
+        scale = self.input_scale(site)
+        return float((largest if scale is None else largest / scale).max())
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Hand what the stored rows stand for to `on_kept`."""
@@ -142,7 +155,9 @@ class CalibratedQuantizer:
             return np.ones(width, np.float32)
 
         def restoring(scheme: Scheme) -> Callable[[Floats], Floats]:
-            return lambda matrix: dequantize(rtn.quantize(matrix, scheme, site), scheme, width)
+            return lambda matrix: dequantize(
+                round_to_nearest(matrix, scheme, site)[0], scheme, width
+            )
 
         pairs = [(m, restoring(scheme)) for m, scheme in zip(read(), schemes, strict=True)]
         return awq.search(found.observer.statistics(), found.observer.hessian(), pairs)

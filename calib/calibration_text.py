@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from trtcoder.calib.text import (
     KINDS,
     EncodedText,
+    Prompting,
     Record,
     encode_records,
     read_built_in,
@@ -25,7 +26,6 @@ from trtcoder.calib.text import (
     spoken_text,
 )
 from trtcoder.errors import RequestError
-from trtcoder.manifest import Manifest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,7 +81,7 @@ class CalibrationText:
 
 
 def load_calibration(
-    manifest: Manifest,
+    prompting: Prompting,
     tokenizer: Tokenizer,
     max_tokens: int,
     path: Path | None = None,
@@ -91,7 +91,7 @@ def load_calibration(
     """Return about ``max_tokens`` tokens of text of the kinds that the engine can serve.
 
     Args:
-        manifest: says what the engine can serve, and how prompts are written.
+        prompting: says what the engine can serve, and how prompts are written.
         tokenizer: the engine's.
         max_tokens: tokens in all.
         path: a folder of source files, or a file of JSON lines; the built-in set without one.
@@ -112,7 +112,7 @@ def load_calibration(
     passages = {passage for record in judged for passage in _passages(record)}
     kept = [record for record in records if passages.isdisjoint(_passages(record))]
     rng.shuffle(kept)
-    sequences = tuple(encode_records(kept, manifest, tokenizer, max_tokens))
+    sequences = tuple(encode_records(kept, prompting, tokenizer, max_tokens))
     if not sequences:
         raise RequestError(
             f"{path or 'the built-in calibration set'}: holds no text that this engine can serve "

@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trtcoder.calib.blocks import Grid, grouped, stored_scales
-from trtcoder.calib.rtn import nearest_grid
+from trtcoder.calib.blocks import Grid, grid_of, grouped, stored_scales
+from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 
@@ -45,7 +45,7 @@ def clipped_grid(weights: Floats, importance: Floats | None, scheme: Scheme, whe
     # Channels that were never active still count a little, so that their weights are kept too.
     floor = (importance + max(1e-6 * float(importance.max()), 1e-30)).astype(np.float32)
     channel = grouped(floor[None], scheme)[0]
-    start = nearest_grid(weights, scheme, where)
+    start = grid_of(round_to_nearest(weights, scheme, where)[0], scheme)
     scales = np.empty(blocks.shape[:2], np.float32)
     zeros = np.empty_like(scales)
     _search(
@@ -55,73 +55,76 @@ def clipped_grid(weights: Floats, importance: Floats | None, scheme: Scheme, whe
     return Grid(stored_scales(scales, where), zeros)
 
 
-@njit(nogil=True, cache=True)
+# `reassoc` lets sums run in vectors, `nnan` minima and maxima: values are known to be finite.
+_FAST = {"reassoc", "nnan", "nsz"}
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def _search(  # type: ignore[no-untyped-def]
     blocks, channel, top, middle, symmetric, spans, first_scales, first_zeros, scales, zeros
 ):
     """Fill ``scales`` and ``zeros`` ``[N, blocks]``."""
     rows, count, size = blocks.shape
+    top = np.float32(top)
     for row in range(rows):
         for index in range(count):
-            values = blocks[row, index]
-            weight = channel[index]
             low = np.float32(0)
             high = np.float32(0)
             for k in range(size):
-                low = min(low, values[k])
-                high = max(high, values[k])
+                low = min(low, blocks[row, index, k])
+                high = max(high, blocks[row, index, k])
             best_scale = first_scales[row, index]
             best_zero = first_zeros[row, index]
-            best = _error(values, weight, best_scale, best_zero, top)
+            best = _error(blocks, channel, row, index, best_scale, best_zero, top)
             if high > low and best_scale != 0:
                 for span in spans:
                     for side in range(2):
+                        zero = np.float32(middle)
                         if symmetric:
-                            extreme = max(-low, high) * span
                             # The side with one code more is the negative one, or, by a scale
                             # below zero, the positive one.
-                            scale = extreme / middle if side == 0 else -extreme / middle
-                            zero = np.float32(middle)
+                            scale = max(-low, high) * span / np.float32(middle)
+                            scale = scale if side == 0 else -scale
                         else:
                             # Clip both ends, or only the longer one.
                             short = np.float32(1) if side == 0 else span
-                            if -low > high:
-                                bottom, above = low * span, high * short
-                            else:
-                                bottom, above = low * short, high * span
+                            shrinks_low = -low > high
+                            bottom = low * (span if shrinks_low else short)
+                            above = high * (short if shrinks_low else span)
                             scale = (above - bottom) / top
                             zero = np.float32(0)
                             if scale > 0:
-                                zero = min(max(np.rint(-bottom / scale), zero), np.float32(top))
-                        scale = _fitted(values, weight, np.float32(scale), np.float32(zero), top)
-                        error = _error(values, weight, scale, np.float32(zero), top)
+                                zero = min(max(np.rint(-bottom / scale), zero), top)
+                        scale = _fitted(blocks, channel, row, index, scale, zero, top)
+                        error = _error(blocks, channel, row, index, scale, zero, top)
                         if error < best:
-                            best, best_scale, best_zero = error, scale, np.float32(zero)
+                            best, best_scale, best_zero = error, scale, zero
             scales[row, index] = best_scale
             zeros[row, index] = best_zero
 
 
-@njit(nogil=True, cache=True)
-def _fitted(values, weight, scale, zero, top):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+def _fitted(blocks, channel, row, index, scale, zero, top):  # type: ignore[no-untyped-def]
     """Return the scale that fits the codes which ``scale`` gives: sum(h w c) / sum(h c^2)."""
-    if scale == 0:
-        return scale
-    inverse = np.float32(1) / scale
+    inverse = np.float32(1) / scale if scale != 0 else np.float32(0)
     product = np.float32(0)
     square = np.float32(0)
-    for k in range(values.size):
-        code = min(max(np.rint(values[k] * inverse) + zero, np.float32(0)), np.float32(top)) - zero
-        product += weight[k] * values[k] * code
-        square += weight[k] * code * code
+    for k in range(blocks.shape[2]):
+        level = np.rint(blocks[row, index, k] * inverse) + zero
+        code = min(max(level, np.float32(0)), top) - zero
+        weighted = channel[index, k] * code
+        product += weighted * blocks[row, index, k]
+        square += weighted * code
     return product / square if square > 0 else scale
 
 
-@njit(nogil=True, cache=True)
-def _error(values, weight, scale, zero, top):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+def _error(blocks, channel, row, index, scale, zero, top):  # type: ignore[no-untyped-def]
     inverse = np.float32(1) / scale if scale != 0 else np.float32(0)
     error = np.float32(0)
-    for k in range(values.size):
-        code = min(max(np.rint(values[k] * inverse) + zero, np.float32(0)), np.float32(top)) - zero
-        difference = values[k] - code * scale
-        error += weight[k] * difference * difference
+    for k in range(blocks.shape[2]):
+        level = np.rint(blocks[row, index, k] * inverse) + zero
+        code = min(max(level, np.float32(0)), top) - zero
+        difference = blocks[row, index, k] - code * scale
+        error += channel[index, k] * difference * difference
     return error

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trtcoder.calib.blocks import Grid, QuantizedMatrix, store
+from trtcoder.calib.blocks import Grid, QuantizedMatrix, pack, stored
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 
@@ -76,7 +76,7 @@ def quantize(weights: Floats, columns: ColumnOrder, grid: Grid, scheme: Scheme) 
     whole[:, :width] = codes
     # Padding stands for zero.
     whole[:, width:] = grid.zeros[:, -1:].astype(np.uint8)
-    return store(whole.reshape(rows, -1, scheme.block_size), grid, scheme)
+    return stored(pack(whole.reshape(rows, -1, scheme.block_size), scheme.bits), grid, scheme)
 
 
 def _lower_inverse(lower: NDArray[Any]) -> NDArray[Any]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtcoder.calib.text import EncodedText, encode_records, read_built_in, read_records
+from trtcoder.calib.text import EncodedText, Prompting, encode_records, read_built_in, read_records
 from trtcoder.errors import RequestError
-from trtcoder.manifest import Manifest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
 def load_heldout(
-    manifest: Manifest, tokenizer: Tokenizer, max_tokens: int, path: Path | None = None
+    prompting: Prompting, tokenizer: Tokenizer, max_tokens: int, path: Path | None = None
 ) -> list[EncodedText]:
     """Return sequences of the kinds that the engine can serve, about ``max_tokens`` tokens in all.
 
@@ -25,7 +24,7 @@ def load_heldout(
         RequestError: the file is missing or malformed, or holds nothing that can be used.
     """
     records = read_records(path) if path else read_built_in("heldout")
-    chosen = encode_records(records, manifest, tokenizer, max_tokens)
+    chosen = encode_records(records, prompting, tokenizer, max_tokens)
     if not chosen:
         source = path or "the built-in held-out set"
         raise RequestError(f"{source}: holds no text that this engine can serve")

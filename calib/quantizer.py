@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.calib.blocks import QuantizedMatrix
-from trtcoder.calib.rtn import quantize
+from trtcoder.calib.record import Loss
+from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
-Quantized = tuple[QuantizedMatrix, str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A stored matrix.
+
+    Attributes:
+        matrix: codes, scales, zero points.
+        method: what chose the stored values.
+        loss: what storing cost, where it was counted.
+        fallback: why the method is not the one that was asked for; None if it is.
+    """
+
+    matrix: QuantizedMatrix
+    method: str
+    loss: Loss | None = None
+    fallback: str | None = None
 
 
 class Quantizer(Protocol):
@@ -25,6 +44,10 @@ class Quantizer(Protocol):
     """
 
     @property
+    def calibrates(self) -> bool:
+        """Whether it looks at activations, and wants to know what became of the weights."""
+
+    @property
     def rescales(self) -> bool:
         """Whether any site may have a scale."""
 
@@ -32,15 +55,22 @@ class Quantizer(Protocol):
         """Return the scale of a site's channels, float32 ``[K]``, or None for ones."""
 
     def quantize(
-        self, name: str, site: str, weights: Floats, scheme: Scheme, start: int
+        self, name: str, site: str, weights: NDArray[np.generic], scheme: Scheme, start: int
     ) -> Quantized:
         """Quantize rows ``start`` and on, ``weights`` ``[N, K]``, of the tensor ``name``.
 
-        The columns are already multiplied by the site's scale. Returns the matrix, the method
-        that chose its values, and why it is not the one that was asked for (None if it is).
+        They are float32 with columns already multiplied by the site's scale; where the quantizer
+        does not calibrate they may be uint16, the bits of bfloat16.
 
         Raises:
             BuildError: a value or a statistic is not finite; the error names the tensor.
+        """
+
+    def amax(self, site: str) -> float | None:
+        """Return the largest magnitude of a site's activations; None if no token reached it.
+
+        Raises:
+            BuildError: no activations are observed.
         """
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
@@ -50,6 +80,7 @@ class Quantizer(Protocol):
 class RoundToNearest:
     """Quantizes every value to the nearest one, without looking at activations."""
 
+    calibrates = False
     rescales = False
 
     def input_scale(self, site: str) -> Floats | None:
@@ -57,10 +88,17 @@ class RoundToNearest:
         return None
 
     def quantize(
-        self, name: str, site: str, weights: Floats, scheme: Scheme, start: int
+        self, name: str, site: str, weights: NDArray[np.generic], scheme: Scheme, start: int
     ) -> Quantized:
         """Round ``weights``."""
-        return quantize(weights, scheme, name), "rtn", None
+        matrix, loss = round_to_nearest(weights, scheme, name)
+        return Quantized(matrix, "rtn", loss)
+
+    def amax(self, site: str) -> float | None:
+        """Refuse."""
+        raise BuildError(
+            f"{site}: static activation scales need calibration text; use --activations dynamic"
+        )
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Forget it."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+# The last one is scales that activations are rounded with.
 CLASSES = (
     "embedding",
     "attention",
@@ -18,7 +22,31 @@ CLASSES = (
     "lm_head",
     "router",
     "norms",
+    "activations",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What storing some values cost.
+
+    Attributes:
+        squared_weight: sum of the squared values.
+        squared_error: sum of the squared differences between value and stored value.
+        max_error: the largest of these differences.
+    """
+
+    squared_weight: float
+    squared_error: float
+    max_error: float
+
+    @classmethod
+    def between(cls, values: NDArray[np.float32], restored: NDArray[np.float32]) -> Loss:
+        """Compare values with what they come back as."""
+        difference = restored - values
+        largest = max(float(difference.max()), -float(difference.min()))
+        squares = float(np.vdot(values, values)), float(np.vdot(difference, difference))
+        return cls(*squares, largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +107,6 @@ class TensorRecord:
             "max_error": self.max_error,
             "fallback": self.fallback,
         }
-
-    def to_journal(self) -> dict[str, Any]:
-        """Return all fields, from which `from_journal` makes an equal record."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_journal(cls, data: Mapping[str, Any]) -> TensorRecord:
-        """Read what `to_journal` returned."""
-        return cls(**data)
 
 
 def merge(records: Iterable[TensorRecord]) -> list[TensorRecord]:

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trtcoder.errors import RequestError
-from trtcoder.manifest import ChatFormat, Manifest, Tokens
+from trtcoder.manifest import Capabilities, ChatFormat, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,6 +27,22 @@ KINDS = ("plain", "fim", "chat")
 MAX_TOKENS = 384
 
 Record = Mapping[str, Any]
+
+
+class Prompting(Protocol):
+    """How a model's prompts are written; a manifest says it, and so does a checkpoint."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Ids of the special tokens."""
+
+    @property
+    def chat_format(self) -> ChatFormat | None:
+        """Text around messages."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model was trained for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +118,17 @@ def spoken_text(record: Record) -> str:
 
 
 def encode_records(
-    records: Sequence[Record], manifest: Manifest, tokenizer: Tokenizer, max_tokens: int
+    records: Sequence[Record], prompting: Prompting, tokenizer: Tokenizer, max_tokens: int
 ) -> list[EncodedText]:
     """Return sequences of the kinds that the engine can serve, taken in turn by kind.
 
     Together they have about ``max_tokens`` tokens, each at most `MAX_TOKENS`.
     """
-    encoder = _Encoder(tokenizer, manifest.tokens, manifest.chat_format)
+    encoder = _Encoder(tokenizer, prompting.tokens, prompting.chat_format)
     by_kind: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kind = record["kind"]
-        if kind == "plain" or getattr(manifest.capabilities, kind):
+        if kind == "plain" or getattr(prompting.capabilities, kind):
             by_kind[kind].append(record)
     chosen: list[EncodedText] = []
     total = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,11 +13,19 @@ from trtcoder import __version__
 from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.batch import CACHE_BLOCK
-from trtcoder.export.builder import GraphBuilder, Step
+from trtcoder.export.builder import GraphBuilder
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.journal import Journal
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.tokens import Prompting
-from trtcoder.export.weights import external_tensors, write_data
+from trtcoder.export.weights import (
+    OnStep,
+    Stages,
+    Written,
+    external_tensors,
+    layout,
+    write_data,
+)
 from trtcoder.manifest import (
     FORMAT,
     GraphInfo,
@@ -44,13 +53,50 @@ def plan_graph(
 
 
 def write_graph(
-    builder: GraphBuilder, folder: Path, on_step: Callable[[Step], None] | None = None
-) -> None:
-    """Write the weights of ``builder`` and then the graph that points at them."""
-    offsets = write_data(builder, folder / DATA_FILE, on_step)
+    builder: GraphBuilder,
+    folder: Path,
+    *,
+    on_step: OnStep = lambda step: None,
+    checkpoint: Checkpoint | None = None,
+    journal: Journal | None = None,
+    stages: Stages | None = None,
+) -> Written:
+    """Write the weights of ``builder`` (see `write_data`), then the graph that points at them."""
+    written = write_data(
+        builder,
+        folder / DATA_FILE,
+        on_step=on_step,
+        checkpoint=checkpoint,
+        journal=journal,
+        stages=stages,
+    )
     weights = list(builder.weights.values())
-    tensors = external_tensors(weights, offsets, DATA_FILE, folder)
+    tensors = external_tensors(weights, written.offsets, DATA_FILE, folder)
     ir.save(builder.finish(tensors), folder / GRAPH_FILE)
+    return written
+
+
+def graph_bytes(builder: GraphBuilder) -> int:
+    """Return the size of the graph's file; the builder is used up."""
+    weights = list(builder.weights.values())
+    offsets, _ = layout(weights)
+    model = builder.finish(external_tensors(weights, offsets, DATA_FILE, Path()))
+    return int(ir.to_proto(model).ByteSize())
+
+
+def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
+    """Return what the bytes of the data file depend on, for the journal.
+
+    ``more`` is what a calibrated build adds.
+    """
+    shapes = [[w.name, w.dtype.name, *w.shape] for w in graph.b.weights.values()]
+    return {
+        "trtcoder": __version__,
+        "checkpoint": graph.checkpoint.identity(),
+        "recipe": graph.recipe.to_dict(),
+        "layout": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        **more,
+    }
 
 
 def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
@@ -60,19 +106,22 @@ def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
             shutil.copyfile(checkpoint.folder / name, folder / name)
 
 
-def describe(graph: DeepseekV2Graph, prompting: Prompting, digest: str) -> Manifest:
+def describe(
+    graph: DeepseekV2Graph, prompting: Prompting, digest: str, method: str = "rtn"
+) -> Manifest:
     """Return the engine's manifest, without files and certificate.
 
-    ``digest`` is the checkpoint's sha256.
+    ``digest`` is the checkpoint's; ``method`` chose the stored values.
     """
     config = graph.config
+    recipe = {**graph.recipe.to_dict(), "method": method}
     return Manifest(
         format=FORMAT,
         trtcoder=__version__,
         target="onnx",
         model=ModelInfo(_model_name(graph.checkpoint), dict(config.raw)),
         source=SourceInfo(digest, graph.checkpoint.stored_dtype),
-        recipe={**graph.recipe.to_dict(), "padded": dict(sorted(graph.b.padded.items()))},
+        recipe={**recipe, "padded": dict(sorted(graph.b.padded.items()))},
         capabilities=prompting.capabilities,
         chat_format=prompting.chat_format,
         tokens=prompting.tokens,

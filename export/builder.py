@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trtcoder.calib.fp8 import Storage
 from trtcoder.calib.quantizer import Quantizer, RoundToNearest
 from trtcoder.calib.record import TensorRecord
-from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 from trtcoder.export.sources import Matrix
 
@@ -32,14 +32,17 @@ _NUMPY: dict[ir.DataType, np.dtype[Any]] = {
     # NumPy has no bfloat16: its bits, the upper half of a float32, stand as uint16.
     ir.DataType.BFLOAT16: np.dtype(np.uint16),
     ir.DataType.UINT8: np.dtype(np.uint8),
+    # Nor float8: its bits stand as uint8.
+    ir.DataType.FLOAT8E4M3FN: np.dtype(np.uint8),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """An initializer that lives in the data file."""
+    """An initializer that lives in the data file; ``kind`` is its class (see `calib.record`)."""
 
     name: str
+    kind: str
     dtype: ir.DataType
     shape: tuple[int, ...]
 
@@ -111,7 +114,7 @@ class StoredMatrix:
     source: Matrix
     site: str
     kind: str
-    scheme: Scheme
+    scheme: Storage
 
 
 class GraphBuilder:
@@ -139,6 +142,7 @@ class GraphBuilder:
         self.padded: dict[str, str] = {}
         self.records: list[TensorRecord] = []
         self._weight_values: dict[str, ir.Value] = {}
+        self._shared: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
@@ -152,14 +156,20 @@ class GraphBuilder:
         value.name = name
         self.outputs.append(value)
 
-    def weight(self, name: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
-        """Declare a weight; some step must fill all of it."""
+    def weight(self, name: str, kind: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
+        """Declare a weight of class ``kind``; some step must fill all of it."""
         if name in self.weights:
             raise BuildError(f"{name}: declared twice")
-        self.weights[name] = Weight(name, dtype, tuple(shape))
+        self.weights[name] = Weight(name, kind, dtype, tuple(shape))
         value = ir.val(name, dtype, list(shape))
         self._weight_values[name] = value
         return value
+
+    def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
+        """Return the value ``name`` that several layers take, made when it is first asked for."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     def step(
         self, key: str, sources: tuple[str, ...], values: int, produce: Callable[[], Converted]

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcoder.config import ModelConfig
+from trtcoder.export import fp8_cache
 from trtcoder.export.batch import Batch
 from trtcoder.export.builder import Dim, GraphBuilder
 from trtcoder.manifest import CacheInfo
 
-FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
+FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
+_TYPES = {FLOAT: "float32", INT8: "int8", UINT8: "uint8"}
 
-# Values that share a scale in the int8 cache, where the widths of c_kv and k_pe allow it.
+# Values that share a scale in the int8 and fp8 caches, where the widths of c_kv and k_pe allow it.
 SCALE_GROUP = 64
 
 
@@ -28,7 +30,7 @@ class Cache:
     """One layer's cache.
 
     Attributes:
-        entries: float32 or int8 ``[rows, width]``.
+        entries: float32, int8, or uint8 for the bits of float8, ``[rows, width]``.
         scales: float32 ``[rows, width / group]``, None for a float32 cache.
     """
 
@@ -46,12 +48,12 @@ class Cache:
 
     @property
     def scale_name(self) -> str:
-        """Name of the input that holds an int8 cache's scales."""
+        """Name of the input that holds a quantized cache's scales."""
         return f"cache_scale.{self.layer}"
 
     @property
     def is_quantized(self) -> bool:
-        """Whether rows are stored as int8."""
+        """Whether rows are stored in 8 bits."""
         return self.scales is not None
 
     def expose(self, b: GraphBuilder) -> None:
@@ -61,20 +63,20 @@ class Cache:
 
     def describe(self) -> list[CacheInfo]:
         """Return the manifest's form: name, type and width of each buffer."""
-        found = [CacheInfo(self.name, "int8" if self.is_quantized else "float32", self.width)]
+        found = [CacheInfo(self.name, _TYPES[self.entries.dtype or FLOAT], self.width)]
         if self.is_quantized:
             found.append(CacheInfo(self.scale_name, "float32", self.width // self.group))
         return found
 
 
 def declare_cache(b: GraphBuilder, layer: int, config: ModelConfig, kind: str) -> Cache:
-    """Declare a layer's cache inputs; ``kind`` is ``fp32`` or ``int8``."""
+    """Declare a layer's cache inputs; ``kind`` is ``fp32``, ``int8`` or ``fp8``."""
     width = config.cache_width
     group = math.gcd(SCALE_GROUP, math.gcd(config.kv_lora_rank, config.qk_rope_head_dim))
     name = f"cache.{layer}"
     if kind == "fp32":
         return Cache(layer, b.input(name, FLOAT, ["rows", width]), None, width, group, [])
-    entries = b.input(name, INT8, ["rows", width])
+    entries = b.input(name, INT8 if kind == "int8" else UINT8, ["rows", width])
     scales = b.input(f"cache_scale.{layer}", FLOAT, ["rows", width // group])
     return Cache(layer, entries, scales, width, group, [])
 
@@ -87,6 +89,10 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
         cache.written = [(f"{cache.name}.out", written)]
         return written
     groups = cache.width // cache.group
+    if cache.entries.dtype == UINT8:
+        codes, scale = fp8_cache.encode(b, f"{name}/cache", entry, groups, cache.group)
+        written, scales = _write(b, cache, cache.scales, name, codes, scale, batch)
+        return fp8_cache.restore(b, f"{name}/cache", written, scales, groups, cache.group)
     grouped_shape: list[Dim] = ["tokens", groups, cache.group]
     grouped = b.op(
         "Reshape", f"{name}/cache_groups", [entry, b.ints(-1, groups, cache.group)], grouped_shape
@@ -117,16 +123,7 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
     scale = b.op(
         "Reshape", f"{name}/cache_entry_scale", [scale, b.ints(-1, groups)], ["tokens", groups]
     )
-    written = b.op(
-        "ScatterND", f"{name}/cache", [cache.entries, batch.slots, codes], shape, dtype=INT8
-    )
-    scales = b.op(
-        "ScatterND", f"{name}/cache_scales", [cache.scales, batch.slots, scale], ["rows", groups]
-    )
-    cache.written = [
-        (f"{cache.name}.out", written),
-        (f"{cache.scale_name}.out", scales),
-    ]
+    written, scales = _write(b, cache, cache.scales, name, codes, scale, batch)
     return b.op(
         "DequantizeLinear",
         f"{name}/cache_rows",
@@ -135,3 +132,26 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
         axis=1,
         block_size=cache.group,
     )
+
+
+def _write(
+    b: GraphBuilder,
+    cache: Cache,
+    scales: ir.Value,
+    name: str,
+    codes: ir.Value,
+    scale: ir.Value,
+    batch: Batch,
+) -> tuple[ir.Value, ir.Value]:
+    """Write the tokens' codes and scales to their slots; return both buffers."""
+    written = b.op(
+        "ScatterND",
+        f"{name}/cache",
+        [cache.entries, batch.slots, codes],
+        ["rows", cache.width],
+        dtype=cache.entries.dtype or FLOAT,
+    )
+    shape: list[Dim] = ["rows", cache.width // cache.group]
+    scales = b.op("ScatterND", f"{name}/cache_scales", [scales, batch.slots, scale], shape)
+    cache.written = [(f"{cache.name}.out", written), (f"{cache.scale_name}.out", scales)]
+    return written, scales

@@ -8,9 +8,11 @@ text's activations (`trtcoder.calib.spill` moves them to disk when they are larg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +21,12 @@ from numpy.typing import NDArray
 from trtcoder.calib.calibrated import CalibratedQuantizer, Site
 from trtcoder.calib.calibration_text import CalibrationText
 from trtcoder.calib.observers import SiteObserver
+from trtcoder.calib.scheme import Scheme
 from trtcoder.calib.spill import CAP_BYTES, ActivationStore
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.builder import GraphBuilder, StoredMatrix
+from trtcoder.export.layer_module import LayerModule
 from trtcoder.export.layers import expert_site
 from trtcoder.export.reference import SequenceState, TransformersReference
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 Floats = NDArray[np.float32]
+EMBEDDING = "embed_tokens/weight"
 # An expert that too few tokens reach borrows those that ranked it next: up to this rank, in
 # multiples of the experts that a token goes to.
 _BORROWED_RANKS = 2
@@ -69,6 +74,7 @@ class Calibration:
         checkpoint: Checkpoint,
         text: CalibrationText,
         method: str,
+        workspace: Path,
         *,
         minimum: int = 32,
         cap_bytes: int = CAP_BYTES,
@@ -79,6 +85,7 @@ class Calibration:
             checkpoint: the weights.
             text: what calibrates.
             method: one of `trtcoder.calib.calibrated.METHODS`.
+            workspace: a folder for the activations, where an interrupted build finds them again.
             minimum: tokens that an expert needs to be calibrated.
             cap_bytes: activations beyond this go to disk.
         """
@@ -88,18 +95,35 @@ class Calibration:
         self.text = text
         self._checkpoint = checkpoint
         self._reference = TransformersReference(checkpoint)
-        self._store = ActivationStore(cap_bytes)
+        self._store = ActivationStore(cap_bytes, workspace)
+        self._workspace = workspace
+        self._say: Callable[[str], None] = lambda item: None
         self._matrices: dict[str, StoredMatrix] = {}
-        self._module: Any = None
+        self._layer_module: LayerModule | None = None
         self._layer = -1
         self._offsets = np.cumsum([0, *(len(sequence.ids) for sequence in text.sequences)])
         self._streams = self._store.allocate(int(self._offsets[-1]), checkpoint.config.hidden_size)
         self._moe_input: Floats | None = None
         self._states: list[SequenceState] = []
 
-    def attach(self, builder: GraphBuilder) -> None:
-        """Learn from a graph which matrices there are."""
+    def attach(self, builder: GraphBuilder, say: Callable[[str], None]) -> None:
+        """Learn from a graph which matrices there are; ``say`` is told what is going on."""
         self._matrices = builder.matrices
+        self._say = say
+
+    def plan(self) -> dict[str, object]:
+        """Return what the stored values depend on, for the journal."""
+        return {
+            "method": self.quantizer.method,
+            "minimum": self.coverage.minimum,
+            **self.text.to_dict(),
+            "versions": self._reference.versions(),
+        }
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the certificate's form."""
+        experts = self.coverage.to_dict()
+        return {"method": self.quantizer.method, **self.text.to_dict(), "experts": experts}
 
     def before_stage(self, stage: int) -> None:
         """Observe the sites of a stage: 0 is the embedding, then the layers, then the head."""
@@ -110,8 +134,10 @@ class Calibration:
                 self._embed()
             elif stage <= self._checkpoint.config.num_hidden_layers:
                 self._layer = stage - 1
-                self._module = self._reference.load_layer(self._layer)
-                self._observe_layer()
+                self._say(f"calibrating layer {self._layer}")
+                module = self._reference.load_layer(self._layer)
+                self._layer_module = LayerModule(module, self._layer)
+                self._observe_layer(module)
             else:
                 self._layer = -1
                 normed = self._reference.final_norm(torch.from_numpy(self._streams)).numpy()
@@ -122,17 +148,38 @@ class Calibration:
         """Carry the text through the stage as it is stored."""
         import torch
 
-        if self._module is not None:
+        if self._layer_module is not None:
             with torch.inference_mode():
                 for state in self._states:
-                    state.stream.copy_(self._reference.forward(self._module, state))
-        self._module = None
+                    stored = self._reference.forward(self._layer_module.module, state)
+                    state.stream.copy_(stored)
+        self._layer_module = None
         self._moe_input = None
         self.quantizer.drop_sites()
 
-    def final_hidden(self) -> Floats:
-        """Return the residual stream of all tokens as it is now, ``[T, H]``."""
-        return self._streams
+    def save(self, stage: int) -> Mapping[str, object]:
+        """Keep the residual stream in a file; the file of the stage before goes."""
+        target = self._saved(stage)
+        with target.with_suffix(".tmp").open("wb") as file:
+            np.save(file, self._streams)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(target.with_suffix(".tmp"), target)
+        self._saved(stage - 2).unlink(missing_ok=True)
+        return self.coverage.to_dict()
+
+    def restore(self, stage: int, state: Mapping[str, Any]) -> None:
+        """Go on behind ``stage`` with what `save` kept."""
+        import torch
+
+        with torch.inference_mode():
+            self._embed()
+        self._streams[:] = np.load(self._saved(stage), mmap_mode="r")
+        self.coverage.routed = {int(layer): n for layer, n in state["tokens"].items()}
+        self.coverage.short = [tuple(entry) for entry in state["short"]]
+
+    def _saved(self, stage: int) -> Path:
+        return self._workspace / f"stream.{stage}.npy"
 
     def _embed(self) -> None:
         import torch
@@ -143,9 +190,9 @@ class Calibration:
             state.stream = rows.copy_(state.stream)
             self._states.append(state)
 
-    def _observe_layer(self) -> None:
+    def _observe_layer(self, module: Any) -> None:
         """Run the layer with the checkpoint's weights and register its sites."""
-        name, module = f"layers.{self._layer}", self._module
+        name = f"layers.{self._layer}"
         attention, mlp = module.self_attn, module.mlp
         is_moe = self._checkpoint.config.is_moe_layer(self._layer)
         watched: dict[str, Any] = {f"{name}/attention/heads": attention.o_proj}
@@ -189,10 +236,10 @@ class Calibration:
         for site, observer in observers.items():
             self.quantizer.add_site(site, partial(Site, observer))
         if is_moe:
-            self._register_experts(inputs, routed)
+            self._register_experts(module.mlp.experts, inputs, routed)
 
     def _register_experts(
-        self, inputs: list[Floats], routed: list[tuple[torch.Tensor, ...]]
+        self, experts: Any, inputs: list[Floats], routed: list[tuple[torch.Tensor, ...]]
     ) -> None:
         """Give each expert the tokens that are routed to it, and its share in their output."""
         import torch
@@ -224,13 +271,20 @@ class Calibration:
                     f"reached by {len(tokens)} calibration tokens, {self.coverage.minimum} needed"
                 )
             # Tokens and shares are copied now: the arrays of all experts are dropped here.
-            self._register_expert(name, expert, tokens, share.astype(np.float32), short)
+            gate_up = experts.gate_up_proj[expert]
+            self._register_expert(name, expert, gate_up, tokens, share.astype(np.float32), short)
         self.coverage.routed[self._layer] = counts
 
     def _register_expert(
-        self, name: str, expert: int, tokens: NDArray[np.int64], share: Floats, short: str | None
+        self,
+        name: str,
+        expert: int,
+        gate_up: torch.Tensor,
+        tokens: NDArray[np.int64],
+        share: Floats,
+        short: str | None,
     ) -> None:
-        module, hidden = self._module, self._moe_input
+        hidden = self._moe_input
         if hidden is None:
             raise BuildError(f"{name}: the layer was not observed")
 
@@ -244,7 +298,7 @@ class Calibration:
 
             with torch.inference_mode():
                 x = torch.from_numpy(hidden[tokens])
-                gate, up = (x @ module.mlp.experts.gate_up_proj[expert].T).chunk(2, dim=-1)
+                gate, up = (x @ gate_up.T).chunk(2, dim=-1)
                 found: Floats = (torch.nn.functional.silu(gate) * up).numpy()
             return found
 
@@ -261,12 +315,15 @@ class Calibration:
         for name, stored in self._matrices.items():
             expert = int(name.rpartition("[")[2][:-1]) if name.endswith("]") else 0
             stands_for_all = expert % self._expert_step == 0 or stored.kind == "experts_down"
-            if not stored.scheme.is_float and stands_for_all:
+            scheme = stored.scheme
+            # Float8 keeps its relative precision whatever a channel's scale.
+            is_integer = isinstance(scheme, Scheme) and not scheme.is_float
+            if is_integer and stands_for_all:
                 by_site.setdefault(stored.site, []).append(stored)
         for site in self.quantizer.known_sites():
             found = by_site.get(site, [])
             if found:
-                schemes = [stored.scheme for stored in found]
+                schemes = [s.scheme for s in found if isinstance(s.scheme, Scheme)]
                 self.quantizer.add_scale(site, partial(_read_all, found), schemes)
 
     @property
@@ -284,40 +341,16 @@ class Calibration:
 
     def _assign(self, name: str, start: int, restored: Floats) -> None:
         """Put stored rows back where the checkpoint has them, for the run behind the stage."""
-        import torch
-
-        source = self._matrices[name].source
-        for piece, rows, place in source.parts(start, start + len(restored)):
-            target = rows if piece.rows is None else torch.from_numpy(piece.rows[rows])
-            with torch.inference_mode():
-                if name == "embed_tokens/weight":
-                    self._assign_embedding(start + place.start, restored[place])
-                elif self._module is not None:
-                    values = torch.from_numpy(np.ascontiguousarray(restored[place]))
-                    self._parameter(piece.tensor)[target] = values
+        if name == EMBEDDING:
+            self._assign_embedding(start, restored)
+        elif self._layer_module is not None:
+            self._layer_module.assign(self._matrices[name].source, start, restored)
 
     def _assign_embedding(self, start: int, rows: Floats) -> None:
         for sequence, first in zip(self.text.sequences, self._offsets, strict=False):
             ids = np.array(sequence.ids) - start
             inside = np.flatnonzero((ids >= 0) & (ids < len(rows)))
             self._streams[first + inside] = rows[ids[inside]]
-
-    def _parameter(self, tensor: str) -> torch.Tensor:
-        """Return the part of the layer's module that holds a checkpoint tensor."""
-        path = tensor.removeprefix(f"model.layers.{self._layer}.")
-        head, found, rest = path.partition("mlp.experts.")
-        parameter: torch.Tensor
-        if head or not found:
-            parameter = self._module.get_parameter(path)
-            return parameter
-        expert, role, _ = rest.split(".")
-        experts = self._module.mlp.experts
-        if role == "down_proj":
-            parameter = experts.down_proj[int(expert)]
-            return parameter
-        gate, up = experts.gate_up_proj[int(expert)].chunk(2)
-        parameter = gate if role == "gate_proj" else up
-        return parameter
 
 
 def _read_all(matrices: list[StoredMatrix]) -> list[Floats]:

@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trtcoder.calib.fp8 import Float8
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.config import ModelConfig
+from trtcoder.export import fp8_layers
 from trtcoder.export.builder import GraphBuilder
 from trtcoder.export.layers import linear
 from trtcoder.export.recipe import Recipe
@@ -59,6 +61,8 @@ class CheckpointParts:
     ) -> ir.Value:
         """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
         scheme = self.recipe.scheme(kind, self.b.layer)
+        if isinstance(scheme, Float8):
+            return fp8_layers.linear(self.b, name, kind, x, source, scheme, rows, site)
         level = self.recipe.accuracy_level
         return linear(self.b, name, kind, x, source, scheme, level, rows, site)
 

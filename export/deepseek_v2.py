@@ -10,9 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trtcoder.calib.fp8 import Float8
 from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.config import ModelConfig
+from trtcoder.export import fp8_layers
 from trtcoder.export.batch import declare_batch
 from trtcoder.export.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.cache import Cache, declare_cache
@@ -52,7 +54,7 @@ class DeepseekV2Graph:
             "embed_tokens",
             batch.input_ids,
             self.parts.matrix("model.embed_tokens.weight"),
-            self.recipe.scheme("embedding"),
+            self.recipe.table_scheme(),
         )
         branch: ir.Value | None = None
         for layer in range(config.num_hidden_layers):
@@ -158,8 +160,11 @@ class DeepseekV2Graph:
         gate_up, down = (
             self.recipe.scheme(kind, layer) for kind in ("experts_gate_up", "experts_down")
         )
-        routing = route(b, name, logits, config, with_total=gate_up.is_float)
-        routed = mixture_of_experts(
+        with_total = (
+            gate_up.activations == "float" if isinstance(gate_up, Float8) else gate_up.is_float
+        )
+        routing = route(b, name, logits, config, with_total=with_total)
+        common = (
             b,
             f"{name}/experts",
             x,
@@ -170,10 +175,11 @@ class DeepseekV2Graph:
                 for index in range(config.n_routed_experts)
             ],
             config.num_experts_per_tok,
-            gate_up,
-            down,
-            self.recipe.accuracy_level,
         )
+        if isinstance(gate_up, Float8) or isinstance(down, Float8):
+            routed = fp8_layers.mixture_of_experts(*common, gate_up, down)
+        else:
+            routed = mixture_of_experts(*common, gate_up, down, self.recipe.accuracy_level)
         shape: list[Dim] = ["tokens", config.hidden_size]
         if routing.total is not None:
             routed = b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)

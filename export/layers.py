@@ -16,6 +16,14 @@ from trtcoder.export.builder import CONTRIB, Converted, Dim, GraphBuilder, Part,
 from trtcoder.export.sources import Matrix
 from trtcoder.export.stored import Arrays, convert, declare, names
 
+# The attributes of both kernels of fused experts; gate and up are interleaved row by row.
+_SWIGLU: dict[str, Any] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Expert:
@@ -124,30 +132,15 @@ def mixture_of_experts(
     if padded != inner:
         b.pad(name, inner, down.block_size)
     stack = [len(experts)]
-    fc1 = declare(b, f"{name}/gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True)
-    fc2 = declare(b, f"{name}/down", [*stack, hidden], padded, down, flat=True)
+    fc1 = declare(
+        b, f"{name}/gate_up", "experts_gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True
+    )
+    fc2 = declare(b, f"{name}/down", "experts_down", [*stack, hidden], padded, down, flat=True)
     for index, expert in enumerate(experts):
         _expert_step(b, name, str(x.name), index, expert, padded, gate_up, down)
-    common: dict[str, Any] = {
-        "k": top_k,
-        "activation_type": "swiglu",
-        "swiglu_fusion": 1,
-        "activation_alpha": 1.0,
-        "activation_beta": 0.0,
-    }
-    shape: list[Dim] = ["tokens", hidden]
     if gate_up.is_float:
-        # MoE has no input for the mixing weights. It takes the softmax over the chosen logits,
-        # which is the chosen probabilities over their sum: the caller multiplies with that sum.
-        return b.op(
-            "MoE",
-            name,
-            [x, selection, fc1[0], None, fc2[0]],
-            shape,
-            domain=CONTRIB,
-            normalize_routing_weights=1,
-            **common,
-        )
+        return float_experts(b, name, x, selection, fc1[0], fc2[0], hidden, top_k)
+    common = {**_SWIGLU, "k": top_k}
     inputs = [x, selection, fc1[0], fc1[1], None, fc2[0], fc2[1], None, None, None, None]
     inputs += [None if gate_up.symmetric else fc1[2], None if down.symmetric else fc2[2]]
     if gate_up.bits != down.bits:
@@ -156,7 +149,7 @@ def mixture_of_experts(
         "QMoE",
         name,
         [*inputs, None, mixing],
-        shape,
+        ["tokens", hidden],
         domain=CONTRIB,
         expert_weight_bits=gate_up.bits,
         block_size=gate_up.block_size,
@@ -164,6 +157,33 @@ def mixture_of_experts(
         # Set, it would also divide the mixing weights that it is given by their sum.
         normalize_routing_weights=0,
         **common,
+    )
+
+
+def float_experts(
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    selection: ir.Value,
+    gate_up: ir.Value,
+    down: ir.Value,
+    hidden: int,
+    top_k: int,
+) -> ir.Value:
+    """Run experts whose weights are float32, ``[E, 2 I, H]`` and ``[E, H, I]``: ``[tokens, H]``.
+
+    The node has no input for the mixing weights. It takes the softmax over the chosen logits, which
+    is the chosen probabilities over their sum: the caller multiplies with that sum.
+    """
+    return b.op(
+        "MoE",
+        name,
+        [x, selection, gate_up, None, down],
+        ["tokens", hidden],
+        domain=CONTRIB,
+        k=top_k,
+        normalize_routing_weights=1,
+        **_SWIGLU,
     )
 
 
@@ -182,7 +202,7 @@ def _matrix(
     flat: bool = False,
 ) -> list[ir.Value]:
     """Declare the tensors that store ``source`` and the steps that fill them."""
-    values = declare(b, name, [source.rows], source.width, scheme, flat)
+    values = declare(b, name, kind, [source.rows], source.width, scheme, flat)
     b.matrices[name] = StoredMatrix(source, site, kind, scheme)
     for start, stop in source.chunks():
 

@@ -1,19 +1,19 @@
 """Compares an engine's values with the reference's, sequence by sequence, in float64.
 
-Only numbers a position are kept, never logits, so that a comparison of any length fits in memory.
+A sequence is compared layer by layer as both sides advance, and its logits at last. Only numbers
+a position are kept, so that a comparison of any length fits in memory.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trtcoder.config import ModelConfig
 from trtcoder.errors import ParityError
+from trtcoder.export.parity_logits import TINY, LogitErrors, TextSum, kl_divergence
 from trtcoder.export.parity_report import (
     GATES,
     GateResult,
@@ -24,7 +24,8 @@ from trtcoder.export.parity_report import (
     judge,
     render_table,
 )
-from trtcoder.export.parity_routing import Floats, RouterAgreement, select_experts
+from trtcoder.export.parity_routing import RouterAgreement, select_experts
+from trtcoder.export.trace import Floats, LayerTrace, Trace
 
 __all__ = [
     "GateResult",
@@ -32,34 +33,12 @@ __all__ = [
     "LogitParity",
     "ParityMeter",
     "ParityReport",
+    "SequenceParity",
     "TextParity",
     "kl_divergence",
     "render_table",
     "select_experts",
 ]
-
-# Two logits nearly tie when an engine that just meets the fp32 gate could swap them: each may move
-# by the gate's relative error. It must not depend on the engine's own error: a swap always needs
-# an error of half the gap, so every disagreement would excuse itself.
-LOGIT_TIE = 2 * GATES["fp32"]["relative logit error"]
-# Rows of logits handled at once: 64 x 102,400 float64 are 52 MB.
-_ROWS = 64
-
-
-class Trace(Protocol):
-    """What a model computed for T tokens; `ReferenceTrace` and `EngineTrace` are such."""
-
-    @property
-    def logits(self) -> Floats:
-        """``[T, V]``."""
-
-    @property
-    def hidden(self) -> Floats:
-        """``[L, T, H]``, the residual stream after each layer, before the final norm."""
-
-    @property
-    def router_probabilities(self) -> Floats:
-        """``[Lm, T, E]``, of each layer with experts."""
 
 
 class ParityMeter:
@@ -78,22 +57,34 @@ class ParityMeter:
         """
         if precision not in GATES:
             raise ParityError(f"precision {precision!r} has no gates, only {', '.join(GATES)} have")
-        self._config = config
+        self.config = config
+        self.layers = [
+            LayerErrors(config.is_moe_layer(layer)) for layer in range(config.num_hidden_layers)
+        ]
+        self.logits = LogitErrors()
+        self.texts: dict[str, TextSum] = {}
         self._precision = precision
         self._max_kl = max_kl
-        layers = range(config.num_hidden_layers)
-        self._moe_layers = [layer for layer in layers if config.is_moe_layer(layer)]
-        self._hidden = [_Mean() for _ in layers]
-        self._routers = {layer: RouterAgreement() for layer in self._moe_layers}
-        # One number a position.
-        self._kl: list[NDArray[np.float64]] = []
-        self._relative: list[NDArray[np.float64]] = []
-        self._after_tie: list[NDArray[np.bool_]] = []
-        self._max_abs = 0.0
-        self._top1 = np.zeros(3, np.int64)  # agree, ambiguous, wrong
-        self._texts: dict[str, _TextSum] = {}
         self._non_finite: dict[str, int] = {}
         self._decode_error: float | None = None
+
+    def sequence(
+        self, kind: str, ids: Sequence[int], scored_from: int, scored_bytes: int
+    ) -> SequenceParity:
+        """Return the comparison of one sequence of T tokens, still empty.
+
+        Args:
+            kind: the text's kind, under which its perplexity is reported.
+            ids: the tokens; the logits of a token predict the next one.
+            scored_from: index of the first token whose prediction counts.
+            scored_bytes: length of the text of the tokens that count.
+
+        Raises:
+            ParityError: there are no tokens.
+        """
+        if not len(ids):
+            raise ParityError(f"{kind} text: a sequence without tokens; leave it out")
+        return SequenceParity(self, kind, ids, scored_from, scored_bytes)
 
     def add(
         self,
@@ -104,39 +95,37 @@ class ParityMeter:
         reference: Trace,
         engine: Trace,
     ) -> None:
-        """Compare one sequence of T tokens.
-
-        Args:
-            kind: the text's kind, under which its perplexity is reported.
-            ids: the tokens; the logits of a token predict the next one.
-            scored_from: index of the first token whose prediction counts.
-            scored_bytes: length of the text of the tokens that count.
-            reference: the reference's values.
-            engine: the engine's.
+        """Compare one sequence that both sides have run to its end; see `sequence`.
 
         Raises:
             ParityError: there are no tokens, or an array has not the shape that the configuration
                 gives.
         """
-        if not len(ids):
-            raise ParityError(f"{kind} text: a sequence without tokens; leave it out")
-        for name, trace in (("reference", reference), ("engine", engine)):
-            self._check(name, trace, len(ids))
-        self._add_hidden(reference.hidden, engine.hidden)
-        self._after_tie.append(self._add_routers(reference, engine))
-        for start in range(0, len(ids), _ROWS):
-            rows = slice(start, start + _ROWS)
-            self._add_logits(reference.logits[rows], engine.logits[rows])
-        text = self._texts.setdefault(kind, _TextSum())
-        text.add(ids, scored_from, scored_bytes, reference.logits, engine.logits)
+        comparison = self.sequence(kind, ids, scored_from, scored_bytes)
+        moe = 0
+        for layer in range(self.config.num_hidden_layers):
+            routed = self.config.is_moe_layer(layer)
+            wanted, found = (
+                LayerTrace(trace.hidden[layer], trace.router_probabilities[moe] if routed else None)
+                for trace in (reference, engine)
+            )
+            comparison.add_layer(layer, wanted, found)
+            moe += routed
+        comparison.add_logits(reference.logits, engine.logits)
 
     def add_decode(self, prefilled: Floats, decoded: Floats) -> None:
         """Compare logits ``[T, V]`` of one prefill with those of decoding token by token."""
-        self._count_bad("engine decoded logits", decoded)
+        self.count_bad("engine decoded logits", decoded)
         with np.errstate(invalid="ignore", over="ignore"):
-            largest = np.maximum(np.abs(prefilled).max(), _TINY)
+            largest = np.maximum(np.abs(prefilled).max(), TINY)
             error = np.abs(decoded.astype(np.float64) - prefilled).max() / largest
             self._decode_error = float(np.maximum(self._decode_error or 0.0, error))
+
+    def count_bad(self, place: str, values: Floats) -> None:
+        """Count values that are not finite under their place."""
+        count = values.size - int(np.isfinite(values).sum())
+        if count:
+            self._non_finite[place] = self._non_finite.get(place, 0) + count
 
     def report(self) -> ParityReport:
         """Return the metrics so far and how they stand against the gates.
@@ -144,158 +133,94 @@ class ParityMeter:
         Raises:
             ParityError: nothing was added.
         """
-        if not self._kl:
+        logits = self.logits.parity()
+        if logits is None:
             raise ParityError("nothing was compared; give held-out text of at least one token")
-        kl, relative = np.concatenate(self._kl), np.concatenate(self._relative)
-        judged = ~np.concatenate(self._after_tie)
-        with np.errstate(invalid="ignore"):  # infinite values are reported as such
-            mean, p99, largest = float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max())
-        logits = LogitParity(
-            positions=len(kl),
-            max_abs=self._max_abs,
-            relative_error=float(relative.max()),
-            kl_mean=mean,
-            kl_p99=p99,
-            kl_max=largest,
-            top1_agreement=int(self._top1[0]) / len(kl),
-            top1_ambiguous=int(self._top1[1]),
-            top1_wrong=int(self._top1[2]),
-            after_tie=len(kl) - int(judged.sum()),
-            # Without any position to judge there is nothing that could pass.
-            judged_relative_error=float(relative[judged].max()) if judged.any() else math.nan,
-            judged_kl_max=float(kl[judged].max()) if judged.any() else math.nan,
-        )
-        layers = tuple(
-            LayerParity(layer, hidden.mean, hidden.largest, *self._router_numbers(layer))
-            for layer, hidden in enumerate(self._hidden)
-        )
+        layers = tuple(errors.parity(layer) for layer, errors in enumerate(self.layers))
         verdict, gates = judge(
             self._precision, logits, layers, self._non_finite, self._max_kl, self._decode_error
         )
-        texts = tuple(text.parity(kind) for kind, text in self._texts.items() if text.tokens)
+        texts = tuple(text.parity(kind) for kind, text in self.texts.items() if text.tokens)
         return ParityReport(self._precision, verdict, gates, logits, layers, texts)
 
-    def _router_numbers(
-        self, layer: int
-    ) -> tuple[float | None, int | None, int | None, int | None]:
-        router = self._routers.get(layer)
-        if router is None:
-            return None, None, None, None
-        return router.share, router.ties, router.wrong, router.after_tie
 
-    def _check(self, name: str, trace: Trace, tokens: int) -> None:
-        config, moe = self._config, self._moe_layers
-        expected = {
-            "logits": (tokens, config.vocab_size),
-            "hidden": (config.num_hidden_layers, tokens, config.hidden_size),
-            "router_probabilities": (len(moe), tokens, config.n_routed_experts if moe else 0),
-        }
-        for field, shape in expected.items():
-            values: Floats = getattr(trace, field)
-            if values.shape != shape and 0 not in shape:
-                raise ParityError(
-                    f"{name} {field}: expected {list(shape)}, found {list(values.shape)}"
-                )
-        self._count_bad(f"{name} logits", trace.logits)
-        for layer, hidden in enumerate(trace.hidden):
-            self._count_bad(f"{name} layers.{layer} hidden state", hidden)
-        for layer, probabilities in zip(moe, trace.router_probabilities, strict=False):
-            self._count_bad(f"{name} layers.{layer} router", probabilities)
+class SequenceParity:
+    """The comparison of one sequence, which adds to its meter; `ParityMeter.sequence` makes it."""
 
-    def _count_bad(self, place: str, values: Floats) -> None:
-        count = values.size - int(np.isfinite(values).sum())
-        if count:
-            self._non_finite[place] = self._non_finite.get(place, 0) + count
+    def __init__(
+        self,
+        meter: ParityMeter,
+        kind: str,
+        ids: Sequence[int],
+        scored_from: int,
+        scored_bytes: int,
+    ) -> None:
+        self._meter = meter
+        self._kind = kind
+        self._ids = ids
+        self._scored = scored_from, scored_bytes
+        # Whether a layer so far differed in a tie, at the token or before it.
+        self._after_tie = np.zeros(len(ids), np.bool_)
 
-    def _add_hidden(self, reference: Floats, engine: Floats) -> None:
-        for mean, wanted, found in zip(self._hidden, reference, engine, strict=True):
-            wide = wanted.astype(np.float64)
-            with np.errstate(invalid="ignore", over="ignore"):
-                error = np.linalg.norm(found.astype(np.float64) - wide, axis=-1)
-                mean.add(error / np.maximum(np.linalg.norm(wide, axis=-1), _TINY))
+    def add_layer(self, layer: int, reference: LayerTrace, engine: LayerTrace) -> None:
+        """Compare what a layer made of the sequence; the layers must come in their order.
 
-    def _add_routers(self, reference: Trace, engine: Trace) -> NDArray[np.bool_]:
-        """Return ``[T]``: whether a layer differed in a tie, at the token or before it."""
-        after_tie = np.zeros(len(reference.logits), np.bool_)
-        pairs = zip(reference.router_probabilities, engine.router_probabilities, strict=False)
-        for layer, (wanted, found) in zip(self._moe_layers, pairs, strict=False):
-            after_tie = self._routers[layer].add(wanted, found, self._config, after_tie)
-        return after_tie
+        Raises:
+            ParityError: an array has not the shape that the configuration gives.
+        """
+        config, errors = self._meter.config, self._meter.layers[layer]
+        for name, trace in (("reference", reference), ("engine", engine)):
+            where = f"{name} layers.{layer}"
+            self._check(f"{where} hidden state", trace.hidden, config.hidden_size)
+            if trace.router_probabilities is not None:
+                self._check(f"{where} router", trace.router_probabilities, config.n_routed_experts)
+        errors.add_hidden(reference.hidden, engine.hidden)
+        wanted, found = reference.router_probabilities, engine.router_probabilities
+        if errors.router is not None and wanted is not None and found is not None:
+            self._after_tie = errors.router.add(wanted, found, config, self._after_tie)
 
-    def _add_logits(self, reference: Floats, engine: Floats) -> None:
-        wanted, found = reference.astype(np.float64), engine.astype(np.float64)
+    def add_logits(self, reference: Floats, engine: Floats) -> None:
+        """Compare the logits ``[T, V]``, behind the last layer.
+
+        Raises:
+            ParityError: an array has not the shape that the configuration gives.
+        """
+        for name, values in (("reference", reference), ("engine", engine)):
+            self._check(f"{name} logits", values, self._meter.config.vocab_size)
+        self._meter.logits.add(reference, engine, self._after_tie)
+        text = self._meter.texts.setdefault(self._kind, TextSum())
+        text.add(self._ids, *self._scored, reference, engine)
+
+    def _check(self, place: str, values: Floats, width: int) -> None:
+        expected = (len(self._ids), width)
+        if values.shape != expected:
+            raise ParityError(f"{place}: expected {list(expected)}, found {list(values.shape)}")
+        self._meter.count_bad(place, values)
+
+
+class LayerErrors:
+    """Differences of one layer's values; ``router`` is None for a layer without experts."""
+
+    def __init__(self, has_experts: bool) -> None:
+        self.router = RouterAgreement() if has_experts else None
+        self._total, self._tokens, self._largest = 0.0, 0, 0.0
+
+    def add_hidden(self, reference: Floats, engine: Floats) -> None:
+        """Compare residual streams ``[T, H]``."""
+        wide = reference.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            errors = np.abs(found - wanted).max(axis=-1)
-            largest = np.maximum(np.abs(wanted).max(axis=-1), _TINY)
-            # np.maximum keeps a NaN, which max() may lose.
-            self._max_abs = float(np.maximum(self._max_abs, errors.max()))
-            self._relative.append(errors / largest)
-            self._kl.append(kl_divergence(wanted, found))
-            rows = np.arange(len(wanted))
-            first, second = wanted.argmax(axis=-1), found.argmax(axis=-1)
-            near = wanted[rows, first] - wanted[rows, second] <= LOGIT_TIE * largest
-        outcome = np.where(first == second, 0, np.where(near, 1, 2))
-        self._top1 += np.bincount(outcome, minlength=3)
+            error = np.linalg.norm(engine.astype(np.float64) - wide, axis=-1)
+            relative = error / np.maximum(np.linalg.norm(wide, axis=-1), TINY)
+        self._total += float(relative.sum())
+        self._tokens += relative.size
+        self._largest = float(np.maximum(self._largest, relative.max()))
 
-
-def kl_divergence(reference: Floats, engine: Floats) -> NDArray[np.float64]:
-    """Return KL(reference || engine) in nats over the last axis of the logits."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        wanted, found = _log_softmax(reference), _log_softmax(engine)
-        # Rounding gives down to -1e-16 where both are the same.
-        kl: NDArray[np.float64] = np.maximum((np.exp(wanted) * (wanted - found)).sum(axis=-1), 0)
-    return kl
-
-
-class _Mean:
-    """Mean and largest of numbers that come in parts."""
-
-    def __init__(self) -> None:
-        self.total, self.count, self.largest = 0.0, 0, 0.0
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        self.total += float(values.sum())
-        self.count += values.size
-        self.largest = float(np.maximum(self.largest, values.max()))
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else math.nan
-
-
-class _TextSum:
-    """Negative log-likelihood of held-out text of one kind, in nats."""
-
-    def __init__(self) -> None:
-        self.tokens = self.bytes = 0
-        self.nats = np.zeros(2)
-
-    def add(self, ids: Sequence[int], scored_from: int, scored_bytes: int, *logits: Floats) -> None:
-        targets = np.arange(max(scored_from, 1), len(ids))  # nothing predicts the first token
-        if not len(targets):
-            return
-        self.tokens += len(targets)
-        self.bytes += scored_bytes
-        for start in range(0, len(targets), _ROWS):
-            rows = targets[start : start + _ROWS]
-            wanted = np.asarray(ids, np.int64)[rows]
-            with np.errstate(invalid="ignore", over="ignore"):
-                self.nats -= [
-                    _log_softmax(values[rows - 1])[np.arange(len(rows)), wanted].sum()
-                    for values in logits
-                ]
-
-    def parity(self, kind: str) -> TextParity:
-        with np.errstate(over="ignore"):
-            reference, engine = (float(value) for value in np.exp(self.nats / self.tokens))
-        per_byte = [float(value) / self.bytes if self.bytes else None for value in self.nats]
-        return TextParity(kind, self.tokens, self.bytes, reference, engine, *per_byte)
-
-
-_TINY = np.finfo(np.float64).tiny
-
-
-def _log_softmax(logits: Floats) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+    def parity(self, layer: int) -> LayerParity:
+        """Return the metrics."""
+        mean = self._total / self._tokens if self._tokens else math.nan
+        if self.router is None:
+            return LayerParity(layer, mean, self._largest)
+        router = self.router
+        return LayerParity(
+            layer, mean, self._largest, router.share, router.ties, router.wrong, router.after_tie
+        )

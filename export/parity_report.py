@@ -20,7 +20,9 @@ GATES: dict[str, dict[str, float]] = {
         "decode against prefill": 1e-4,
     },
     "int8": {"KL mean": 1e-3},
+    "fp8": {"KL mean": 1e-2},
     "int4": {},
+    "mixed": {},
 }
 
 
@@ -50,6 +52,14 @@ class LayerParity:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of values between ascending ``edges`` (one more than there are ``counts``)."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogitParity:
     """The logits of all positions.
 
@@ -60,6 +70,7 @@ class LogitParity:
         kl_mean: KL(reference || engine) in nats, mean over positions.
         kl_p99: its 99th percentile.
         kl_max: its largest value.
+        kl_histogram: positions by the log10 of their KL; the first bin has all below it too.
         top1_agreement: share of positions whose most probable token is the same.
         top1_ambiguous: positions where it is not, and the reference's two logits are a near tie.
         top1_wrong: positions where it is not, and they are none.
@@ -76,6 +87,7 @@ class LogitParity:
     kl_mean: float
     kl_p99: float
     kl_max: float
+    kl_histogram: Histogram
     top1_agreement: float
     top1_ambiguous: int
     top1_wrong: int
@@ -142,7 +154,7 @@ class ParityReport:
                 precision=str(data["precision"]),
                 verdict=str(data["verdict"]),
                 gates=tuple(GateResult(**_measured(gate)) for gate in data["gates"]),
-                logits=LogitParity(**_nan_for_null(data["logits"])),
+                logits=_logits(data["logits"]),
                 layers=tuple(LayerParity(**_layer(layer)) for layer in data["layers"]),
                 texts=tuple(TextParity(**_text(text)) for text in data["texts"]),
             )
@@ -250,6 +262,12 @@ def _nan_for_null(data: Mapping[str, Any], optional: tuple[str, ...] = ()) -> di
         key: math.nan if value is None and key not in optional else value
         for key, value in data.items()
     }
+
+
+def _logits(data: Mapping[str, Any]) -> LogitParity:
+    histogram = data["kl_histogram"]
+    counted = Histogram(tuple(histogram["edges"]), tuple(histogram["counts"]))
+    return LogitParity(**{**_nan_for_null(data), "kl_histogram": counted})
 
 
 def _measured(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.config import ModelConfig
-
-Floats = NDArray[np.float32] | NDArray[np.float64]
+from trtcoder.export.trace import Floats
 
 # Two scores of the router tie when they differ by less than this, relative to the larger: float32
 # sums in another order move a probability by about as much.

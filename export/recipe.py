@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trtcoder.calib.fp8 import Float8, Storage
 from trtcoder.calib.scheme import FLOAT32, Scheme
 from trtcoder.errors import BuildError
 
-WEIGHTS = ("fp32", "int8", "int4")
-CACHES = ("fp32", "int8")
+WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
+CACHES = ("fp32", "int8", "fp8")
+FP8_SCALES = ("block", "tensor")
 # The classes of tensors that have a scheme. The router, the norms and the absorbed projections
 # W_UK and W_UV keep the checkpoint's values in every recipe.
 SCHEMED = ("embedding", "attention", "mlp", "experts_gate_up", "experts_down", "lm_head")
@@ -22,28 +24,45 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32`` or ``int8``.
+        cache: ``fp32``, ``int8`` or ``fp8``.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
+        activations: what products with float8 weights round activations to, one of
+            `trtcoder.calib.fp8.ACTIVATIONS`; None with other weights.
     """
 
     weights: str
-    schemes: Mapping[str, Scheme]
+    schemes: Mapping[str, Storage]
     cache: str
     accuracy_level: int
+    activations: str | None = None
 
-    def scheme(self, kind: str, layer: int | None = None) -> Scheme:
+    def scheme(self, kind: str, layer: int | None = None) -> Storage:
         """Return how tensors of a class are stored, in one layer."""
         return self.schemes.get(f"{kind}@{layer}", self.schemes[kind])
 
+    def table_scheme(self) -> Scheme:
+        """Return how the embedding is stored.
+
+        Raises:
+            BuildError: as float8, which no kernel looks up.
+        """
+        scheme = self.scheme("embedding")
+        if isinstance(scheme, Float8):
+            raise BuildError(f"embedding: cannot be stored as {scheme}; use float32 or integers")
+        return scheme
+
     def to_dict(self) -> dict[str, object]:
         """Return the manifest's form."""
-        return {
+        described: dict[str, object] = {
             "weights": self.weights,
             "schemes": {kind: str(scheme) for kind, scheme in sorted(self.schemes.items())},
             "cache": self.cache,
             "accuracy_level": self.accuracy_level,
         }
+        if self.activations is not None:
+            described["activations"] = self.activations
+        return described
 
 
 def preset(
@@ -53,11 +72,17 @@ def preset(
     symmetric: bool = True,
     cache: str = "fp32",
     accuracy_level: int = 4,
+    fp8_scales: str | None = None,
+    activations: str | None = None,
 ) -> Recipe:
     """Return the recipe that the command line's ``--weights`` names.
 
+    ``fp8_scales`` (by default one for 128 x 128 weights) and ``activations`` (by default dynamic)
+    are for fp8 only.
+
     Raises:
-        BuildError: an unknown precision, or a block size that the kernels do not take.
+        BuildError: an unknown precision, a block size that the kernels do not take, or an option
+            of fp8 with other weights.
     """
     if weights not in WEIGHTS:
         raise BuildError(f"weights: {weights!r} is unknown; use one of {', '.join(WEIGHTS)}")
@@ -65,9 +90,26 @@ def preset(
         raise BuildError(f"cache: {cache!r} is unknown; use one of {', '.join(CACHES)}")
     if accuracy_level not in (0, 4):
         raise BuildError(f"accuracy level: {accuracy_level} is unknown; use 0 or 4")
+    if weights == "fp8":
+        return _fp8(fp8_scales or "block", activations or "dynamic", cache)
+    for option, value in (("fp8 scales", fp8_scales), ("activations", activations)):
+        if value is not None:
+            raise BuildError(f"{option}: only for --weights fp8, not for {weights}; leave it out")
     if weights == "fp32":
         return Recipe(weights, dict.fromkeys(SCHEMED, FLOAT32), cache, 0)
+    # In a mixed recipe every class gets a scheme of its own; until then it is int4's.
     scheme = Scheme(8 if weights == "int8" else 4, block_size, symmetric)
     # A row of the embedding is read once a token, so eight bits cost no time there.
     schemes = dict.fromkeys(SCHEMED, scheme) | {"embedding": Scheme(8, block_size, symmetric)}
     return Recipe(weights, schemes, cache, accuracy_level)
+
+
+def _fp8(scales: str, activations: str, cache: str) -> Recipe:
+    if scales not in FP8_SCALES:
+        raise BuildError(f"fp8 scales: {scales!r} is unknown; use one of {', '.join(FP8_SCALES)}")
+    scheme = Float8(per_block=scales == "block", activations=activations)
+    # As in DeepSeek-V3's published weights, where both are bf16. A lookup gains nothing, and the
+    # head alone costs two fifths of what all the rest does.
+    schemes: dict[str, Storage] = dict.fromkeys(SCHEMED, scheme)
+    schemes |= {"embedding": FLOAT32, "lm_head": FLOAT32}
+    return Recipe("fp8", schemes, cache, 0, activations)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.checkpoint import Checkpoint
+from trtcoder.checkpoint import Checkpoint, widen
 
 # Row ranges of about this many values bound a step's memory: 64 MiB as float32.
 CHUNK_VALUES = 1 << 24
@@ -25,6 +25,10 @@ class Piece:
     tensor: str
     rows: NDArray[np.int64] | None = None
     makes: str | None = None
+
+    def chosen(self, rows: slice) -> slice | NDArray[np.int64]:
+        """Return which of the tensor's rows are this piece's ``rows``."""
+        return rows if self.rows is None else self.rows[rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,21 @@ class Matrix:
         """
         found: list[NDArray[np.float32]] = []
         for piece, rows, _ in self.parts(start, self.rows if stop is None else stop):
-            chosen: slice | NDArray[np.int64] = rows
-            if piece.rows is not None:
-                chosen = piece.rows[rows]
-            values = self.checkpoint.read(piece.tensor, chosen)
+            values = self.checkpoint.read(piece.tensor, piece.chosen(rows))
             divisor = None if piece.makes is None else scale(piece.makes)
             if divisor is not None:
                 values /= divisor[rows, None]
             found.append(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def stored(self, start: int, stop: int) -> NDArray[np.generic]:
+        """Return rows ``start`` up to ``stop`` ``[n, K]``: uint16 bits of bfloat16, or float32."""
+        found = [
+            self.checkpoint.stored(piece.tensor, piece.chosen(rows))
+            for piece, rows, _ in self.parts(start, stop)
+        ]
+        if {part.dtype for part in found} != {np.dtype(np.uint16)}:
+            found = [widen(part) for part in found]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[Piece, slice, slice]]:

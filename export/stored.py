@@ -14,8 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trtcoder.calib.blocks import dequantize
-from trtcoder.calib.record import TensorRecord
+from trtcoder.calib.record import Loss, TensorRecord
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 from trtcoder.export.builder import Converted, GraphBuilder, Part, StoredMatrix, Weight
 
 FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -39,7 +40,7 @@ def parameter(
     ``stored_type`` is the checkpoint's: BF16, F16 or F32.
     """
     dtype = _STORED_TYPES["F32" if b.quantizer.rescales else stored_type]
-    value = b.weight(name, dtype, shape)
+    value = b.weight(name, kind, dtype, shape)
     weight = b.weights[name]
 
     def produce() -> Converted:
@@ -57,6 +58,7 @@ def parameter(
 def declare(
     b: GraphBuilder,
     name: str,
+    kind: str,
     leading: Sequence[int],
     width: int,
     scheme: Scheme,
@@ -68,15 +70,16 @@ def declare(
     ``[*leading, blocks, bytes a block]``, or ``[*leading, bytes a row]`` when ``flat``.
     """
     if scheme.is_float:
-        return [b.weight(name, FLOAT, [*leading, width])]
+        return [b.weight(name, kind, FLOAT, [*leading, width])]
     blocks = scheme.blocks(width)
     blob = scheme.block_size * scheme.bits // 8
-    codes = b.weight(name, UINT8, [*leading, blocks * blob] if flat else [*leading, blocks, blob])
-    scales = b.weight(f"{name}/scales", FLOAT16, [*leading, blocks])
+    shape = [*leading, blocks * blob] if flat else [*leading, blocks, blob]
+    codes = b.weight(name, kind, UINT8, shape)
+    scales = b.weight(f"{name}/scales", kind, FLOAT16, [*leading, blocks])
     values = [codes, _as_float32(b, scales, f"{name}/scales")]
     if not scheme.symmetric:
         packed = -(-blocks * scheme.bits // 8)
-        values.append(b.weight(f"{name}/zero_points", UINT8, [*leading, packed]))
+        values.append(b.weight(f"{name}/zero_points", kind, UINT8, [*leading, packed]))
     return values
 
 
@@ -97,26 +100,29 @@ def convert(
     """Return rows of the stored matrix ``name`` as `declare` wants them, and what that cost."""
     stored = b.matrices[name]
     kind, scheme = stored.kind, stored.scheme
+    if not isinstance(scheme, Scheme):
+        raise BuildError(f"{name}: {scheme} is not converted here but in fp8_weights")
     stop = stored.source.rows if stop is None else stop
-    weights = scaled_rows(b, stored, start, stop)
     if scheme.is_float:
-        return [weights], TensorRecord(
-            name, kind, str(scheme), "exact", weights.size, weights.nbytes,
-            squared_weight=float(np.vdot(weights, weights)),
+        exact = scaled_rows(b, stored, start, stop)
+        return [exact], TensorRecord(
+            name, kind, str(scheme), "exact", exact.size, exact.nbytes,
+            squared_weight=float(np.vdot(exact, exact)),
         )  # fmt: skip
-    matrix, method, fallback = b.quantizer.quantize(name, stored.site, weights, scheme, start)
-    restored = dequantize(matrix, scheme, weights.shape[1])
-    if b.quantizer.rescales:
-        weights = stored.source.read(start, stop)
-        restored = unscaled_rows(b, stored, start, stop, restored)
-    b.quantizer.keep(name, start, restored)
-    difference = restored - weights
+    calibrates, source = b.quantizer.calibrates, stored.source
+    weights = scaled_rows(b, stored, start, stop) if calibrates else source.stored(start, stop)
+    found = b.quantizer.quantize(name, stored.site, weights, scheme, start)
+    loss = found.loss
+    if calibrates or loss is None:
+        restored = unscaled_rows(
+            b, stored, start, stop, dequantize(found.matrix, scheme, source.width)
+        )
+        b.quantizer.keep(name, start, restored)
+        loss = Loss.between(source.read(start, stop), restored)
+    matrix = found.matrix
     record = TensorRecord(
-        name, kind, str(scheme), method, weights.size, matrix.nbytes,
-        squared_weight=float(np.vdot(weights, weights)),
-        squared_error=float(np.vdot(difference, difference)),
-        max_error=float(max(difference.max(), -difference.min())),
-        fallback=fallback,
+        name, kind, str(scheme), found.method, (stop - start) * source.width, matrix.nbytes,
+        loss.squared_weight, loss.squared_error, loss.max_error, found.fallback,
     )  # fmt: skip
     arrays: Arrays = [matrix.packed.reshape(stop - start, -1) if flat else matrix.packed]
     arrays.append(matrix.scales)

@@ -1,10 +1,13 @@
-"""Holds an engine against reference logits and writes its certificate, parity.json."""
+"""Holds an engine against reference logits, and makes its certificate.
+
+Reference and engine advance together: all sequences pass a layer of the one, then of the other,
+and what they computed is compared and dropped. One layer's weights are in memory at a time.
+"""
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,63 +20,40 @@ from trtcoder.calib.heldout import load_heldout
 from trtcoder.calib.text import EncodedText
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import EngineError
-from trtcoder.export.parity import ParityMeter, ParityReport
+from trtcoder.export.certificate import FILE_NAME, FORMAT, Certificate
+from trtcoder.export.engine_state import EngineState
+from trtcoder.export.parity import ParityMeter, SequenceParity
 from trtcoder.export.probe import Probe
 from trtcoder.export.reference import TransformersReference
 from trtcoder.manifest import Manifest
 
-FILE_NAME = "parity.json"
-FORMAT = 1
+__all__ = [
+    "FAR_POSITION",
+    "FILE_NAME",
+    "FORMAT",
+    "Certificate",
+    "count_steps",
+    "far_positions",
+    "verify_engine",
+]
+
 # Twice the context that the published models had before YaRN.
 FAR_POSITION = 8192
 DECODED_TOKENS = 64
 
 OnStep = Callable[[int, str], None]
+Judged = Sequence[tuple[EncodedText, NDArray[np.int64]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What was compared, with what, and the outcome.
+@dataclass(slots=True)
+class _Side:
+    """The engine with one accuracy level, on its way through the text."""
 
-    Attributes:
-        report: the metrics and gates of the engine as it serves.
-        weights_only_kl: mean KL in nats with float32 activations in the kernels: what storing the
-            weights cost, without what the int8 kernels add. None where they are the same.
-        versions: name and version of all that took part.
-        text: where the held-out text came from and how much was used.
-        checkpoint: digest of the reference checkpoint.
-    """
-
-    report: ParityReport
-    weights_only_kl: float | None
-    versions: dict[str, str]
-    text: dict[str, object]
-    checkpoint: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the form of parity.json."""
-        return {
-            "format": FORMAT,
-            "verdict": self.report.verdict,
-            "reference": {"checkpoint": self.checkpoint, "versions": self.versions},
-            "text": self.text,
-            "weights_only_kl": self.weights_only_kl,
-            **self.report.to_dict(),
-        }
-
-    def to_json(self) -> str:
-        """Return the text of parity.json."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    def summary(self) -> dict[str, object]:
-        """Return what the manifest repeats."""
-        logits = self.report.logits
-        return {
-            "verdict": self.report.verdict,
-            "kl_mean": logits.kl_mean,
-            "top1_agreement": logits.top1_agreement,
-            "tokens": logits.positions,
-        }
+    name: str
+    probe: Probe
+    meter: ParityMeter
+    states: list[EngineState]
+    comparisons: list[SequenceParity]
 
 
 def verify_engine(
@@ -86,11 +66,16 @@ def verify_engine(
     text: Path | None = None,
     max_kl: float | None = None,
     on_step: OnStep = lambda amount, item: None,
+    records: Sequence[Mapping[str, Any]] = (),
+    calibration: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> Certificate:
     """Compare the engine in ``folder`` with transformers on held-out text.
 
-    ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and each
-    sequence of the engine (`count_steps` says how many there are).
+    ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and of the
+    engine, and each sequence's logits (`count_steps` says how many there are). ``records`` (as
+    `TensorRecord.to_dict` gives them), ``calibration`` and ``plan`` go into the certificate as
+    they are.
 
     Raises:
         EngineError: the engine was built from another checkpoint.
@@ -112,35 +97,15 @@ def verify_engine(
         *((sequence, np.arange(len(sequence.ids))) for sequence in sequences),
         (far, far_positions(len(far.ids), manifest.graph.cache_block)),
     ]
-
     reference = TransformersReference(checkpoint)
-    traces = reference.run(
-        [np.array(sequence.ids) for sequence, _ in judged],
-        [positions for _, positions in judged],
-        on_layer=lambda layer: on_step(1, f"reference layer {layer}"),
-    )
-    meters = {level: _meter(checkpoint, manifest, max_kl) for level in _levels(manifest)}
-    for level, meter in meters.items():
-        probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
-        for (sequence, positions), trace in zip(judged, traces, strict=True):
-            found = probe.run(sequence.ids, positions=positions)
-            meter.add(
-                sequence.kind,
-                sequence.ids,
-                sequence.scored_from,
-                sequence.scored_bytes,
-                trace,
-                found,
-            )
-            if sequence is first and level is None:
-                decoded = probe.run(sequence.ids[:DECODED_TOKENS], chunk=1).logits
-                meter.add_decode(found.logits[: len(decoded)], decoded)
-            on_step(1, f"engine, {sequence.kind} text")
-        del probe  # before the next session takes as much memory again
-    served = meters[None].report()
+    sides = {
+        level: _side(folder, manifest, checkpoint, level, judged, max_kl)
+        for level in _levels(manifest)
+    }
+    _compare(reference, list(sides.values()), judged, on_step)
     return Certificate(
-        report=served,
-        weights_only_kl=meters[0].report().logits.kl_mean if 0 in meters else None,
+        report=sides[None].meter.report(),
+        weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,
         versions={**_versions(), **reference.versions()},
         text={
             "source": str(text.name) if text else "built-in",
@@ -149,7 +114,67 @@ def verify_engine(
             "far_position": FAR_POSITION,
         },
         checkpoint=digest,
+        tensors=[dict(record) for record in records],
+        calibration=None if calibration is None else dict(calibration),
+        plan=None if plan is None else dict(plan),
     )
+
+
+def _side(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    level: int | None,
+    judged: Judged,
+    max_kl: float | None,
+) -> _Side:
+    probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
+    # A cache of 8 bits rounds what attention sees, so float32 weights are held to its gate with it.
+    weights, cache = str(manifest.recipe["weights"]), str(manifest.recipe["cache"])
+    precision = cache if weights == "fp32" else weights
+    meter = ParityMeter(checkpoint.config, precision, max_kl=max_kl)
+    states = [probe.start(sequence.ids, positions) for sequence, positions in judged]
+    if level is None:  # one more, behind those that are judged: decoded token by token
+        states.append(probe.start(judged[0][0].ids[:DECODED_TOKENS], chunk=1))
+    return _Side(
+        "engine" if level is None else f"engine, accuracy level {level}",
+        probe,
+        meter,
+        states,
+        [
+            meter.sequence(text.kind, text.ids, text.scored_from, text.scored_bytes)
+            for text, _ in judged
+        ],
+    )
+
+
+def _compare(
+    reference: TransformersReference, sides: list[_Side], judged: Judged, on_step: OnStep
+) -> None:
+    """Run all sequences through the reference and the sides, and compare as they advance."""
+    states = [reference.embed(np.array(text.ids), positions) for text, positions in judged]
+    for side in sides:
+        side.probe.embed(side.states)
+    for layer in range(reference.layers):
+        wanted = reference.run_layer(layer, states)
+        on_step(1, f"layer {layer}, reference")
+        for side in sides:
+            found = side.probe.run_layer(layer, side.states)
+            # The decoded sequence is compared by its logits alone.
+            for comparison, ours, theirs in zip(side.comparisons, wanted, found, strict=False):
+                comparison.add_layer(layer, ours, theirs)
+            on_step(1, f"layer {layer}, {side.name}")
+    heads = [side.probe.logits(side.states) for side in sides]
+    prefilled: NDArray[np.float32] | None = None
+    for index, logits in enumerate(reference.logits(states)):
+        for side, head in zip(sides, heads, strict=True):
+            found_logits = next(head)
+            side.comparisons[index].add_logits(logits, found_logits)
+            if prefilled is None:
+                prefilled = found_logits[:DECODED_TOKENS].copy()
+        on_step(1, f"logits, {judged[index][0].kind} text")
+    if prefilled is not None:
+        sides[0].meter.add_decode(prefilled, next(heads[0]))
 
 
 def far_positions(count: int, block: int) -> NDArray[np.int64]:
@@ -165,19 +190,12 @@ def far_positions(count: int, block: int) -> NDArray[np.int64]:
 def count_steps(checkpoint: Checkpoint, manifest: Manifest, max_tokens: int) -> int:
     """Return about how many times ``on_step`` will be called."""
     sequences = max(1, max_tokens // 200) + 1
-    return checkpoint.config.num_hidden_layers + sequences * len(_levels(manifest))
+    return checkpoint.config.num_hidden_layers * (1 + len(_levels(manifest))) + sequences
 
 
 def _levels(manifest: Manifest) -> tuple[int | None, ...]:
     """Return the accuracy levels to run: as it serves (None), and with float32 activations."""
     return (None, 0) if manifest.recipe.get("accuracy_level") else (None,)
-
-
-def _meter(checkpoint: Checkpoint, manifest: Manifest, max_kl: float | None) -> ParityMeter:
-    # An int8 cache rounds what attention sees, so float32 weights are held to int8's gate with it.
-    weights, cache = str(manifest.recipe["weights"]), manifest.recipe["cache"]
-    precision = "int8" if weights == "fp32" and cache == "int8" else weights
-    return ParityMeter(checkpoint.config, precision, max_kl=max_kl)
 
 
 def _versions() -> dict[str, str]:

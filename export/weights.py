@@ -1,27 +1,79 @@
-"""Streams a graph's weights into its data file, one conversion step at a time.
+"""Streams a graph's weights into its data file, several conversion steps at a time.
 
 Offsets follow from the declared shapes alone, so the file can be written in any order and its
-bytes never depend on timing: two builds of the same checkpoint are identical.
+bytes never depend on timing: two builds of the same checkpoint are identical, and so is one that
+was interrupted and went on.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
+from trtcoder.calib.record import TensorRecord
+from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
-from trtcoder.export.builder import GraphBuilder, Step, Weight
-from trtcoder.export.calibrate import Calibration
+from trtcoder.export.builder import GraphBuilder, Part, Step, Weight
+from trtcoder.export.journal import Finished, Journal
 
 # A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
 ALIGNMENT = 4096
+# Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
+WORKERS_PER_CORE = 2
+_WAITING_PER_WORKER = 2
+# How many steps ahead the system is asked to read from the disk.
+_PREFETCHED = 8
+# The journal is written when this much data, or what came in this time, is on the disk.
+_COMMIT_BYTES = 1 << 28
+_COMMIT_SECONDS = 5.0
+
+OnStep = Callable[[Step], None]
 
 
-def layout(weights: list[Weight]) -> tuple[dict[str, int], int]:
+class Stages(Protocol):
+    """What happens around the stages of a calibrated build (`export.calibrate.Calibration`)."""
+
+    def before_stage(self, stage: int) -> None:
+        """Prepare a stage whose steps are about to run."""
+
+    def after_stage(self, stage: int) -> None:
+        """Go on from a stage whose steps have run."""
+
+    def save(self, stage: int) -> Mapping[str, object]:
+        """Keep what the stages behind this one need, on the disk and in the returned state."""
+
+    def restore(self, stage: int, state: Mapping[str, object]) -> None:
+        """Go back to where `save` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The data file's contents.
+
+    Attributes:
+        offsets: byte offset of each weight.
+        records: what each stored tensor lost, in the graph's order.
+        digests: sha256 of each checkpoint tensor, where a checkpoint was given.
+    """
+
+    offsets: dict[str, int]
+    records: list[TensorRecord]
+    digests: dict[str, str]
+
+
+def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
     """Return each weight's byte offset in the data file, and the file's size."""
     offsets: dict[str, int] = {}
     end = 0
@@ -32,7 +84,7 @@ def layout(weights: list[Weight]) -> tuple[dict[str, int], int]:
 
 
 def external_tensors(
-    weights: list[Weight], offsets: dict[str, int], location: str, base_dir: Path
+    weights: Iterable[Weight], offsets: dict[str, int], location: str, base_dir: Path
 ) -> dict[str, ir.ExternalTensor]:
     """Return the references that the graph's initializers hold into the data file."""
     return {
@@ -52,51 +104,246 @@ def external_tensors(
 def write_data(
     builder: GraphBuilder,
     path: Path,
-    on_step: Callable[[Step], None] | None = None,
-    calibration: Calibration | None = None,
-) -> dict[str, int]:
-    """Run every step and write what it produces to ``path``; return the offsets.
+    *,
+    on_step: OnStep = lambda step: None,
+    checkpoint: Checkpoint | None = None,
+    journal: Journal | None = None,
+    stages: Stages | None = None,
+) -> Written:
+    """Run every step and write what it produces to ``path``.
 
-    At most one step's tensors are in memory.
+    Args:
+        builder: has the steps and the declared weights.
+        path: the data file; with a journal, what it says is finished must be in it.
+        on_step: told of each finished step, in the caller's thread.
+        checkpoint: its tensors are hashed on the way, each when it is first read.
+        journal: finished steps are left out and new ones noted.
+        stages: a calibrated build, whose stages run one after another.
 
     Raises:
-        BuildError: a step fills what was not declared, in another type or shape, or something
-            that was declared stays unfilled.
+        BuildError: the disk is full, or a step fills what was not declared, in another type or
+            shape, or something that was declared stays unfilled.
+        CheckpointError: a shard cannot be read.
     """
-    offsets, size = layout(list(builder.weights.values()))
-    filled = dict.fromkeys(builder.weights, 0)
-    with path.open("wb") as file:
-        file.truncate(size)
-        stage = -1
-        for step in builder.steps:
-            if calibration is not None and step.stage != stage:
-                if stage >= 0:
-                    calibration.after_stage(stage)
-                calibration.before_stage(step.stage)
-            stage = step.stage
-            made = step.produce()
-            builder.records += made.records
-            for part in made.parts:
-                weight = builder.weights[part.weight]
-                value = np.ascontiguousarray(part.value)
-                rows = part.start + len(value)
-                if (
-                    value.shape[1:] != weight.shape[1:]
-                    or value.dtype != weight.numpy_dtype
-                    or rows > weight.shape[0]
-                ):
-                    raise BuildError(
-                        f"{part.weight}: {step.key} made {value.dtype} {list(value.shape)} at row "
-                        f"{part.start}, declared {weight.numpy_dtype} {list(weight.shape)}"
-                    )
-                file.seek(offsets[part.weight] + part.start * weight.row_nbytes)
-                file.write(value.data)
-                filled[part.weight] += len(value)
-            if on_step is not None:
-                on_step(step)
-        file.flush()
-        os.fsync(file.fileno())
-    unfilled = [name for name, rows in filled.items() if rows != builder.weights[name].shape[0]]
-    if unfilled:
-        raise BuildError(f"no step fills all of {', '.join(unfilled)}")
-    return offsets
+    with _open_data(builder, path) as output:
+        writer = _Writer(builder, output, on_step, checkpoint, journal)
+        if stages is None:
+            writer.run(builder.steps)
+        else:
+            _run_stages(builder, writer, stages, journal)
+    finished = [writer.finished[step.key] for step in builder.steps]
+    _check_filled(builder, finished)
+    digests = {name: digest for step in finished for name, digest in step.digests.items()}
+    if checkpoint is not None:
+        # Buffers that some converters save and no step reads.
+        left = checkpoint.tensors.keys() - digests.keys()
+        digests |= {name: checkpoint.tensor_digest(name) for name in left}
+    records = [record for step in finished for record in step.records]
+    return Written(output.offsets, records, digests)
+
+
+def _run_stages(
+    builder: GraphBuilder, writer: _Writer, stages: Stages, journal: Journal | None
+) -> None:
+    done = -1
+    if journal is not None and journal.stage >= 0:
+        done = journal.stage
+        stages.restore(done, journal.state)
+    for stage in sorted({step.stage for step in builder.steps}):
+        steps = [step for step in builder.steps if step.stage == stage]
+        if stage <= done:
+            writer.run(steps)
+            continue
+        # A stage's steps depend on what it observed, so it is done again as a whole.
+        writer.forget(steps)
+        stages.before_stage(stage)
+        writer.run(steps)
+        stages.after_stage(stage)
+        if journal is not None:
+            journal.finish_stage(stage, stages.save(stage))
+
+
+class _Writer:
+    """Runs steps in threads, writes their parts, and notes them in the journal."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        output: _Output,
+        on_step: OnStep,
+        checkpoint: Checkpoint | None,
+        journal: Journal | None,
+    ) -> None:
+        self.finished: dict[str, Finished] = dict(journal.steps) if journal is not None else {}
+        self._output = output
+        self._on_step = on_step
+        self._checkpoint = checkpoint
+        self._journal = journal
+        self._hashed = _first_readers(builder.steps) if checkpoint is not None else {}
+        self._workers = WORKERS_PER_CORE * (os.cpu_count() or 1)
+        self._pending: list[Finished] = []
+        self._pending_bytes = 0
+        self._committed = time.monotonic()
+
+    def forget(self, steps: Iterable[Step]) -> None:
+        """Let steps run again."""
+        for step in steps:
+            self.finished.pop(step.key, None)
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Run the steps that are not finished."""
+        waiting: deque[Step] = deque()
+        for step in steps:
+            if step.key in self.finished:
+                self._on_step(step)
+            else:
+                waiting.append(step)
+        running: dict[Future[tuple[Finished, int]], Step] = {}
+        committer = ThreadPoolExecutor(1)
+        pool = ThreadPoolExecutor(self._workers)
+        commits: list[Future[None]] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._workers * _WAITING_PER_WORKER:
+                    self._prefetch(waiting)
+                    step = waiting.popleft()
+                    running[pool.submit(self._run_step, step)] = step
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step = running.pop(future)
+                    finished, written = future.result()
+                    self.finished[step.key] = finished
+                    self._pending.append(finished)
+                    self._pending_bytes += written
+                    self._on_step(step)
+                if self._is_commit_due():
+                    commits.append(committer.submit(self._commit, self._take_pending()))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            commits.append(committer.submit(self._commit, self._take_pending()))
+            committer.shutdown()
+        for commit in commits:
+            commit.result()
+
+    def _run_step(self, step: Step) -> tuple[Finished, int]:
+        # Hashed first: what is read then is still in the page cache for the conversion.
+        digests = {}
+        if self._checkpoint is not None:
+            names = self._hashed.get(step.key, ())
+            digests = {name: self._checkpoint.tensor_digest(name) for name in names}
+        made = step.produce()
+        written = 0
+        filled: Counter[str] = Counter()
+        for part in made.parts:
+            written += self._output.write(step, part)
+            filled[part.weight] += len(part.value)
+        return Finished(step.key, made.records, dict(filled), digests), written
+
+    def _prefetch(self, waiting: deque[Step]) -> None:
+        if self._checkpoint is not None and len(waiting) > _PREFETCHED:
+            for name in self._hashed.get(waiting[_PREFETCHED].key, ()):
+                self._checkpoint.prefetch(name)
+
+    def _is_commit_due(self) -> bool:
+        late = time.monotonic() - self._committed > _COMMIT_SECONDS
+        return self._journal is not None and (late or self._pending_bytes > _COMMIT_BYTES)
+
+    def _take_pending(self) -> list[Finished]:
+        pending, self._pending = self._pending, []
+        self._pending_bytes, self._committed = 0, time.monotonic()
+        return pending
+
+    def _commit(self, pending: list[Finished]) -> None:
+        if self._journal is not None and pending:
+            self._output.sync()
+            self._journal.add(pending)
+
+
+class _Output:
+    """The data file while it is written, from several threads at once."""
+
+    def __init__(self, builder: GraphBuilder, path: Path, descriptor: int) -> None:
+        self.offsets, self.size = layout(builder.weights.values())
+        self._weights = builder.weights
+        self._path = path
+        self._descriptor = descriptor
+
+    def write(self, step: Step, part: Part) -> int:
+        """Write a part of a weight; return its bytes."""
+        weight = self._weights[part.weight]
+        value = np.ascontiguousarray(part.value)
+        if (
+            value.shape[1:] != weight.shape[1:]
+            or value.dtype != weight.numpy_dtype
+            or part.start + len(value) > weight.shape[0]
+        ):
+            raise BuildError(
+                f"{part.weight}: {step.key} made {value.dtype} {list(value.shape)} at row "
+                f"{part.start}, declared {weight.numpy_dtype} {list(weight.shape)}"
+            )
+        data = value.reshape(-1).view(np.uint8).data
+        offset = self.offsets[part.weight] + part.start * weight.row_nbytes
+        try:
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+        except OSError as error:
+            raise self._failed(error) from error
+        return value.nbytes
+
+    def sync(self) -> None:
+        """Wait until everything that was written is on the disk."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def reserve(self) -> None:
+        """Give the file its size; refuse where the disk has no room for it."""
+        status = os.fstat(self._descriptor)
+        missing = self.size - status.st_blocks * 512
+        free = shutil.disk_usage(self._path.parent).free
+        if missing > free:
+            raise BuildError(
+                f"{self._path}: needs {missing:,} more bytes and the disk has {free:,}; free some "
+                "space, or give --out another disk, and run the same command again"
+            )
+        os.ftruncate(self._descriptor, self.size)
+
+    def _failed(self, error: OSError) -> BuildError:
+        problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        return BuildError(
+            f"{self._path}: cannot be written: {problem}; it needs {self.size:,} bytes in all. "
+            "Put that right and run the same command again: it goes on where it stopped"
+        )
+
+
+@contextmanager
+def _open_data(builder: GraphBuilder, path: Path) -> Iterator[_Output]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        output = _Output(builder, path, descriptor)
+        output.reserve()
+        yield output
+        output.sync()
+    finally:
+        os.close(descriptor)
+
+
+def _first_readers(steps: Iterable[Step]) -> dict[str, list[str]]:
+    """Return the checkpoint tensors that each step is the first to read."""
+    seen: set[str] = set()
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        new = [name for name in dict.fromkeys(step.sources) if name not in seen]
+        seen.update(new)
+        found[step.key] = new
+    return found
+
+
+def _check_filled(builder: GraphBuilder, finished: Iterable[Finished]) -> None:
+    filled: Counter[str] = Counter()
+    for step in finished:
+        filled.update(step.filled)
+    missing = [name for name, weight in builder.weights.items() if filled[name] != weight.shape[0]]
+    if missing:
+        raise BuildError(f"no step fills all of {', '.join(missing)}")

@@ -135,7 +135,7 @@ class _Arena:
     """The rows of one cache input: [rows, width]."""
 
     info: CacheInfo
-    array: NDArray[np.float32] | NDArray[np.int8]
+    array: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
     pointer: int
 
     @classmethod

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 INDEX_INPUTS = ("input_ids", "positions", "slots", "sequences", "block_table", "sample_rows")
 LOGITS = "logits"
-_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
+_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)", "uint8": "tensor(uint8)"}
 
 
 def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
@@ -31,6 +31,8 @@ def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     options.inter_op_num_threads = 1
     # Memory patterns are planned for one set of shapes; here the shapes change with the context.
     options.enable_mem_pattern = False
+    # Constants are dequantized once, when the graph is loaded, not in each run.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # errors are raised; printing them as well would be twice
     try:
         session = ort.InferenceSession(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trtcoder.bundle import Bundle, BundleWriter
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
@@ -34,3 +37,35 @@ def build_engine(
 def probe(bundle: Bundle, source: Checkpoint, **options: Any) -> Probe:
     """Return a probe of an engine."""
     return Probe(bundle.folder, bundle.manifest, source.config, **options)
+
+
+def inner_values(bundle: Bundle, ids: list[int], *names: str) -> list[NDArray[Any]]:
+    """Return values of the graph by name, from a run of one sequence with an empty cache."""
+    import onnx
+    import onnxruntime
+
+    graph = bundle.manifest.graph
+    model = onnx.load(str(bundle.graph_path), load_external_data=False)
+    known = {output.name for output in model.graph.output}
+    for name in set(names) - known:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.folder)
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    tokens = np.arange(len(ids))
+    blocks = -(-len(ids) // graph.cache_block)
+    feeds = {
+        "input_ids": np.array(ids, np.int64),
+        "positions": tokens,
+        "slots": tokens,
+        "sequences": np.zeros_like(tokens),
+        "block_table": np.arange(blocks)[None],
+        "sample_rows": tokens,
+    }
+    for cache in graph.caches:
+        shape = (blocks * graph.cache_block, cache.width)
+        feeds[cache.name] = np.zeros(shape, cache.dtype)
+    found: list[NDArray[Any]] = session.run(list(names), feeds)
+    return found

@@ -14,6 +14,7 @@ from trtcoder.bundle import Bundle
 from trtcoder.calib.heldout import load_heldout
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.cli import main
+from trtcoder.export.recipe import SCHEMED
 from trtcoder.export.tokens import read_prompting
 from trtcoder.random_checkpoint import (
     FULL_CONFIG,
@@ -64,9 +65,23 @@ def test_int4_is_measured_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
     assert "verdict for int4: measured" in result.output
 
 
+def test_fp8_is_recorded_with_what_its_products_take(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    options = ["--weights", "fp8", "--fp8-scales", "tensor", "--cache", "fp8"]
+    result = run("build", checkpoint, "--out", out, *options, *TOKENS)
+    assert result.exit_code == 0, result.output
+    assert "verdict for fp8: passed" in result.output
+    recipe = Bundle.load(out).manifest.recipe
+    assert recipe["activations"] == "dynamic"
+    assert recipe["cache"] == "fp8"
+    kept = {"embedding": "fp32", "lm_head": "fp32"}
+    assert recipe["schemes"] == dict.fromkeys(SCHEMED, "fp8 e4m3 tensor") | kept
+
+
 def test_a_missed_gate_leaves_the_report_and_no_engine(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "engine"
-    result = run("build", checkpoint, "--out", out, "--max-kl", "1e-9", *TOKENS)
+    limit = ["--weights", "int4", "--max-kl", "1e-9"]
+    result = run("build", checkpoint, "--out", out, *limit, *TOKENS)
     assert result.exit_code == 1
     assert "misses its parity gate" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["engine.parity.json"]
@@ -94,18 +109,35 @@ def test_another_checkpoint_is_no_reference(checkpoint: Path, tmp_path: Path) ->
     assert "was built from checkpoint" in result.output
 
 
-def test_an_interrupted_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("after", [0, 10, 40])
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, ending: signal.Signals, after: int
+) -> None:
     command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "build"]
-    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "4000"]
+    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "600"]
+    journal = tmp_path / ".engine.partial" / "journal.jsonl"
     process = subprocess.Popen(command + arguments, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    while time.monotonic() < deadline:
+        if journal.is_file() and journal.read_bytes().count(b'"step"') >= after:
+            break
+        time.sleep(0.005)
+    process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
     assert b"Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "engine").exists()
+    for name in ("engine", "whole"):
+        result = run("build", checkpoint, "--out", tmp_path / name, "--tokens", "600")
+        assert result.exit_code == 0, result.output
+        assert ("going on with" in result.output) == (name == "engine" and after > 0)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("engine", "whole")
+    )
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "whole"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +146,8 @@ def test_an_interrupted_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -
         (["--block-size", "24"], "power of two"),
         (["--weights", "fp32", "--text", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["--weights", "int3"], "'int3' is not one of"),
+        (["--activations", "dynamic"], "activations: only for --weights fp8, not for int4"),
+        (["--fp8-scales", "block"], "fp8 scales: only for --weights fp8, not for int4"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -109,18 +110,50 @@ def dead_pid() -> int:
     return int(subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"]))
 
 
-def test_what_a_killed_writer_left_is_removed_and_a_live_one_is_not_disturbed(
-    tmp_path: Path,
-) -> None:
-    stale = tmp_path / f".engine.partial-{dead_pid()}"
-    live = tmp_path / f".engine.partial-{os.getppid()}"
-    other = tmp_path / f".another.partial-{dead_pid()}"
-    for folder in (stale, live, other):
-        folder.mkdir()
+def test_what_a_killed_writer_left_without_a_journal_is_removed(tmp_path: Path) -> None:
+    for name in (".engine.partial", ".another.partial"):
+        (tmp_path / name / "engine").mkdir(parents=True)
+        (tmp_path / name / "engine" / "model.data").write_bytes(b"stale")
+    manifest = write(tmp_path / "engine")
+    assert "model.data" not in manifest.files
+    assert leftovers(tmp_path) == [".another.partial"]
+
+
+def test_what_a_killed_writer_noted_in_its_journal_is_kept(tmp_path: Path) -> None:
+    with contextlib.suppress(RuntimeError), BundleWriter(tmp_path / "engine") as writer:
+        (writer.folder / "model.onnx").write_bytes(b"graph")
+        writer.journal.write_text("{}")
+        raise RuntimeError
+    with BundleWriter(tmp_path / "engine") as again:
+        assert (again.folder / "model.onnx").read_bytes() == b"graph"
+        again.commit(MANIFEST)
+    assert leftovers(tmp_path) == []
+    assert list((tmp_path / "engine").iterdir()) != []
+
+
+def test_a_journal_without_its_data_is_not_believed(tmp_path: Path) -> None:
+    workspace = tmp_path / ".engine.partial"
+    workspace.mkdir()
+    (workspace / "journal.jsonl").write_text("{}")
+    with BundleWriter(tmp_path / "engine") as writer:
+        assert not writer.journal.exists()
+
+
+def test_one_target_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom trtcoder.bundle import BundleWriter\n"
+        "with BundleWriter(sys.argv[1]): print('writing', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "engine")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"writing\n"
+        with pytest.raises(BuildError, match="already writing"), BundleWriter(tmp_path / "engine"):
+            pass
+        other.kill()
+    # The lock ends with the process, however that ends.
     write(tmp_path / "engine")
-    assert not stale.exists()
-    assert live.exists()
-    assert other.exists()
 
 
 def test_an_engine_caught_between_the_two_renames_comes_back(tmp_path: Path) -> None:

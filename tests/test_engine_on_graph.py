@@ -19,11 +19,11 @@ from trtcoder.runtime.engine import Engine
 from trtcoder.runtime.sampling_params import SamplingParams
 
 TOKENS = np.random.default_rng(0).integers(0, 256, 70).tolist()
-# Rounding activations to int8 differs between one token and many, by about 1 % of the logits.
-TOLERANCE = {"fp32": 1e-5, "int8": 0.1, "int4": 0.1}
+# Rounding activations to 8 bits differs between one token and many, by about 1 % of the logits.
+TOLERANCE = {"fp32": 1e-5, "fp8": 0.1, "int8": 0.1, "int4": 0.1}
 
 
-@pytest.fixture(scope="module", params=["fp32-fp32", "int4-int8", "grouped"])
+@pytest.fixture(scope="module", params=["fp32-fp32", "int4-int8", "fp8-fp8", "grouped"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("graph")
     grouped = request.param == "grouped"

@@ -40,6 +40,8 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
         "trtcoder/py.typed",
         "trtcoder/calib/data/heldout.jsonl",
         "trtcoder/calib/data/calibration.jsonl",
+        "trtcoder/report/page.css",
+        "trtcoder/report/page.html.jinja",
     } <= packed
     assert len(expected) > 50
 

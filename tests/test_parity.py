@@ -19,6 +19,8 @@ from trtcoder.export.parity import (
     render_table,
     select_experts,
 )
+from trtcoder.export.parity_logits import kl_histogram
+from trtcoder.export.trace import LayerTrace
 from trtcoder.random_checkpoint import tiny_config, tiny_grouped_config
 
 GREEDY = ModelConfig.from_dict(tiny_config())
@@ -115,6 +117,18 @@ def test_kl_is_what_its_definition_gives():
     reference, engine = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
     expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     assert kl_divergence(reference, engine) == pytest.approx([expected])
+
+
+def test_the_histogram_counts_every_position_by_the_order_of_its_kl():
+    kl = np.array([0.0, 1e-20, 1.5e-3, 1.6e-3, 0.9, 1e9, np.inf, np.nan])
+    histogram = kl_histogram(kl)
+    edges, counts = np.array(histogram.edges), np.array(histogram.counts)
+    assert len(edges) == len(counts) + 1
+    assert (np.diff(edges) > 0).all()
+    assert counts.sum() == 7
+    assert (counts[0], counts[-1]) == (2, 2)
+    assert counts[np.searchsorted(edges, math.log10(1.5e-3)) - 1] == 2
+    assert counts[np.searchsorted(edges, math.log10(0.9)) - 1] == 1
 
 
 def test_a_swap_of_nearly_tied_tokens_is_ambiguous():
@@ -341,8 +355,32 @@ def test_a_looser_limit_does_not_replace_the_precisions_own():
     assert failed_gates(report) == ["KL mean"]
 
 
+def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another():
+    traces = [(random_trace(seed=2 * n), random_trace(seed=2 * n + 1)) for n in range(3)]
+    whole, advancing = ParityMeter(GREEDY, "int4"), ParityMeter(GREEDY, "int4")
+    for wanted, found in traces:
+        whole.add("plain", IDS, 1, 30, wanted, found)
+    comparisons = [advancing.sequence("plain", IDS, 1, 30) for _ in traces]
+    for layer in range(GREEDY.num_hidden_layers):
+        for comparison, pair in zip(comparisons, traces, strict=True):
+            routed = GREEDY.is_moe_layer(layer)
+            comparison.add_layer(
+                layer,
+                *(
+                    LayerTrace(
+                        trace.hidden[layer],
+                        trace.router_probabilities[layer - 1] if routed else None,
+                    )
+                    for trace in pair
+                ),
+            )
+    for comparison, (wanted, found) in zip(comparisons, traces, strict=True):
+        comparison.add_logits(wanted.logits, found.logits)
+    assert advancing.report() == whole.report()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp8", "int8", "int4"])
 @pytest.mark.parametrize(
     ("field", "index", "place"),
     [
@@ -455,5 +493,5 @@ def test_what_cannot_be_compared_is_refused():
         ParityError, match=r"engine logits: expected \[12, 512\], found \[12, 511\]"
     ):
         meter.add("plain", IDS, 0, 0, trace, replace(trace, logits=trace.logits[:, 1:]))
-    with pytest.raises(ParityError, match="'fp8' has no gates"):
-        ParityMeter(GREEDY, "fp8")
+    with pytest.raises(ParityError, match="'fp4' has no gates"):
+        ParityMeter(GREEDY, "fp4")

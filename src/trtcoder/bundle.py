@@ -176,9 +176,10 @@ class Bundle:
 class BundleWriter:
     """Writes an engine folder so that it appears whole or not at all.
 
-    Use as a context manager: fill ``folder``, then call `commit`. Leaving without a commit (an
-    error, Ctrl-C) removes what was written; what a killed process left behind is removed by the
-    next writer of the same target.
+    Use as a context manager: fill ``folder``, then call `commit`. What was written stays in a
+    hidden folder beside the target if there is a file at ``journal``, so that a writer which was
+    interrupted or killed goes on where it stopped; without one, leaving without a commit removes
+    it.
     """
 
     def __init__(self, target: str | Path, *, force: bool = False) -> None:
@@ -189,14 +190,22 @@ class BundleWriter:
         """
         self.target = Path(os.path.abspath(target))
         self.force = force
-        self.folder = self._sibling("partial", os.getpid())
+        self.workspace = self.target.parent / f".{self.target.name}.partial"
+        self.folder = self.workspace / "engine"
+        self.journal = self.workspace / "journal.jsonl"
+        self._lock: int | None = None
         self._recover()
         self._check_target()
 
     def __enter__(self) -> Self:
-        if self.folder.exists():  # a writer of the same target that was never closed
-            raise BuildError(f"{self.target}: this process is already writing it")
-        self.folder.mkdir(parents=True)
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.workspace / "lock")
+        if self._lock is None:
+            raise BuildError(f"{self.target}: another build is already writing it")
+        if not (self.journal.is_file() and self.folder.is_dir()):
+            self.journal.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(exist_ok=True)
         return self
 
     def __exit__(
@@ -205,7 +214,16 @@ class BundleWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.journal.is_file():
+            self.discard()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        # First what says that the rest can be used.
+        self.journal.unlink(missing_ok=True)
+        shutil.rmtree(self.workspace, ignore_errors=True)
 
     def commit(self, manifest: Manifest) -> Manifest:
         """Complete the manifest with every file in ``folder``, write it and move the folder.
@@ -229,10 +247,11 @@ class BundleWriter:
             os.fsync(file.fileno())
         self._check_target()
         self._move()
+        self.discard()
         return manifest
 
     def _move(self) -> None:
-        old = self._sibling("old", os.getpid())
+        old = self.target.parent / f".{self.target.name}.old-{os.getpid()}"
         if self.target.exists():
             os.rename(self.target, old)
         try:
@@ -256,23 +275,36 @@ class BundleWriter:
                 "replace it; remove it yourself or choose another name"
             )
 
-    def _sibling(self, role: str, pid: int) -> Path:
-        return self.target.parent / f".{self.target.name}.{role}-{pid}"
-
     def _recover(self) -> None:
-        """Clean up after writers of this target that were killed."""
-        pattern = re.compile(re.escape(f".{self.target.name}.") + r"(partial|old)-(\d+)")
+        """Clean up after a writer that was killed between its two renames."""
+        pattern = re.compile(re.escape(f".{self.target.name}.") + r"old-(\d+)")
         if not self.target.parent.is_dir():
             return
         for path in sorted(self.target.parent.iterdir()):
             match = pattern.fullmatch(path.name)
-            if match is None or _is_alive(int(match[2])):
+            if match is None or _is_alive(int(match[1])):
                 continue
-            if match[1] == "old" and not self.target.exists():
-                # Killed between the two renames: the replaced engine is still the newest whole one.
-                os.rename(path, self.target)
-            else:
+            if self.target.exists():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                # The engine that was to be replaced is still the newest whole one.
+                os.rename(path, self.target)
+
+
+def _locked(path: Path) -> int | None:
+    """Return the descriptor of a file that this process has locked, or None if another has.
+
+    The lock ends with the process, however that ends.
+    """
+    import fcntl  # not on Windows, where engines can be run but not built
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _is_alive(pid: int) -> bool:

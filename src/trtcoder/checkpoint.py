@@ -1,15 +1,19 @@
 """Reads a Hugging Face checkpoint: memory-mapped safetensors, checked against the weight contract.
 
 Nothing is read but what is asked for, and no second copy of the weights is made: `Checkpoint.raw`
-returns a view of the mapped file, `Checkpoint.read` converts the rows it is asked for.
+returns a view of the mapped file, `Checkpoint.read` and `Checkpoint.stored` copy the rows that they
+are asked for. What has been read does not count as this process's memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from numpy.typing import NDArray
 
 from trtcoder.config import ModelConfig
 from trtcoder.errors import CheckpointError
-from trtcoder.shard import Shard, Stored, read_shard
+from trtcoder.shard import VIEWS, Rows, Shard, Stored, read_shard
 from trtcoder.tensors import DERIVED_SUFFIXES, expected_tensors
 
 INDEX = "model.safetensors.index.json"
@@ -25,16 +29,14 @@ SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHOWN = 8
 
-Rows = slice | NDArray[np.int64] | None
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A complete checkpoint; open one with `Checkpoint.open`."""
 
     folder: Path
-    config: ModelConfig
-    tensors: dict[str, Stored]
+    config: ModelConfig = field(repr=False)
+    tensors: dict[str, Stored] = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Checkpoint:
@@ -52,6 +54,21 @@ class Checkpoint:
         checkpoint = cls(folder, config, _find_tensors(folder))
         checkpoint._validate()
         return checkpoint
+
+    @classmethod
+    def describe(cls, folder: str | Path) -> Checkpoint:
+        """Return a checkpoint of which only config.json is read; its tensors cannot be.
+
+        Raises:
+            ConfigError: config.json is missing or not supported.
+        """
+        config = ModelConfig.load(Path(folder))
+        dtype = {"float16": "F16", "float32": "F32"}.get(str(config.raw.get("torch_dtype")), "BF16")
+        tensors = {
+            name: Stored(None, dtype, shape, 0, math.prod(shape) * VIEWS[dtype].itemsize)
+            for name, shape in expected_tensors(config).items()
+        }
+        return cls(Path(folder), config, tensors)
 
     def names(self) -> list[str]:
         """Return the tensors' names in the model's order."""
@@ -79,31 +96,58 @@ class Checkpoint:
         """Return a read-only view of the mapped file: uint16 for BF16, float16 or float32."""
         return self._stored(name).view()
 
-    def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
-        """Return a float32 copy of the tensor, or of some of its rows in the given order.
+    def stored(self, name: str, rows: Rows = None) -> NDArray[np.generic]:
+        """Return a copy of the tensor, or of rows of it in the given order, in its stored type.
 
-        The file's pages are released after it: only the copy counts as this process's memory.
+        Raises:
+            CheckpointError: there is no such tensor, or its file cannot be read any more.
         """
-        view = self.raw(name)
-        copied = widen(view if rows is None else view[rows])
-        self._stored(name).release()
-        return copied
+        return self._stored(name).read(rows)
 
-    def digest(self, on_tensor: Callable[[int, str], None] | None = None) -> str:
-        """Return the sha256 over names, types, shapes and bytes, in the order of the names.
+    def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
+        """Return `stored` as float32."""
+        return widen(self.stored(name, rows))
 
-        It does not depend on how the tensors are split into shards. ``on_tensor`` is told the
-        bytes and the name of each.
+    def prefetch(self, name: str) -> None:
+        """Ask the system to read a tensor ahead of its use."""
+        self._stored(name).prefetch()
+
+    def tensor_digest(self, name: str) -> str:
+        """Return the sha256 of a tensor's bytes."""
+        return self._stored(name).digest()
+
+    def combine(self, digests: Mapping[str, str]) -> str:
+        """Return the checkpoint's digest, given that of each of its tensors.
+
+        It is the sha256 over names, types, shapes and digests, in the order of the names, and does
+        not depend on how the tensors are split into shards.
         """
         total = hashlib.sha256()
         for name in sorted(self.tensors):
             stored = self.tensors[name]
-            total.update(json.dumps([name, stored.dtype, list(stored.shape)]).encode())
-            total.update(stored.bytes())
-            stored.release()
-            if on_tensor is not None:
-                on_tensor(stored.nbytes, name)
+            entry = [name, stored.dtype, list(stored.shape), digests[name]]
+            total.update(json.dumps(entry).encode())
         return total.hexdigest()
+
+    def digest(self, on_tensor: Callable[[int, str], None] = lambda size, name: None) -> str:
+        """Read all tensors and return `combine` of their digests.
+
+        ``on_tensor`` is told the bytes and the name of each.
+        """
+        digests: dict[str, str] = {}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for name, digest in zip(
+                self.tensors, pool.map(self.tensor_digest, self.tensors), strict=True
+            ):
+                digests[name] = digest
+                on_tensor(self.tensors[name].nbytes, name)
+        return self.combine(digests)
+
+    def identity(self) -> dict[str, list[int]]:
+        """Return size and time of change of each shard, by which a changed file is noticed."""
+        shards = {stored.file.path: stored.file for stored in self.tensors.values()}
+        found = {path.name: os.fstat(shard.descriptor) for path, shard in shards.items()}
+        return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
 
     def _stored(self, name: str) -> Stored:
         try:
@@ -126,7 +170,7 @@ class Checkpoint:
                 "misshapen",
                 [
                     f"{name} (expected {list(shape)}, found {list(stored.shape)} in "
-                    f"{stored.shard.path.name})"
+                    f"{stored.file.path.name})"
                     for name, shape in expected.items()
                     if (stored := self.tensors.get(name)) is not None and stored.shape != shape
                 ],
@@ -142,8 +186,10 @@ class Checkpoint:
 def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return float32 of stored values; uint16 stands for the upper half of a float32 (BF16)."""
     if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.array(values, np.float32)
+        bits = values.astype(np.uint32)
+        bits <<= np.uint32(16)
+        return bits.view(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def _listed(label: str, names: list[str]) -> list[str]:

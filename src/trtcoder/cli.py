@@ -15,6 +15,8 @@ COMMANDS = {
     "build": "Convert a checkpoint into a verified engine.",
     "verify": "Compare an engine with its checkpoint's reference logits.",
     "inspect": "Show what an engine folder holds.",
+    "report": "Write an engine's certificate as an HTML page.",
+    "diff": "Compare the certificates of two engines.",
     "complete": "Complete a prompt.",
     "fill": "Fill in the middle of a file.",
     "chat": "Chat with the model.",

@@ -24,7 +24,11 @@ class BuildError(TrtcoderError):
 
 
 class ParityError(TrtcoderError):
-    """An engine that misses its parity gate against the reference."""
+    """An engine that misses its parity gate against the reference; ``table`` shows by how much."""
+
+    def __init__(self, message: str, table: str = "") -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class EngineError(TrtcoderError):

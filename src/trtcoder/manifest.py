@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from trtcoder.errors import EngineError
+from trtcoder.typed_json import MismatchError, read
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
-CACHE_DTYPES = ("float32", "int8")
-
-_JSON_NAMES = {
-    dict: "an object",
-    tuple: "an array",
-    int: "an integer",
-    str: "a string",
-    bool: "true or false",
-}
+# uint8 is the bits of float8.
+CACHE_DTYPES = ("float32", "int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +159,8 @@ class Manifest:
                 "build the engine again with this version, or use the version that built it"
             )
         try:
-            manifest: Manifest = _read_dataclass(cls, data, "")
-        except _MismatchError as error:
+            manifest = read(cls, data)
+        except MismatchError as error:
             raise EngineError(f"{source}: {error}; build the engine again") from error
         manifest.check(source)
         return manifest
@@ -180,7 +171,7 @@ class Manifest:
         if problems:
             raise EngineError(f"{source}: {'; '.join(problems)}; build the engine again")
 
-    def _problems(self) -> typing.Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         graph, tokens = self.graph, self.tokens
         for name, value in (
             ("cache_block", graph.cache_block),
@@ -220,41 +211,3 @@ class Manifest:
             path = PurePosixPath(name)
             if not name or path.is_absolute() or ".." in path.parts or name == FILE_NAME:
                 yield f"files: {name!r} is not a name inside the folder"
-
-
-class _MismatchError(Exception):
-    """A value of another type than its field, or keys that are missing or unknown."""
-
-
-def _convert(kind: Any, value: object, where: str) -> Any:
-    """Return ``value`` as ``kind``: a dataclass, container, union with None, or JSON scalar."""
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else _convert(arguments[0], value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    # bool is an int in Python, but not in a manifest.
-    if kind is object or (origin is None and type(value) is kind):
-        return value
-    raise _MismatchError(f"{where}: expected {_JSON_NAMES[origin or kind]}, found {value!r}")
-
-
-def _read_dataclass(kind: Any, value: object, where: str) -> Any:
-    label = f"{where}: " if where else ""
-    if not isinstance(value, Mapping):
-        raise _MismatchError(f"{label}expected an object, found {value!r}")
-    hints = typing.get_type_hints(kind)
-    missing = sorted(hints.keys() - value.keys())
-    unknown = sorted(value.keys() - hints.keys())
-    if missing or unknown:
-        parts = [f"missing {', '.join(missing)}"] if missing else []
-        parts += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise _MismatchError(f"{label}{'; '.join(parts)}")
-    prefix = f"{where}." if where else ""
-    return kind(
-        **{name: _convert(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()}
-    )

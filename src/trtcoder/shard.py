@@ -7,9 +7,13 @@ type, shape and byte range, and the tensors' bytes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
+import os
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,42 +30,106 @@ VIEWS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
 }
 MAX_HEADER = 100_000_000
+# A buffer of this size stays in the second-level cache while it is hashed.
+_HASH_BYTES = 1 << 20
+
+Rows = slice | NDArray[np.int64] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Shard:
-    """A mapped file."""
+    """An open file: mapped for views, and a descriptor for reading."""
 
     path: Path
     mapped: mmap.mmap
+    descriptor: int
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the file's bytes at ``offset``.
+
+        Raises:
+            CheckpointError: the file cannot be read, or became shorter. (Reading a mapping beyond
+                the end of a file kills the process instead.)
+        """
+        done = 0
+        while done < len(target):
+            try:
+                count = os.preadv(self.descriptor, [target[done:]], offset + done)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.path}: cannot be read at byte {offset + done:,}: {error.strerror}; "
+                    "check the disk, or download it again"
+                ) from error
+            if not count:
+                raise CheckpointError(
+                    f"{self.path}: became shorter while it was read: it ends before byte "
+                    f"{offset + len(target):,}; download it again"
+                )
+            done += count
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where a tensor is: ``nbytes`` bytes at ``offset`` of its shard."""
+    """Where a tensor is: ``nbytes`` bytes at ``offset`` of its shard.
 
-    shard: Shard
+    A tensor without a shard is only known by its shape, and cannot be read.
+    """
+
+    shard: Shard | None
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
 
+    @property
+    def file(self) -> Shard:
+        """The shard.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if self.shard is None:
+            raise CheckpointError("the weights are not there: only the configuration was opened")
+        return self.shard
+
     def view(self) -> NDArray[np.generic]:
         """Return the tensor as a read-only view of the mapped file."""
         count = math.prod(self.shape)
-        flat = np.frombuffer(self.shard.mapped, VIEWS[self.dtype], count, self.offset)
+        flat = np.frombuffer(self.file.mapped, VIEWS[self.dtype], count, self.offset)
         return flat.reshape(self.shape)
 
-    def release(self) -> None:
-        """Take the tensor's pages out of this process; reading it again maps them anew."""
-        start = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        length = self.offset + self.nbytes - start
-        if length and hasattr(mmap, "MADV_DONTNEED"):
-            self.shard.mapped.madvise(mmap.MADV_DONTNEED, start, length)
+    def read(self, rows: Rows = None) -> NDArray[np.generic]:
+        """Return a copy of the tensor, or of rows of it in the given order, as stored.
 
-    def bytes(self) -> memoryview:
-        """Return the tensor's bytes."""
-        return memoryview(self.shard.mapped)[self.offset : self.offset + self.nbytes]
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        if rows is None:
+            rows = slice(0, self.shape[0] if self.shape else 1)
+        leading = self.shape[0] if self.shape else 1
+        row_bytes = self.nbytes // leading if leading else 0
+        count = len(range(*rows.indices(leading))) if isinstance(rows, slice) else len(rows)
+        found = np.empty((count, *self.shape[1:]), VIEWS[self.dtype])
+        target = memoryview(found.reshape(-1).view(np.uint8).data)
+        for first, place, length in _runs(rows, leading):
+            part = target[place * row_bytes : (place + length) * row_bytes]
+            self.file.read_into(part, self.offset + first * row_bytes)
+        return found.reshape(self.shape) if not self.shape else found
+
+    def digest(self) -> str:
+        """Return the sha256 of the tensor's bytes."""
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(min(_HASH_BYTES, self.nbytes)))
+        for start in range(0, self.nbytes, _HASH_BYTES):
+            part = buffer[: min(_HASH_BYTES, self.nbytes - start)]
+            self.file.read_into(part, self.offset + start)
+            digest.update(part)
+        return digest.hexdigest()
+
+    def prefetch(self) -> None:
+        """Ask the system to read the tensor ahead of its use."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.file.descriptor, self.offset, self.nbytes, os.POSIX_FADV_WILLNEED)
 
 
 def read_shard(path: Path) -> dict[str, Stored]:
@@ -74,13 +142,15 @@ def read_shard(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            descriptor = os.dup(file.fileno())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing; download it again") from error
     except (OSError, ValueError) as error:  # ValueError: the file is empty
         raise CheckpointError(f"{path}: cannot be mapped: {error}; download it again") from error
+    shard = Shard(path, mapped, descriptor)
+    weakref.finalize(shard, os.close, descriptor)
     header, start = _header(path, mapped)
     header.pop("__metadata__", None)
-    shard = Shard(path, mapped)
     found = {name: _stored(shard, name, entry, start) for name, entry in header.items()}
     end = max((stored.offset + stored.nbytes for stored in found.values()), default=start)
     if end > len(mapped):
@@ -136,3 +206,18 @@ def _stored(shard: Shard, name: str, entry: Any, start: int) -> Stored:
             "download it again"
         )
     return Stored(shard, dtype, shape, start + first, last - first)
+
+
+def _runs(rows: slice | NDArray[np.int64], leading: int) -> Iterator[tuple[int, int, int]]:
+    """Return (first row, place in the result, length) of each run of consecutive rows."""
+    if isinstance(rows, slice):
+        indices = range(*rows.indices(leading))
+        if indices.step == 1:
+            yield indices.start, 0, len(indices)
+            return
+        rows = np.array(indices, np.int64)
+    if not len(rows):
+        return
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]])
+    for place, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        yield int(rows[place]), place, stop - place

@@ -45,12 +45,13 @@ def verify(
     """
     from trtcoder.bundle import Bundle
     from trtcoder.checkpoint import Checkpoint
-    from trtcoder.commands.build import show
     from trtcoder.errors import ParityError
+    from trtcoder.export.certificate import Provenance
     from trtcoder.export.verify import count_steps, verify_engine
     from trtcoder.progress import byte_progress, step_progress
 
     bundle = Bundle.load(engine)
+    built = Provenance.of_engine(bundle.folder)
     source = Checkpoint.open(reference)
     with byte_progress("hashing", source.nbytes) as advance:
         digest = source.digest(advance)
@@ -64,12 +65,15 @@ def verify(
             text=text,
             max_kl=max_kl,
             on_step=advance,
+            records=built.tensors,
+            calibration=built.calibration,
+            plan=built.plan,
         )
     report.write_text(certificate.to_json(), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(certificate.to_dict()))
     else:
-        show(certificate)
+        click.echo(certificate.render())
         click.echo(f"written to {report}")
     if certificate.report.verdict == "failed":
         raise ParityError(f"{engine}: misses its parity gate; see {report}")

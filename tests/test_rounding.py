@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.engines import write_checkpoint
-from trtcoder.calib.blocks import dequantize, pack, unpack
-from trtcoder.calib.rtn import quantize
+from trtcoder.calib.blocks import QuantizedMatrix, dequantize, pack, unpack
+from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
@@ -25,6 +25,10 @@ EMBEDDING = "model.embed_tokens.weight"
 
 SCHEMES = st.builds(Scheme, st.sampled_from([4, 8]), st.sampled_from([16, 32, 128]), st.booleans())
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 200))
+
+
+def quantize(weights: NDArray[np.float32], scheme: Scheme, where: str) -> QuantizedMatrix:
+    return round_to_nearest(weights, scheme, where)[0]
 
 
 def matrix(shape: tuple[int, int], seed: int) -> NDArray[np.float32]:

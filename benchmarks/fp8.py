@@ -1,0 +1,146 @@
+"""What float8 costs the demo model: scales of weights and activations, each class, the cache.
+
+Engines are compared with the reference as `trtcoder verify` does, on the same text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.record import environment, keep
+from benchmarks.speed import DEMO
+from trtcoder.calib.calibration_text import load_calibration
+from trtcoder.calib.fp8 import Float8, Storage
+from trtcoder.calib.heldout import load_heldout
+from trtcoder.calib.scheme import FLOAT32
+from trtcoder.checkpoint import Checkpoint
+from trtcoder.export.build import describe, plan_graph, write_graph
+from trtcoder.export.calibrate import Calibration
+from trtcoder.export.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.parity import ParityMeter
+from trtcoder.export.parity_report import ParityReport
+from trtcoder.export.probe import Probe
+from trtcoder.export.recipe import SCHEMED, Recipe, preset
+from trtcoder.export.reference import TransformersReference
+from trtcoder.export.tokens import read_prompting
+from trtcoder.manifest import Manifest
+
+TOKENS = 8192
+CALIBRATION_TOKENS = 8192
+
+
+def variants() -> dict[str, Recipe]:
+    """Return the recipes that are compared."""
+    found = {"fp32": preset("fp32")}
+    for scales in ("tensor", "block"):
+        for activations in ("float", "static", "dynamic"):
+            recipe = preset("fp8", fp8_scales=scales, activations=activations)
+            found[f"{scales}, {activations}"] = recipe
+    served = preset("fp8")
+    for kind in ("attention", "mlp", "experts", "lm_head"):
+        # The fused experts take gate, up and down alike.
+        schemes: dict[str, Storage] = dict.fromkeys(SCHEMED, FLOAT32)
+        schemes |= {name: Float8() for name in SCHEMED if name.startswith(kind)}
+        found[f"only {kind}"] = dataclasses.replace(served, schemes=schemes)
+    found["block, dynamic, lm_head"] = dataclasses.replace(
+        served, schemes={**served.schemes, "lm_head": Float8()}
+    )
+    found["fp32, int8 cache"] = preset("fp32", cache="int8")
+    found["fp32, fp8 cache"] = preset("fp32", cache="fp8")
+    found["block, dynamic, fp8 cache"] = preset("fp8", cache="fp8")
+    return found
+
+
+class Comparison:
+    """The reference's logits of the held-out text, which engines are compared with."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from tokenizers import Tokenizer
+
+        self.checkpoint = checkpoint
+        self.tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+        self.manifest = self._describe(plan_graph(checkpoint, preset("fp32")))
+        self.sequences = load_heldout(self.manifest, self.tokenizer, TOKENS)
+        reference = TransformersReference(checkpoint)
+        self.traces = reference.run([np.array(sequence.ids) for sequence in self.sequences])
+
+    def measure(self, recipe: Recipe, folder: Path) -> ParityReport:
+        """Build an engine and compare it."""
+        graph = self._write(recipe, folder)
+        probe = Probe(folder, self._describe(graph), self.checkpoint.config)
+        meter = ParityMeter(self.checkpoint.config, "fp8")
+        for sequence, trace in zip(self.sequences, self.traces, strict=True):
+            meter.add(
+                sequence.kind,
+                sequence.ids,
+                sequence.scored_from,
+                sequence.scored_bytes,
+                trace,
+                probe.run(sequence.ids),
+            )
+        return meter.report()
+
+    def _write(self, recipe: Recipe, folder: Path) -> DeepseekV2Graph:
+        if recipe.activations != "static":
+            graph = plan_graph(self.checkpoint, recipe)
+            write_graph(graph.b, folder)
+            return graph
+        text = load_calibration(self.manifest, self.tokenizer, CALIBRATION_TOKENS)
+        calibration = Calibration(self.checkpoint, text, "rtn", folder)
+        graph = plan_graph(self.checkpoint, recipe, calibration.quantizer)
+        calibration.attach(graph.b, lambda item: None)
+        write_graph(graph.b, folder, stages=calibration)
+        return graph
+
+    def _describe(self, graph: DeepseekV2Graph) -> Manifest:
+        return describe(graph, read_prompting(self.checkpoint, None), digest="")
+
+
+@click.command()
+@click.argument("only", nargs=-1)
+def main(only: tuple[str, ...]) -> None:
+    """Compare all variants, or those named; print a table, then one JSON line."""
+    comparison = Comparison(Checkpoint.open(DEMO))
+    rows: dict[str, dict[str, Any]] = {}
+    click.echo(
+        "variant                      KL mean    KL p99   top-1   perplexity plain/fim/chat/all"
+    )
+    for label, recipe in variants().items():
+        if only and label not in only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            report = comparison.measure(recipe, Path(folder))
+        logits = report.logits
+        changes = {
+            text.kind: text.engine_perplexity / text.reference_perplexity - 1
+            for text in report.texts
+        }
+        scored = sum(text.tokens for text in report.texts)
+        nats = sum(
+            text.tokens * math.log(text.engine_perplexity / text.reference_perplexity)
+            for text in report.texts
+        )
+        changes["all"] = math.expm1(nats / scored)
+        rows[label] = {
+            "kl_mean": logits.kl_mean,
+            "kl_p99": logits.kl_p99,
+            "top1": logits.top1_agreement,
+            "perplexity_change": changes,
+        }
+        click.echo(
+            f"{label:27} {logits.kl_mean:9.2e} {logits.kl_p99:9.2e} {logits.top1_agreement:7.2%}  "
+            + " ".join(f"{change:+8.3%}" for change in changes.values())
+        )
+    if not only:
+        keep("fp8", {"environment": environment(), "engines": rows})
+
+
+if __name__ == "__main__":
+    main()

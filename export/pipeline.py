@@ -1,0 +1,220 @@
+"""The whole build of one engine: calibrate, convert, verify, and keep it only if it passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtcoder.bundle import BundleWriter
+from trtcoder.calib.calibration_text import CalibrationText, load_calibration
+from trtcoder.calib.heldout import load_heldout
+from trtcoder.calib.record import merge
+from trtcoder.checkpoint import Checkpoint
+from trtcoder.errors import ParityError
+from trtcoder.export.build import copy_tokenizer, describe, plan, plan_graph, write_graph
+from trtcoder.export.builder import Step
+from trtcoder.export.calibrate import Calibration
+from trtcoder.export.certificate import FILE_NAME, Certificate
+from trtcoder.export.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.journal import Journal
+from trtcoder.export.recipe import Recipe
+from trtcoder.export.tokens import Prompting
+from trtcoder.export.verify import count_steps, verify_engine
+from trtcoder.export.weights import Written
+from trtcoder.manifest import Manifest
+from trtcoder.progress import byte_progress, step_progress
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a build.
+
+    Attributes:
+        recipe: how each class of tensors is stored.
+        method: what chooses the stored values, one of `trtcoder.calib.calibrated.METHODS`.
+        calibration: a folder of source files or a file of JSON lines; the built-in set if None.
+        calibration_tokens: how much of it is used.
+        minimum: calibration tokens that an expert needs.
+        seed: shuffles and cuts the calibration text.
+        text: held-out text as JSON lines; the built-in set if None.
+        tokens: how much of it is compared.
+        max_kl: a limit for the mean KL in nats, beside the precision's own gates.
+    """
+
+    recipe: Recipe
+    method: str = "rtn"
+    calibration: Path | None = None
+    calibration_tokens: int = 16384
+    minimum: int = 32
+    seed: int = 0
+    text: Path | None = None
+    tokens: int = 2048
+    max_kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A build's outcome.
+
+    Attributes:
+        manifest: the engine's.
+        certificate: the comparison.
+        seconds: time of each phase: ``convert``, ``verify``, ``commit``.
+        peak_rss: this process's largest resident memory, in bytes, at the end of each phase.
+    """
+
+    manifest: Manifest
+    certificate: Certificate
+    seconds: dict[str, float]
+    peak_rss: dict[str, int]
+
+    def to_dict(self, out: Path) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "engine": str(out),
+            "bytes": sum(info.bytes for info in self.manifest.files.values()),
+            "seconds": {phase: round(value, 2) for phase, value in self.seconds.items()},
+            "peak_rss_bytes": self.peak_rss,
+            "parity": self.certificate.to_dict(),
+        }
+
+
+def build_engine(
+    source: Checkpoint, prompting: Prompting, request: Request, writer: BundleWriter, say: Say
+) -> Built:
+    """Build and verify an engine in ``writer``'s folder and move it to its place.
+
+    Raises:
+        ParityError: it misses a gate; the report is left beside where the engine would be.
+        BuildError: it cannot be built as asked, or the disk is full.
+        CheckpointError: a shard cannot be read.
+    """
+    return commit(make_engine(source, prompting, request, writer, say), writer)
+
+
+def make_engine(
+    source: Checkpoint, prompting: Prompting, request: Request, writer: BundleWriter, say: Say
+) -> Built:
+    """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
+    started = time.monotonic()
+    # A fault of the held-out text should not wait for the conversion to end.
+    load_heldout(prompting, _tokenizer(source), request.tokens, request.text)
+    calibration = None
+    if request.method != "rtn" or request.recipe.activations == "static":
+        calibration = Calibration(
+            source, calibration_text(source, prompting, request), request.method, writer.workspace,
+            minimum=request.minimum,
+        )  # fmt: skip
+    graph = plan_graph(source, request.recipe, calibration.quantizer if calibration else None)
+    for name, padding in graph.b.padded.items():
+        say(f"{name}: width {padding}, a multiple of the block")
+    written = _convert(source, graph, writer, calibration, say)
+    copy_tokenizer(source, writer.folder)
+    manifest = describe(graph, prompting, source.combine(written.digests), request.method)
+    converted, converted_rss = time.monotonic(), _peak_rss()
+    with step_progress("verifying", count_steps(source, manifest, request.tokens)) as advance:
+        certificate = verify_engine(
+            writer.folder,
+            manifest,
+            source,
+            manifest.source.digest,
+            max_tokens=request.tokens,
+            text=request.text,
+            max_kl=request.max_kl,
+            records=[record.to_dict() for record in merge(written.records)],
+            calibration=calibration.to_dict() if calibration else None,
+            on_step=advance,
+        )
+    seconds = {"convert": converted - started, "verify": time.monotonic() - converted}
+    return Built(manifest, certificate, seconds, {"convert": converted_rss, "verify": _peak_rss()})
+
+
+def commit(built: Built, writer: BundleWriter) -> Built:
+    """Move an engine that passed to its place, with its certificate.
+
+    Raises:
+        ParityError: it did not pass; the report is left beside where the engine would be.
+    """
+    started, certificate = time.monotonic(), built.certificate
+    report = writer.target.with_name(f"{writer.target.name}.parity.json")
+    if certificate.report.verdict == "failed":
+        report.write_text(certificate.to_json(), encoding="utf-8")
+        writer.discard()
+        missed = "; ".join(
+            f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}"
+            for gate in certificate.report.gates
+            if gate.passed is False and gate.limit is not None
+        )
+        raise ParityError(
+            f"{writer.target}: not built, it misses its parity gate: "
+            f"{missed or 'values are not finite'}; the comparison is in {report}",
+            certificate.render(),
+        )
+    report.unlink(missing_ok=True)
+    (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")
+    manifest = dataclasses.replace(built.manifest, parity=certificate.summary())
+    manifest = writer.commit(manifest)
+    seconds = {**built.seconds, "commit": time.monotonic() - started}
+    return dataclasses.replace(built, manifest=manifest, seconds=seconds)
+
+
+def calibration_text(source: Checkpoint, prompting: Prompting, request: Request) -> CalibrationText:
+    """Return the text that calibrates, as this checkpoint's tokenizer and templates have it."""
+    return load_calibration(
+        prompting,
+        _tokenizer(source),
+        request.calibration_tokens,
+        request.calibration,
+        request.seed,
+        request.text,
+    )
+
+
+def _convert(
+    source: Checkpoint,
+    graph: DeepseekV2Graph,
+    writer: BundleWriter,
+    calibration: Calibration | None,
+    say: Say,
+) -> Written:
+    known = calibration.plan() if calibration else None
+    journal = Journal(writer.journal, plan(graph, calibration=known))
+    if journal.restarted:
+        say(f"starting over: changed since the interrupted build: {', '.join(journal.restarted)}")
+    elif journal.steps:
+        say(f"going on with the interrupted build: {len(journal.steps):,} steps are done")
+    with byte_progress("converting", sum(step.nbytes for step in graph.b.steps)) as advance:
+        if calibration is not None:
+            calibration.attach(graph.b, lambda item: advance(0, item))
+
+        def on_step(step: Step) -> None:
+            advance(step.nbytes, step.key)
+
+        return write_graph(
+            graph.b,
+            writer.folder,
+            on_step=on_step,
+            checkpoint=source,
+            journal=journal,
+            stages=calibration,
+        )
+
+
+def _tokenizer(source: Checkpoint) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(source.folder / "tokenizer.json"))
+
+
+def _peak_rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,72 @@
+"""An engine and its certificate, or a certificate alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtcoder.bundle import Bundle, describe_files
+from trtcoder.certificate import FILE_NAME, Certificate
+from trtcoder.errors import EngineError
+from trtcoder.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedEngine:
+    """What is reported.
+
+    Attributes:
+        name: of the engine's folder, or of the certificate's file.
+        certificate: the comparison with the reference.
+        manifest: the engine's; None where only the certificate was given, as a build that missed
+            its gate leaves it.
+    """
+
+    name: str
+    certificate: Certificate
+    manifest: Manifest | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> CertifiedEngine:
+        """Read an engine folder's certificate, or a certificate's file.
+
+        Of the engine's files only the certificate is hashed: the others are not read.
+
+        Raises:
+            EngineError: not an engine folder, one without a certificate, or a certificate that is
+                malformed or not the engine's.
+        """
+        if os.path.isfile(path):  # which is False for a name that cannot be asked about
+            name = path.name.removesuffix(".json").removesuffix(".parity")
+            return cls(name, Certificate.load(path))
+        bundle = Bundle.load(path, verify_hashes=False)
+        listed = bundle.manifest.files.get(FILE_NAME)
+        if listed is None:
+            raise EngineError(
+                f"{path}: has no certificate ({FILE_NAME}); make one with `trtcoder verify {path} "
+                "--reference CHECKPOINT --report FILE` and give that file"
+            )
+        file = bundle.path(FILE_NAME)
+        try:
+            found = describe_files(path, [FILE_NAME])[FILE_NAME]
+        except OSError as error:
+            raise EngineError(f"{file}: cannot be read ({error})") from error
+        if found != listed:
+            raise EngineError(
+                f"{file}: was changed since the engine was built (its sha256 is not the "
+                "manifest's); copy the folder again or build it again"
+            )
+        return cls(path.resolve().name, Certificate.load(file), bundle.manifest)
+
+    @property
+    def model(self) -> str | None:
+        """The model's name."""
+        return None if self.manifest is None else self.manifest.model.name
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files of the engine, without the manifest itself."""
+        if self.manifest is None:
+            return None
+        return sum(info.bytes for info in self.manifest.files.values())
