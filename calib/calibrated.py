@@ -53,6 +53,7 @@ class CalibratedQuantizer:
         self._columns: dict[str, gptq.ColumnOrder] = {}
         self._scales: dict[str, Floats] = {}
         self._own: dict[str, str] = {}
+        self._private: dict[str, tuple[str, ...]] = {}
         self._searches: dict[str, tuple[Callable[[], list[Floats]], Sequence[Scheme]]] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
@@ -78,6 +79,10 @@ class CalibratedQuantizer:
         """Let the matrix ``name`` be rounded by another site's observations than its input's."""
         self._own[name] = site
 
+    def set_private(self, name: str, sites: tuple[str, ...]) -> None:
+        """Let the observations of ``sites`` be forgotten when ``name`` is released."""
+        self._private[name] = sites
+
     def add_scale(
         self, site: str, read: Callable[[], list[Floats]], schemes: Sequence[Scheme]
     ) -> None:
@@ -93,7 +98,14 @@ class CalibratedQuantizer:
 
     def drop_sites(self) -> None:
         """Forget all observations; scales stay."""
-        for known in (self._observers, self._sites, self._columns, self._own, self._searches):
+        for known in (
+            self._observers,
+            self._sites,
+            self._columns,
+            self._own,
+            self._searches,
+            self._private,
+        ):
             known.clear()
 
     def site(self, key: str) -> Site:
@@ -146,6 +158,12 @@ class CalibratedQuantizer:
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Hand what the stored rows stand for to `on_kept`."""
         self.on_kept(name, start, restored)
+
+    def release(self, name: str) -> None:
+        """Forget the observations that only the expert of the matrix ``name`` has."""
+        for site in self._private.pop(name, ()):
+            self._sites.pop(site, None)
+            self._columns.pop(site, None)
 
     def _searched(self, site: str) -> Floats:
         found = self.site(site)

@@ -76,6 +76,9 @@ class Quantizer(Protocol):
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Take note of what the stored rows stand for, in the checkpoint's own scale."""
 
+    def release(self, name: str) -> None:
+        """Forget what only the matrix ``name`` and those before it needed."""
+
 
 class RoundToNearest:
     """Quantizes every value to the nearest one, without looking at activations."""
@@ -102,3 +105,6 @@ class RoundToNearest:
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
         """Forget it."""
+
+    def release(self, name: str) -> None:
+        """Do nothing."""

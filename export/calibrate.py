@@ -307,6 +307,7 @@ class Calibration:
         self.quantizer.add_site(down, lambda: observe(down, product()))
         for role in ("gate", "up"):
             self.quantizer.set_own_site(f"{name}/{role}[{expert}]", own)
+        self.quantizer.set_private(f"{name}/down[{expert}]", (own, down))
 
     def _search_scales(self) -> None:
         if not self.quantizer.rescales:

@@ -241,6 +241,7 @@ def _expert_step(
             arrays, record = convert(b, key, flat=True)
             found.append(arrays)
             records.append(record)
+        b.quantizer.release(down_name)
         gate_arrays, up_arrays, down_arrays = found
         parts = []
         for key, gate, up in zip(

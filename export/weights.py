@@ -192,6 +192,14 @@ class _Writer:
 
     def run(self, steps: Iterable[Step]) -> None:
         """Run the steps that are not finished."""
+        from threadpoolctl import threadpool_limits
+
+        # The steps are what runs in parallel; products that each start threads would wait for
+        # one another, and round by how many cores there are.
+        with threadpool_limits(1, "blas"):
+            self._run(steps)
+
+    def _run(self, steps: Iterable[Step]) -> None:
         waiting: deque[Step] = deque()
         for step in steps:
             if step.key in self.finished:
