@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,10 @@ from trtcoder.calib.observers import SiteObserver
 from trtcoder.calib.scheme import Scheme
 from trtcoder.calib.spill import CAP_BYTES, ActivationStore
 from trtcoder.checkpoint import Checkpoint
-from trtcoder.errors import BuildError
 from trtcoder.export.builder import GraphBuilder, StoredMatrix
 from trtcoder.export.layer_module import LayerModule
 from trtcoder.export.layers import expert_site
+from trtcoder.export.observe import LayerWatch, Seen, parallel
 from trtcoder.export.reference import SequenceState, TransformersReference
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ EMBEDDING = "embed_tokens/weight"
 # An expert that too few tokens reach borrows those that ranked it next: up to this rank, in
 # multiples of the experts that a token goes to.
 _BORROWED_RANKS = 2
+# Sequences whose activations are held at a time.
+_BATCH = 8
 # Experts whose matrices stand for all when the scale of their common input is searched.
 _SEARCHED_EXPERTS = 8
 
@@ -103,7 +106,7 @@ class Calibration:
         self._layer = -1
         self._offsets = np.cumsum([0, *(len(sequence.ids) for sequence in text.sequences)])
         self._streams = self._store.allocate(int(self._offsets[-1]), checkpoint.config.hidden_size)
-        self._moe_input: Floats | None = None
+        self._moe_input = self._store.allocate(*self._streams.shape)
         self._states: list[SequenceState] = []
 
     def attach(self, builder: GraphBuilder, say: Callable[[str], None]) -> None:
@@ -149,12 +152,15 @@ class Calibration:
         import torch
 
         if self._layer_module is not None:
-            with torch.inference_mode():
-                for state in self._states:
-                    stored = self._reference.forward(self._layer_module.module, state)
-                    state.stream.copy_(stored)
+            module = self._layer_module.module
+
+            def advance(state: SequenceState) -> None:
+                with torch.inference_mode():
+                    state.stream.copy_(self._reference.forward(module, state))
+
+            with parallel() as pool:
+                list(pool.map(advance, self._states))
         self._layer_module = None
-        self._moe_input = None
         self.quantizer.drop_sites()
 
     def save(self, stage: int) -> Mapping[str, object]:
@@ -207,45 +213,41 @@ class Calibration:
         elif self._checkpoint.config.shared_intermediate_size:
             watched[f"{name}/moe/shared_experts/product"] = mlp.shared_experts.down_proj
         observers: dict[str, SiteObserver] = {}
-        inputs: list[Floats] = []
         routed: list[tuple[torch.Tensor, ...]] = []
-
-        def watch(site: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
-            def observe(module: Any, arguments: tuple[torch.Tensor, ...]) -> None:
-                x = arguments[0].reshape(-1, arguments[0].shape[-1]).numpy()
-                if site not in observers:
-                    observers[site] = self._observer(site, x.shape[1])
-                observers[site].add(x)
-                if is_moe and site.endswith("/post_attention_norm"):
-                    inputs.append(x)
-
-            return observe
-
-        hooks = [
-            watched_module.register_forward_pre_hook(watch(site))
-            for site, watched_module in watched.items()
-        ]
-        if is_moe:
-            hooks.append(
-                mlp.gate.register_forward_hook(lambda gate, inputs, output: routed.append(output))
-            )
-        for state in self._states:
-            self._reference.forward(module, state)
-        for hook in hooks:
-            hook.remove()
+        gate = mlp.gate if is_moe else None
+        with parallel() as pool, LayerWatch(self._reference, module, watched, gate) as watch:
+            for start in range(0, len(self._states), _BATCH):
+                seen = list(pool.map(watch.run, self._states[start : start + _BATCH]))
+                self._observe(observers, seen, pool)
+                if is_moe:
+                    routed += [each.routed for each in seen if each.routed is not None]
+                    inputs = [each.activations[f"{name}/post_attention_norm"] for each in seen]
+                    rows = slice(self._offsets[start], self._offsets[start + len(seen)])
+                    np.concatenate(inputs, out=self._moe_input[rows])
         for site, observer in observers.items():
             self.quantizer.add_site(site, partial(Site, observer))
         if is_moe:
-            self._register_experts(module.mlp.experts, inputs, routed)
+            self._register_experts(module.mlp.experts, routed)
 
-    def _register_experts(
-        self, experts: Any, inputs: list[Floats], routed: list[tuple[torch.Tensor, ...]]
+    def _observe(
+        self, observers: dict[str, SiteObserver], seen: list[Seen], pool: ThreadPoolExecutor
     ) -> None:
+        """Add what sequences showed to the observers, a site in each thread."""
+        for site, x in seen[0].activations.items():
+            if site not in observers:
+                observers[site] = self._observer(site, x.shape[1])
+
+        def add(site: str) -> None:
+            for each in seen:
+                observers[site].add(each.activations[site])
+
+        list(pool.map(add, observers))
+
+    def _register_experts(self, experts: Any, routed: list[tuple[torch.Tensor, ...]]) -> None:
         """Give each expert the tokens that are routed to it, and its share in their output."""
         import torch
 
         logits, weights, chosen = (torch.cat(part) for part in zip(*routed, strict=True))
-        self._moe_input = np.concatenate(inputs)
         config = self._checkpoint.config
         probabilities = logits.softmax(-1).numpy()
         shares = np.zeros_like(probabilities)
@@ -285,8 +287,6 @@ class Calibration:
         short: str | None,
     ) -> None:
         hidden = self._moe_input
-        if hidden is None:
-            raise BuildError(f"{name}: the layer was not observed")
 
         def observe(site: str, activations: Floats) -> Site:
             observer = self._observer(site, activations.shape[1])
