@@ -6,14 +6,13 @@ Engines are compared with the reference as `trtcoder verify` does, on the same t
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
+from benchmarks.judge import Judge
 from benchmarks.record import environment, keep
 from benchmarks.speed import DEMO
 from trtcoder.calib.calibration_text import load_calibration
@@ -24,13 +23,9 @@ from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.build import describe, plan_graph, write_graph
 from trtcoder.export.calibrate import Calibration
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
-from trtcoder.export.parity import ParityMeter
-from trtcoder.export.parity_report import ParityReport
 from trtcoder.export.probe import Probe
 from trtcoder.export.recipe import SCHEMED, Recipe, preset
-from trtcoder.export.reference import TransformersReference
 from trtcoder.export.tokens import read_prompting
-from trtcoder.manifest import Manifest
 
 TOKENS = 8192
 CALIBRATION_TOKENS = 8192
@@ -59,48 +54,33 @@ def variants() -> dict[str, Recipe]:
 
 
 class Comparison:
-    """The reference's logits of the held-out text, which engines are compared with."""
+    """Builds engines without the command line, and compares them with the reference."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from tokenizers import Tokenizer
 
         self.checkpoint = checkpoint
         self.tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
-        self.manifest = self._describe(plan_graph(checkpoint, preset("fp32")))
-        self.sequences = load_heldout(self.manifest, self.tokenizer, TOKENS)
-        reference = TransformersReference(checkpoint)
-        self.traces = reference.run([np.array(sequence.ids) for sequence in self.sequences])
+        self.prompting = read_prompting(checkpoint)
+        self.judge = Judge(checkpoint, load_heldout(self.prompting, self.tokenizer, TOKENS))
 
-    def measure(self, recipe: Recipe, folder: Path) -> ParityReport:
+    def measure(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Build an engine and compare it."""
         graph = self._write(recipe, folder)
-        probe = Probe(folder, self._describe(graph), self.checkpoint.config)
-        meter = ParityMeter(self.checkpoint.config, "fp8")
-        for sequence, trace in zip(self.sequences, self.traces, strict=True):
-            meter.add(
-                sequence.kind,
-                sequence.ids,
-                sequence.scored_from,
-                sequence.scored_bytes,
-                trace,
-                probe.run(sequence.ids),
-            )
-        return meter.report()
+        manifest = describe(graph, self.prompting, digest="")
+        return self.judge.compare_engine(Probe(folder, manifest, self.checkpoint.config))
 
     def _write(self, recipe: Recipe, folder: Path) -> DeepseekV2Graph:
         if recipe.activations != "static":
             graph = plan_graph(self.checkpoint, recipe)
             write_graph(graph.b, folder)
             return graph
-        text = load_calibration(self.manifest, self.tokenizer, CALIBRATION_TOKENS)
+        text = load_calibration(self.prompting, self.tokenizer, CALIBRATION_TOKENS)
         calibration = Calibration(self.checkpoint, text, "rtn", folder)
         graph = plan_graph(self.checkpoint, recipe, calibration.quantizer)
         calibration.attach(graph.b, lambda item: None)
         write_graph(graph.b, folder, stages=calibration)
         return graph
-
-    def _describe(self, graph: DeepseekV2Graph) -> Manifest:
-        return describe(graph, read_prompting(self.checkpoint, None), digest="")
 
 
 @click.command()
@@ -116,26 +96,18 @@ def main(only: tuple[str, ...]) -> None:
         if only and label not in only:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            report = comparison.measure(recipe, Path(folder))
-        logits = report.logits
-        changes = {
-            text.kind: text.engine_perplexity / text.reference_perplexity - 1
-            for text in report.texts
-        }
-        scored = sum(text.tokens for text in report.texts)
-        nats = sum(
-            text.tokens * math.log(text.engine_perplexity / text.reference_perplexity)
-            for text in report.texts
-        )
-        changes["all"] = math.expm1(nats / scored)
+            found = comparison.measure(recipe, Path(folder))
+        changes = {text["kind"]: text["perplexity_change"] for text in found["texts"]}
+        changes["all"] = found["perplexity_change"]
         rows[label] = {
-            "kl_mean": logits.kl_mean,
-            "kl_p99": logits.kl_p99,
-            "top1": logits.top1_agreement,
+            "kl_mean": found["kl_mean"],
+            "kl_p99": found["kl_p99"],
+            "top1": found["top1_agreement"],
             "perplexity_change": changes,
         }
         click.echo(
-            f"{label:27} {logits.kl_mean:9.2e} {logits.kl_p99:9.2e} {logits.top1_agreement:7.2%}  "
+            f"{label:27} {found['kl_mean']:9.2e} {found['kl_p99']:9.2e} "
+            f"{found['top1_agreement']:7.2%}  "
             + " ".join(f"{change:+8.3%}" for change in changes.values())
         )
     if not only:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from trtcoder.calib.text import EncodedText
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.parity import ParityMeter
 from trtcoder.export.parity_report import TextParity
+from trtcoder.export.probe import Probe
 from trtcoder.export.reference import TransformersReference
 
-Logits = Callable[[Sequence[int]], NDArray[np.float32]]
+# Takes token ids of sequences, returns logits [T, V] of each.
+Logits = Callable[[Sequence[Sequence[int]]], Iterable[NDArray[np.float32]]]
 
 
 class Judge:
@@ -34,8 +36,12 @@ class Judge:
         """Tokens of the longest sequence."""
         return max(len(sequence.ids) for sequence in self._sequences)
 
+    def compare_engine(self, probe: Probe) -> dict[str, Any]:
+        """Return the metrics of an engine, as `compare` does."""
+        return self.compare(lambda sequences: (trace.logits for trace in probe.run_all(sequences)))
+
     def compare(self, logits: Logits) -> dict[str, Any]:
-        """Return the metrics of a model, given what computes its logits ``[T, V]`` of ids.
+        """Return the metrics of a model, given what computes its logits.
 
         KL in nats and top-1 agreement are over all positions, perplexity over the tokens that
         count: all of a plain text, the middle of a FIM example, the answer of a chat.
@@ -43,16 +49,16 @@ class Judge:
         """
         # The precision only chooses gates, and no verdict is asked for here.
         meter = ParityMeter(self._config, "int4")
-        for sequence, trace in zip(self._sequences, self._traces, strict=True):
-            # Only logits are compared: llama.cpp does not show what is inside it.
-            found = dataclasses.replace(trace, logits=logits(sequence.ids))
+        found = logits([sequence.ids for sequence in self._sequences])
+        for sequence, trace, values in zip(self._sequences, self._traces, found, strict=True):
             meter.add(
                 sequence.kind,
                 sequence.ids,
                 sequence.scored_from,
                 sequence.scored_bytes,
                 trace,
-                found,
+                # Only logits are compared: llama.cpp does not show what is inside it.
+                dataclasses.replace(trace, logits=values),
             )
         report = meter.report()
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -49,7 +49,11 @@ class LlamaModel:
         self._batch = c.llama_batch_init(context, 0, 1)
         self._longest = context
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def run_all(self, sequences: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
+        """Yield logits ``[T, V]`` of each sequence."""
+        return map(self.run, sequences)
+
+    def run(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return logits ``[T, V]`` of one sequence, from an empty cache.
 
         Raises:
