@@ -29,23 +29,31 @@ from benchmarks.speed import DEMO, WORK
 from trtcoder.bundle import Bundle
 from trtcoder.calib.calibration_text import load_calibration
 from trtcoder.calib.heldout import load_heldout
+from trtcoder.calib.text import KINDS
 from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.build import describe, plan_graph
 from trtcoder.export.probe import Probe
-from trtcoder.export.recipe import preset
-from trtcoder.export.tokens import read_prompting
+from trtcoder.export.tokens import Prompting, read_prompting
 from trtcoder.manifest import Manifest
 
-# More than the built-in sets hold: all of them is used.
+# More than the built-in set holds: all of it is used.
 TOKENS = 32_768
-CALIBRATION_TOKENS = 131_072
+# As `trtcoder build` by default, so that imatrix and our methods see the same text.
+CALIBRATION_TOKENS = 16_384
 VARIANTS: dict[str, list[str]] = {
     "fp32": ["--weights", "fp32"],
     "fp32, int8 cache": ["--weights", "fp32", "--cache", "int8"],
+    "fp8": ["--weights", "fp8"],
     "int8": ["--weights", "int8"],
     "int4": ["--weights", "int4"],
     "int4, zero points": ["--weights", "int4", "--zero-points"],
     "int4, block 128": ["--weights", "int4", "--block-size", "128"],
+    "int4, gptq": ["--weights", "int4", "--method", "gptq"],
+    "int4, zero points, gptq": ["--weights", "int4", "--zero-points", "--method", "gptq"],
+    # No more bytes of weights than IQ4_XS, no more in all files than Q4_K_M, and no more bytes of
+    # weights than Q4_K_M.
+    "mixed 10.4 MB, gptq": ["--target-size", "10450000", "--method", "gptq"],
+    "mixed 11.7 MB, gptq": ["--target-size", "11750000", "--method", "gptq"],
+    "mixed 12.1 MB, gptq": ["--target-size", "12080000", "--method", "gptq"],
 }
 # Label -> llama-quantize's type, and whether it gets an importance matrix.
 LLAMA_VARIANTS: dict[str, tuple[str, bool]] = {
@@ -60,7 +68,7 @@ LLAMA_VARIANTS: dict[str, tuple[str, bool]] = {
 # A wrong formula or key gives 1e-3 nats and more. Sums in another order give 1e-12, and 1e-8 in the
 # mean when a router's tie goes the other way somewhere.
 PROOF = 1e-6
-HEADER = ("bits/weight", "MB", "KL mean", "KL p99", "top-1", "perplexity", "plain", "fim", "chat")
+HEADER = ("bits/weight", "MB", "KL mean", "KL p99", "top-1", "perplexity", *KINDS)
 
 Row = dict[str, Any]
 
@@ -85,15 +93,15 @@ def our_row(judge: Judge, checkpoint: Checkpoint, folder: Path, options: list[st
     """Build an engine with the command line and judge what it computes as it serves."""
     built = build_engine(folder, options)
     manifest = Bundle.load(folder).manifest
-    probe = Probe(folder, manifest, checkpoint.config)
     return {
         "side": "trtcoder",
         "file_bytes": built["bytes"],
         "weight_bytes": engine_weights(folder, manifest),
-        **judge.compare(lambda ids: probe.run(ids).logits),
+        **judge.compare_engine(Probe(folder, manifest, checkpoint.config)),
         "options": options,
         "recipe": manifest.recipe,
         "verdict": built["parity"]["verdict"],
+        "calibration": (built["parity"]["calibration"] or {}).get("digest"),
     }
 
 
@@ -112,7 +120,7 @@ def llama_row(judge: Judge, llama: LlamaCpp, path: Path) -> Row:
     """Judge what llama.cpp computes from a GGUF."""
     types = stored_types(path)
     with LlamaModel(llama, path, judge.longest) as model:
-        found = judge.compare(model.logits)
+        found = judge.compare(model.run_all)
     return {
         "side": "llama.cpp",
         "file_bytes": path.stat().st_size,
@@ -143,12 +151,12 @@ def all_rows(
 
 
 def prepare_ggufs(
-    llama: LlamaCpp, checkpoint: Checkpoint, manifest: Manifest, tokenizer: Any, work: Path
+    llama: LlamaCpp, checkpoint: Checkpoint, prompting: Prompting, tokenizer: Any, work: Path
 ) -> GgufFiles:
     """Write the checkpoint as GGUF, and measure activations on our calibration text."""
     exact, imatrix, text = (work / name for name in ("f32.gguf", "imatrix.gguf", "text.txt"))
     write_gguf(checkpoint, exact)
-    calibration = write_calibration(manifest, tokenizer, text)
+    calibration = write_calibration(prompting, tokenizer, text)
     calibration["notes"] = llama.importance(exact, text, imatrix)
     calibration["fewest_tokens"] = fewest_tokens(imatrix)
     return GgufFiles(exact, imatrix, calibration)
@@ -158,15 +166,15 @@ def _file_name(label: str) -> str:
     return label.replace(", ", "-").replace(" ", "-")
 
 
-def write_calibration(manifest: Manifest, tokenizer: Any, out: Path) -> Row:
+def write_calibration(prompting: Prompting, tokenizer: Any, out: Path) -> Row:
     """Write the text that our calibration uses, special tokens and all; return what it is."""
-    text = load_calibration(manifest, tokenizer, CALIBRATION_TOKENS)
+    text = load_calibration(prompting, tokenizer, CALIBRATION_TOKENS)
     pieces = [
         tokenizer.decode(list(sequence.ids), skip_special_tokens=False)
         for sequence in text.sequences
     ]
     # llama-imatrix puts the first token of a text itself.
-    out.write_text("".join(pieces).removeprefix(tokenizer.id_to_token(manifest.tokens.bos)))
+    out.write_text("".join(pieces).removeprefix(tokenizer.id_to_token(prompting.tokens.bos)))
     return text.to_dict()
 
 
@@ -174,10 +182,10 @@ def echo(label: str, row: Row) -> None:
     """Print a row of the table."""
     texts = {text["kind"]: text["perplexity_change"] for text in row["texts"]}
     click.echo(
-        f"{row['side']:<10} {label:<20}{row['bits_per_weight']:>12.2f}"
+        f"{row['side']:<10} {label:<24}{row['bits_per_weight']:>12.2f}"
         f"{row['file_bytes'] / 1e6:>12.2f}{row['kl_mean']:>12.2e}{row['kl_p99']:>12.2e}"
         f"{row['top1_agreement']:>12.2%}{row['perplexity_change']:>12.2%}"
-        + "".join(f"{texts[kind]:>12.2%}" for kind in ("plain", "fim", "chat"))
+        + "".join(f"{texts[kind]:>12.2%}" for kind in KINDS)
     )
 
 
@@ -189,16 +197,14 @@ def main() -> None:
     llama = obtain(WORK / "llama.cpp")
     checkpoint = Checkpoint.open(DEMO)
     parameters = sum(int(stored.size) for stored in map(checkpoint.raw, checkpoint.names()))
-    manifest = describe(
-        plan_graph(checkpoint, preset("fp32")), read_prompting(checkpoint), "not hashed"
-    )
+    prompting = read_prompting(checkpoint)
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
-    judge = Judge(checkpoint, load_heldout(manifest, tokenizer, TOKENS))
+    judge = Judge(checkpoint, load_heldout(prompting, tokenizer, TOKENS))
     rows: dict[str, Row] = {}
-    click.echo(f"{'':<31}" + "".join(f"{column:>12}" for column in HEADER))
+    click.echo(f"{'':<35}" + "".join(f"{column:>12}" for column in HEADER))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        ggufs = prepare_ggufs(llama, checkpoint, manifest, tokenizer, work)
+        ggufs = prepare_ggufs(llama, checkpoint, prompting, tokenizer, work)
         for label, row in all_rows(judge, checkpoint, llama, ggufs, work):
             row["bits_per_weight"] = 8 * row["weight_bytes"] / parameters
             rows[label] = row
