@@ -14,18 +14,12 @@ from trtcoder.calib.quantizer import Quantizer
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.batch import CACHE_BLOCK
 from trtcoder.export.builder import GraphBuilder
+from trtcoder.export.data_file import external_tensors, layout
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.journal import Journal
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.tokens import Prompting
-from trtcoder.export.weights import (
-    OnStep,
-    Stages,
-    Written,
-    external_tensors,
-    layout,
-    write_data,
-)
+from trtcoder.export.weights import OnStep, Stages, Written, write_data
 from trtcoder.manifest import (
     FORMAT,
     GraphInfo,

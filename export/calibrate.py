@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from trtcoder.calib.calibrated import CalibratedQuantizer, Site
 from trtcoder.calib.calibration_text import CalibrationText
+from trtcoder.calib.coverage import ExpertCoverage, ExpertTokens
 from trtcoder.calib.observers import SiteObserver
 from trtcoder.calib.scheme import Scheme
 from trtcoder.calib.spill import CAP_BYTES, ActivationStore
@@ -36,37 +36,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 EMBEDDING = "embed_tokens/weight"
-# An expert that too few tokens reach borrows those that ranked it next: up to this rank, in
-# multiples of the experts that a token goes to.
-_BORROWED_RANKS = 2
 # Sequences whose activations are held at a time.
 _BATCH = 8
 # Experts whose matrices stand for all when the scale of their common input is searched.
 _SEARCHED_EXPERTS = 8
-
-
-@dataclass(slots=True)
-class ExpertCoverage:
-    """How many calibration tokens the experts of each layer saw.
-
-    Attributes:
-        minimum: how many an expert needs; one that has fewer is rounded without calibration.
-        routed: tokens that were routed to each expert, by layer.
-        short: (layer, expert, tokens) of those that stayed below the minimum although they
-            borrowed tokens that ranked them next.
-    """
-
-    minimum: int
-    routed: dict[int, list[int]]
-    short: list[tuple[int, int, int]]
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the certificate's form."""
-        return {
-            "minimum": self.minimum,
-            "tokens": {str(layer): counts for layer, counts in sorted(self.routed.items())},
-            "short": [list(entry) for entry in sorted(self.short)],
-        }
 
 
 class Calibration:
@@ -244,66 +217,37 @@ class Calibration:
         list(pool.map(add, observers))
 
     def _register_experts(self, experts: Any, routed: list[tuple[torch.Tensor, ...]]) -> None:
-        """Give each expert the tokens that are routed to it, and its share in their output."""
+        """Make the sites of each expert known, with the tokens that it learns from."""
         import torch
 
         logits, weights, chosen = (torch.cat(part) for part in zip(*routed, strict=True))
-        config = self._checkpoint.config
         probabilities = logits.softmax(-1).numpy()
-        shares = np.zeros_like(probabilities)
-        np.put_along_axis(shares, chosen.numpy(), weights.numpy(), axis=1)
-        likely = _BORROWED_RANKS * config.num_experts_per_tok
-        ranks = np.argsort(np.argsort(-probabilities, axis=1, kind="stable"), axis=1)
-        name = f"layers.{self._layer}/moe/experts"
-        counts: list[int] = []
-        for expert in range(config.n_routed_experts):
-            own = np.flatnonzero(shares[:, expert])
-            counts.append(len(own))
-            tokens, share = own, shares[own, expert]
-            missing = self.coverage.minimum - len(own)
-            if missing > 0:
-                near = np.flatnonzero((ranks[:, expert] < likely) & (shares[:, expert] == 0))
-                near = near[np.argsort(-probabilities[near, expert], kind="stable")][:missing]
-                tokens = np.concatenate([own, near])
-                share = np.concatenate([share, probabilities[near, expert]])
-            short = None
-            if len(tokens) < self.coverage.minimum:
-                self.coverage.short.append((self._layer, expert, len(tokens)))
-                short = (
-                    f"reached by {len(tokens)} calibration tokens, {self.coverage.minimum} needed"
-                )
-            # Tokens and shares are copied now: the arrays of all experts are dropped here.
-            gate_up = experts.gate_up_proj[expert]
-            self._register_expert(name, expert, gate_up, tokens, share.astype(np.float32), short)
-        self.coverage.routed[self._layer] = counts
+        mixing = np.zeros_like(probabilities)
+        np.put_along_axis(mixing, chosen.numpy(), weights.numpy(), axis=1)
+        top_k = self._checkpoint.config.num_experts_per_tok
+        shared_out = self.coverage.share_out(self._layer, probabilities, mixing, top_k)
+        for expert, found in enumerate(shared_out):
+            self._register_expert(expert, experts.gate_up_proj[expert], found)
 
-    def _register_expert(
-        self,
-        name: str,
-        expert: int,
-        gate_up: torch.Tensor,
-        tokens: NDArray[np.int64],
-        share: Floats,
-        short: str | None,
-    ) -> None:
-        hidden = self._moe_input
+    def _register_expert(self, expert: int, gate_up: torch.Tensor, found: ExpertTokens) -> None:
+        hidden, name = self._moe_input, f"layers.{self._layer}/moe/experts"
 
         def observe(site: str, activations: Floats) -> Site:
             observer = self._observer(site, activations.shape[1])
-            observer.add(activations, share)
-            return Site(observer, short)
+            observer.add(activations, found.shares)
+            return Site(observer, found.short)
 
         def product() -> Floats:
             import torch
 
             with torch.inference_mode():
-                x = torch.from_numpy(hidden[tokens])
+                x = torch.from_numpy(hidden[found.tokens])
                 gate, up = (x @ gate_up.T).chunk(2, dim=-1)
-                found: Floats = (torch.nn.functional.silu(gate) * up).numpy()
-            return found
+                result: Floats = (torch.nn.functional.silu(gate) * up).numpy()
+            return result
 
         own, down = f"{name}/input[{expert}]", expert_site(name, expert)
-        self.quantizer.add_site(own, lambda: observe(own, hidden[tokens]))
+        self.quantizer.add_site(own, lambda: observe(own, hidden[found.tokens]))
         self.quantizer.add_site(down, lambda: observe(down, product()))
         for role in ("gate", "up"):
             self.quantizer.set_own_site(f"{name}/{role}[{expert}]", own)

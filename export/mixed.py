@@ -21,6 +21,7 @@ from trtcoder.calib.scheme import Scheme
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.build import COPIED_FILES, graph_bytes, plan_graph
+from trtcoder.export.data_file import layout
 from trtcoder.export.pipeline import (
     Built,
     Request,
@@ -32,7 +33,6 @@ from trtcoder.export.pipeline import (
 from trtcoder.export.recipe import SCHEMED
 from trtcoder.export.sensitivity import measure
 from trtcoder.export.tokens import Prompting
-from trtcoder.export.weights import layout
 from trtcoder.progress import step_progress
 
 CANDIDATES = tuple(

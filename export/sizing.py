@@ -21,8 +21,9 @@ from trtcoder.calib.record import CLASSES
 from trtcoder.calib.rounding import round_to_nearest
 from trtcoder.calib.scheme import Scheme
 from trtcoder.export.builder import GraphBuilder
+from trtcoder.export.data_file import layout
 from trtcoder.export.deepseek_v2 import DeepseekV2Graph
-from trtcoder.export.weights import WORKERS_PER_CORE, layout
+from trtcoder.export.weights import WORKERS_PER_CORE
 
 GIB = 1 << 30
 # A middling NVMe disk, bytes a second; what a build measures is in its own report.

@@ -7,29 +7,22 @@ was interrupted and went on.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import onnx_ir as ir
-
 from trtcoder.calib.record import TensorRecord
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
-from trtcoder.export.builder import GraphBuilder, Part, Step, Weight
+from trtcoder.export.builder import GraphBuilder, Step
+from trtcoder.export.data_file import DataFile, open_data
 from trtcoder.export.journal import Finished, Journal
 
-# A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
-ALIGNMENT = 4096
 # Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
 WORKERS_PER_CORE = 2
 _WAITING_PER_WORKER = 2
@@ -73,34 +66,6 @@ class Written:
     digests: dict[str, str]
 
 
-def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
-    """Return each weight's byte offset in the data file, and the file's size."""
-    offsets: dict[str, int] = {}
-    end = 0
-    for weight in weights:
-        offsets[weight.name] = end
-        end += -(-weight.nbytes // ALIGNMENT) * ALIGNMENT
-    return offsets, end
-
-
-def external_tensors(
-    weights: Iterable[Weight], offsets: dict[str, int], location: str, base_dir: Path
-) -> dict[str, ir.ExternalTensor]:
-    """Return the references that the graph's initializers hold into the data file."""
-    return {
-        weight.name: ir.ExternalTensor(
-            location,
-            offsets[weight.name],
-            weight.nbytes,
-            weight.dtype,
-            shape=ir.Shape(list(weight.shape)),
-            name=weight.name,
-            base_dir=base_dir,
-        )
-        for weight in weights
-    }
-
-
 def write_data(
     builder: GraphBuilder,
     path: Path,
@@ -125,7 +90,7 @@ def write_data(
             shape, or something that was declared stays unfilled.
         CheckpointError: a shard cannot be read.
     """
-    with _open_data(builder, path) as output:
+    with open_data(builder, path) as output:
         writer = _Writer(builder, output, on_step, checkpoint, journal)
         if stages is None:
             writer.run(builder.steps)
@@ -169,7 +134,7 @@ class _Writer:
     def __init__(
         self,
         builder: GraphBuilder,
-        output: _Output,
+        output: DataFile,
         on_step: OnStep,
         checkpoint: Checkpoint | None,
         journal: Journal | None,
@@ -264,77 +229,6 @@ class _Writer:
         if self._journal is not None and pending:
             self._output.sync()
             self._journal.add(pending)
-
-
-class _Output:
-    """The data file while it is written, from several threads at once."""
-
-    def __init__(self, builder: GraphBuilder, path: Path, descriptor: int) -> None:
-        self.offsets, self.size = layout(builder.weights.values())
-        self._weights = builder.weights
-        self._path = path
-        self._descriptor = descriptor
-
-    def write(self, step: Step, part: Part) -> int:
-        """Write a part of a weight; return its bytes."""
-        weight = self._weights[part.weight]
-        value = np.ascontiguousarray(part.value)
-        if (
-            value.shape[1:] != weight.shape[1:]
-            or value.dtype != weight.numpy_dtype
-            or part.start + len(value) > weight.shape[0]
-        ):
-            raise BuildError(
-                f"{part.weight}: {step.key} made {value.dtype} {list(value.shape)} at row "
-                f"{part.start}, declared {weight.numpy_dtype} {list(weight.shape)}"
-            )
-        data = value.reshape(-1).view(np.uint8).data
-        offset = self.offsets[part.weight] + part.start * weight.row_nbytes
-        try:
-            while data:
-                count = os.pwrite(self._descriptor, data, offset)
-                data, offset = data[count:], offset + count
-        except OSError as error:
-            raise self._failed(error) from error
-        return value.nbytes
-
-    def sync(self) -> None:
-        """Wait until everything that was written is on the disk."""
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def reserve(self) -> None:
-        """Give the file its size; refuse where the disk has no room for it."""
-        status = os.fstat(self._descriptor)
-        missing = self.size - status.st_blocks * 512
-        free = shutil.disk_usage(self._path.parent).free
-        if missing > free:
-            raise BuildError(
-                f"{self._path}: needs {missing:,} more bytes and the disk has {free:,}; free some "
-                "space, or give --out another disk, and run the same command again"
-            )
-        os.ftruncate(self._descriptor, self.size)
-
-    def _failed(self, error: OSError) -> BuildError:
-        problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-        return BuildError(
-            f"{self._path}: cannot be written: {problem}; it needs {self.size:,} bytes in all. "
-            "Put that right and run the same command again: it goes on where it stopped"
-        )
-
-
-@contextmanager
-def _open_data(builder: GraphBuilder, path: Path) -> Iterator[_Output]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        output = _Output(builder, path, descriptor)
-        output.reserve()
-        yield output
-        output.sync()
-    finally:
-        os.close(descriptor)
 
 
 def _first_readers(steps: Iterable[Step]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from trtcoder.bundle import BundleWriter
 from trtcoder.calib.record import TensorRecord
 from trtcoder.export.parity_report import (
     GateResult,
+    Histogram,
     LayerParity,
     LogitParity,
     ParityReport,
@@ -19,6 +20,7 @@ from trtcoder.export.parity_report import (
 )
 
 EXPERTS = 4
+HISTOGRAM = Histogram((-5.0, -4.0, -3.0, -2.0, -1.0, 0.0), (0, 100, 700, 150, 50))
 
 
 def old_certificate() -> dict[str, Any]:
@@ -34,8 +36,8 @@ def old_certificate() -> dict[str, Any]:
         ),
         logits=LogitParity(
             positions=1000, max_abs=2.5, relative_error=0.21, kl_mean=0.0123, kl_p99=0.0456,
-            kl_max=0.789, top1_agreement=0.934, top1_ambiguous=4, top1_wrong=62, after_tie=0,
-            judged_relative_error=0.21, judged_kl_max=0.789,
+            kl_max=0.789, kl_histogram=HISTOGRAM, top1_agreement=0.934, top1_ambiguous=4,
+            top1_wrong=62, after_tie=0, judged_relative_error=0.21, judged_kl_max=0.789,
         ),
         layers=(
             LayerParity(0, 0.011, 0.02),
@@ -47,12 +49,14 @@ def old_certificate() -> dict[str, Any]:
             TextParity("far", 200, 0, 50.0, 52.0, None, None),
         ),
     )  # fmt: skip
+    written = report.to_dict()
+    del written["logits"]["kl_histogram"]
     return {
         "format": 1,
         "reference": {"checkpoint": "ab" * 32, "versions": {"torch": "2.13.0", "numpy": "2.4.6"}},
         "text": {"source": "held.jsonl", "sequences": 9, "tokens": 1000, "far_position": 8192},
         "weights_only_kl": 0.0111,
-        **report.to_dict(),
+        **written,
     }
 
 
@@ -60,9 +64,7 @@ def certificate() -> dict[str, Any]:
     """Return a certificate of format 2 with everything in it."""
     data = old_certificate()
     data["format"] = 2
-    data["logits"]["kl_histogram"] = {
-        "edges": [-5.0, -4.0, -3.0, -2.0, -1.0, 0.0], "counts": [0, 100, 700, 150, 50]
-    }  # fmt: skip
+    data["logits"]["kl_histogram"] = json.loads(json.dumps(dataclasses.asdict(HISTOGRAM)))
     data["tensors"] = [record.to_dict() for record in _records()]
     data["calibration"] = {
         "method": "gptq",

@@ -13,7 +13,7 @@ from tests.reference.model import NumpyReference
 from trtcoder.bundle import Bundle
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.export.batch import CACHE_BLOCK
-from trtcoder.export.weights import ALIGNMENT
+from trtcoder.export.data_file import ALIGNMENT
 from trtcoder.random_checkpoint import tiny_config, tiny_grouped_config
 
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
