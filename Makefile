@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types parity bench quality bench-fp8 bench-lite demo-train cli-docs clean
+.PHONY: demo test lint types parity bench quality bench-fp8 build-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -48,7 +48,7 @@ quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it
 bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
 	$(BIN)/python -m benchmarks.fp8
 
-bench-lite: $(STAMP)  ## A Lite of full shape with random weights: 45 GB of disk, ten minutes.
+build-lite: $(STAMP)  ## A Lite of full shape with random weights, streamed, killed, resumed: 60 GB of disk, half an hour.
 	$(BIN)/python -m benchmarks.lite
 
 demo-train: $(STAMP)  ## Train the demo checkpoint again (76 minutes on 2 cores).

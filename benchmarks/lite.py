@@ -90,7 +90,7 @@ def build(out: Path) -> dict[str, Any]:
 def kill_at(out: Path, share: float) -> float:
     """Build until ``share`` of the steps is in the journal, and kill; return that share."""
     workspace = out.parent / f".{out.name}.partial"
-    steps = len(_steps(ENGINE))
+    steps = _count_steps()
     process = subprocess.Popen(
         command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -104,18 +104,17 @@ def kill_at(out: Path, share: float) -> float:
     return round(done, 3)
 
 
-def _steps(engine: Path) -> list[str]:
-    """Return the keys of the build's steps, by the plan of its graph."""
+def _count_steps() -> int:
     from trtcoder.checkpoint import Checkpoint
     from trtcoder.export.build import plan_graph
     from trtcoder.export.recipe import preset
 
     graph = plan_graph(Checkpoint.describe(CHECKPOINT), preset("int4", block_size=128))
-    return [step.key for step in graph.b.steps]
+    return len(graph.b.steps)
 
 
 def hashes(engine: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an engine, and of its manifest's text."""
+    """Return the sha256 of each file of an engine."""
     manifest = json.loads((engine / "manifest.json").read_text(encoding="utf-8"))
     return {name: info["sha256"] for name, info in manifest["files"].items()}
 
@@ -150,7 +149,10 @@ def main() -> None:
     }  # fmt: skip
     result["run"] = in_new_process("engine", ENGINE)
     size = sum(path.stat().st_size for path in shards)
-    result |= {"checkpoint_gb": size / 1e9, "prefill_tokens": PREFILL, "decode_tokens": DECODE}
+    result |= {
+        "checkpoint_gb": size / 1e9, "tokens": int(TOKENS), "prefill_tokens": PREFILL,
+        "decode_tokens": DECODE,
+    }  # fmt: skip
     keep("lite", result)
     if not same or speed < GOAL_SPEED or rss > GOAL_RSS:
         raise click.ClickException("a goal is missed")

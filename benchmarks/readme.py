@@ -56,18 +56,26 @@ def quality_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "![KL over bits per weight](benchmarks/results/quality.svg)"])
 
 
-def lite_sentence(result: dict[str, Any]) -> str:
+def lite_paragraph(result: dict[str, Any]) -> str:
     """Return what a Lite of full shape took, as a paragraph."""
-    build, run = result["build_and_verify"], result["run"]
-    minutes, checkpoint = build["seconds"] / 60, result["checkpoint_gb"]
-    engine, memory = run["disk_mb"] / 1000, run["peak_rss_mb"] / 1000
-    prefill, decode = run["prefill_tokens_per_second"], run["decode_tokens_per_second"]
+    build, run = result["build"], result["run"]
+    seconds, disk = build["seconds"], build["disk_seconds"]
+    streamed = seconds["convert"] + seconds["commit"]
+    peaks = build["peak_rss_bytes"]
+    killed = ", ".join(f"{share:.0%}" for share in build["killed_at"])
+    same = "the same, byte for byte" if build["identical"] else "**different**"
     return (
-        f"A Lite of full shape (27 layers, {checkpoint:.1f} GB of random bf16 weights; "
-        f"`make bench-lite`) was built to int4 in blocks of 128 and verified in {minutes:.1f} "
-        f"minutes. Its {engine:.1f} GB engine loads in {run['load_seconds']:.0f} s, prefills "
-        f"{prefill:.0f} and decodes {decode:.1f} tokens a second at {result['prefill_tokens']} "
-        f"tokens of context, and peaks at {memory:.1f} GB of memory."
+        f"A Lite of full shape (27 layers, {result['checkpoint_gb']:.1f} GB of random bf16 "
+        f"weights; `make build-lite`) becomes an int4 engine of {build['bytes'] / 1e9:.1f} GB in "
+        f"{streamed:.0f} s, {build['share_of_disk_speed']:.0%} of the speed at which this disk "
+        f"reads the one ({disk['read']:.0f} s) and writes the other ({disk['write']:.0f} s), in "
+        f"{peaks['convert'] / 2**30:.2f} GiB of memory. Verifying it on {result['tokens']} tokens "
+        f"takes {seconds['verify'] / 60:.1f} minutes more and {peaks['verify'] / 2**30:.2f} GiB. "
+        f"Killed with SIGKILL at {killed} of its steps and started again, the build ended with "
+        f"{same}. The engine loads in {run['load_seconds']:.0f} s, prefills "
+        f"{run['prefill_tokens_per_second']:.0f} and decodes "
+        f"{run['decode_tokens_per_second']:.1f} tokens a second at {result['prefill_tokens']} "
+        f"tokens of context, and peaks at {run['peak_rss_mb'] / 1000:.1f} GB of memory."
     )
 
 
@@ -84,7 +92,7 @@ def render(text: str) -> str:
     """Return the README with its generated parts replaced."""
     tables = [
         speed_table(_load("speed")),
-        lite_sentence(_load("lite")),
+        lite_paragraph(_load("lite")),
         quality_table(_load("quality")),
     ]
     text = _replace(text, "tables", "\n\n".join(tables))

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trtcoder.calib.blocks import Grid, grid_of, grouped, stored_scales
-from trtcoder.calib.rounding import round_to_nearest
+from trtcoder.calib.rounding import REACH, nearest, round_to_nearest
 from trtcoder.calib.scheme import Scheme
 from trtcoder.errors import BuildError
 
@@ -110,7 +110,8 @@ def _fitted(blocks, channel, row, index, scale, zero, top):  # type: ignore[no-u
     product = np.float32(0)
     square = np.float32(0)
     for k in range(blocks.shape[2]):
-        level = np.rint(blocks[row, index, k] * inverse) + zero
+        steps = min(max(blocks[row, index, k] * inverse, -REACH), REACH)
+        level = nearest(steps) + zero
         code = min(max(level, np.float32(0)), top) - zero
         weighted = channel[index, k] * code
         product += weighted * blocks[row, index, k]
@@ -123,7 +124,8 @@ def _error(blocks, channel, row, index, scale, zero, top):  # type: ignore[no-un
     inverse = np.float32(1) / scale if scale != 0 else np.float32(0)
     error = np.float32(0)
     for k in range(blocks.shape[2]):
-        level = np.rint(blocks[row, index, k] * inverse) + zero
+        steps = min(max(blocks[row, index, k] * inverse, -REACH), REACH)
+        level = nearest(steps) + zero
         code = min(max(level, np.float32(0)), top) - zero
         difference = blocks[row, index, k] - code * scale
         error += channel[index, k] * difference * difference

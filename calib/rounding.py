@@ -18,6 +18,8 @@ from trtcoder.errors import BuildError
 
 # float16's largest value; a scale beyond it cannot be stored.
 _LARGEST_SCALE = np.float32(65504)
+# A grid may be far too fine for a value: steps beyond this are as good as this many.
+REACH = np.float32(1 << 20)
 
 
 def round_to_nearest(
@@ -57,11 +59,12 @@ def _round(
     sums = np.zeros(3, np.float64)
     bits = rows if rows.dtype == np.uint16 else np.asarray(rows, np.float32).view(np.uint32)
     # Zeros behind the row's end: padding, which stands for zero.
-    buffer = np.zeros(blocks * size, np.uint32)
+    buffer = np.zeros((blocks, size), np.int32)
+    errors = np.empty(size, np.float32)
     status = _round_rows(
-        np.ascontiguousarray(bits), buffer, buffer.view(np.float32).reshape(blocks, size),
-        np.empty((blocks, size), np.int32), packed, grid.scales, grid.zeros, choose,
-        scheme.bits, scheme.symmetric, sums,
+        np.ascontiguousarray(bits), buffer, buffer.view(np.float32),
+        np.empty((blocks, size), np.int32), errors, errors.view(np.int32), packed, grid.scales,
+        grid.zeros, choose, scheme.bits, scheme.symmetric, sums,
     )  # fmt: skip
     if status == 1:
         raise BuildError(f"{where}: holds values that are not finite; the checkpoint is damaged")
@@ -88,42 +91,66 @@ def _half(value):  # type: ignore[no-untyped-def]
     return rounded if value >= 0 else -rounded
 
 
-# `reassoc` lets sums run in vectors, `nnan` and `nsz` minima and maxima: values are known finite.
-# Blocks are rows of two-dimensional arrays, so that no index can be negative and loops vectorize.
+@njit(nogil=True, cache=True, fastmath=False)
+def nearest(value):  # type: ignore[no-untyped-def]
+    """Return the nearest whole number of a float32 below 2 ** 22, ties to even.
+
+    `np.rint` is a call, which keeps a loop from running in vectors.
+    """
+    return (value + np.float32(12582912)) - np.float32(12582912)
+
+
+@njit(nogil=True, cache=True)
+def _ordered(bits):  # type: ignore[no-untyped-def]
+    """Return an int32 that orders as the float32 with these bits does; its own inverse.
+
+    Minima and maxima of whole numbers run in vectors.
+    """
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+# `reassoc` lets sums run in vectors. Blocks are rows of two-dimensional arrays, so that no index
+# can be negative, which would keep loops from it too.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nnan", "nsz"})
 def _round_rows(  # type: ignore[no-untyped-def]
-    rows, bits_of, values, codes, packed, scales, zeros, choose, bits, symmetric, sums
-):
+    rows, bits_of, values, codes, errors, error_bits, packed, scales, zeros, choose, bits,
+    symmetric, sums,
+):  # fmt: skip
     """Fill ``packed``, ``sums``, and ``scales`` and ``zeros`` if they are to be chosen.
 
-    ``bits_of`` is a row's buffer, ``values`` the same memory as float32 ``[blocks, size]``.
-    Returns 1 for a value that is not finite, 2 for a scale beyond float16, else 0.
+    ``bits_of`` is a row's buffer as int32 ``[blocks, size]``, ``values`` the same memory as
+    float32; so are ``error_bits`` and ``errors`` ``[size]``. Returns 1 for a value that is not
+    finite, 2 for a scale beyond float16, else 0.
     """
     count, width = rows.shape
     blocks, size = values.shape
-    top = np.float32((1 << bits) - 1)
+    top = np.int32((1 << bits) - 1)
     middle = np.float32(1 << (bits - 1))
     shift = np.uint32(16 if rows.itemsize == 2 else 0)
+    flat = bits_of.reshape(blocks * size)
     for row in range(count):
-        largest = np.uint32(0)
         for k in range(width):
-            wide = np.uint32(rows[row, k]) << shift
-            bits_of[k] = wide
-            largest = max(largest, wide & np.uint32(0x7FFFFFFF))
-        if largest >= np.uint32(0x7F800000):
-            return 1
+            flat[k] = np.int32(np.uint32(rows[row, k]) << shift)
         for block in range(blocks):
             scale = scales[row, block]
             zero = zeros[row, block]
+            least = np.int32(0)
+            most = np.int32(0)
+            for k in range(size):
+                key = _ordered(bits_of[block, k])
+                least = min(least, key)
+                most = max(most, key)
+            error_bits[0] = _ordered(least)
+            error_bits[1] = _ordered(most)
+            low = errors[0]
+            high = errors[1]
+            # Infinities and NaN have keys beyond those of the finite numbers.
+            if most >= np.int32(0x7F800000) or least <= np.int32(-0x7F800001):
+                return 1
             if choose:
-                low = np.float32(0)
-                high = np.float32(0)
-                for k in range(size):
-                    low = min(low, values[block, k])
-                    high = max(high, values[block, k])
                 zero = middle
                 if not symmetric:
-                    scale = (high - low) / top
+                    scale = (high - low) / np.float32(top)
                 elif bits == 8:
                     scale = max(-low, high) / np.float32(127)
                 else:
@@ -134,24 +161,30 @@ def _round_rows(  # type: ignore[no-untyped-def]
                 if not symmetric:
                     zero = np.float32(0)
                     if scale != 0:
-                        zero = min(max(np.rint(-low * (np.float32(1) / scale)), zero), top)
+                        lifted = np.rint(-low * (np.float32(1) / scale))
+                        zero = min(max(lifted, np.float32(0)), np.float32(top))
                 scales[row, block] = scale
                 zeros[row, block] = zero
             inverse = np.float32(1) / scale if scale != 0 else np.float32(0)
+            offset = np.int32(zero)
             weight = np.float32(0)
             error = np.float32(0)
-            off = np.float32(0)
             for k in range(size):
                 value = values[block, k]
-                level = min(max(np.rint(value * inverse) + zero, np.float32(0)), top)
-                codes[block, k] = np.int32(level)
-                difference = (level - zero) * scale - value
+                level = np.int32(nearest(min(max(value * inverse, -REACH), REACH)))
+                code = min(max(level + offset, np.int32(0)), top)
+                codes[block, k] = code
+                difference = np.float32(code - offset) * scale - value
+                errors[k] = difference
                 weight += value * value
                 error += difference * difference
-                off = max(off, abs(difference))
+            largest = np.int32(0)
+            for k in range(size):
+                largest = max(largest, error_bits[k] & np.int32(0x7FFFFFFF))
+            error_bits[0] = largest
             sums[0] += weight
             sums[1] += error
-            sums[2] = max(sums[2], off)
+            sums[2] = max(sums[2], errors[0])
             if bits == 4:
                 for k in range(size // 2):
                     packed[row, block, k] = codes[block, 2 * k] | (codes[block, 2 * k + 1] << 4)
