@@ -82,6 +82,15 @@ class DataFile:
             raise self._failed(error) from error
         return value.nbytes
 
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the file's bytes at ``offset``."""
+        done = 0
+        while done < len(target):
+            count = os.preadv(self._descriptor, [target[done:]], offset + done)
+            if not count:
+                raise BuildError(f"{self._path}: became shorter while it was written")
+            done += count
+
     def sync(self) -> None:
         """Wait until everything that was written is on the disk."""
         try:

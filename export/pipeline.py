@@ -16,7 +16,7 @@ from trtcoder.calib.heldout import load_heldout
 from trtcoder.calib.record import merge
 from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import ParityError
-from trtcoder.export.build import copy_tokenizer, describe, plan, plan_graph, write_graph
+from trtcoder.export.build import DATA_FILE, copy_tokenizer, describe, plan, plan_graph, write_graph
 from trtcoder.export.builder import Step
 from trtcoder.export.calibrate import Calibration
 from trtcoder.export.certificate import FILE_NAME, Certificate
@@ -70,11 +70,13 @@ class Built:
         manifest: the engine's.
         certificate: the comparison.
         seconds: time of each phase: ``convert``, ``verify``, ``commit``.
+        hashes: sha256 of files that were hashed while they were written.
         peak_rss: this process's largest resident memory, in bytes, at the end of each phase.
     """
 
     manifest: Manifest
     certificate: Certificate
+    hashes: dict[str, str]
     seconds: dict[str, float]
     peak_rss: dict[str, int]
 
@@ -136,7 +138,13 @@ def make_engine(
             on_step=advance,
         )
     seconds = {"convert": converted - started, "verify": time.monotonic() - converted}
-    return Built(manifest, certificate, seconds, {"convert": converted_rss, "verify": _peak_rss()})
+    return Built(
+        manifest,
+        certificate,
+        hashes={DATA_FILE: written.sha256},
+        seconds=seconds,
+        peak_rss={"convert": converted_rss, "verify": _peak_rss()},
+    )
 
 
 def commit(built: Built, writer: BundleWriter) -> Built:
@@ -163,7 +171,7 @@ def commit(built: Built, writer: BundleWriter) -> Built:
     report.unlink(missing_ok=True)
     (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")
     manifest = dataclasses.replace(built.manifest, parity=certificate.summary())
-    manifest = writer.commit(manifest)
+    manifest = writer.commit(manifest, built.hashes)
     seconds = {**built.seconds, "commit": time.monotonic() - started}
     return dataclasses.replace(built, manifest=manifest, seconds=seconds)
 

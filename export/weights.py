@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ from trtcoder.checkpoint import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.builder import GraphBuilder, Step
 from trtcoder.export.data_file import DataFile, open_data
+from trtcoder.export.hash_follower import HashFollower
 from trtcoder.export.journal import Finished, Journal
 
 # Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
@@ -58,12 +60,14 @@ class Written:
     Attributes:
         offsets: byte offset of each weight.
         records: what each stored tensor lost, in the graph's order.
-        digests: sha256 of each checkpoint tensor, where a checkpoint was given.
+        digests: hash of each checkpoint tensor, where a checkpoint was given.
+        sha256: of the file.
     """
 
     offsets: dict[str, int]
     records: list[TensorRecord]
     digests: dict[str, str]
+    sha256: str
 
 
 def write_data(
@@ -90,12 +94,15 @@ def write_data(
             shape, or something that was declared stays unfilled.
         CheckpointError: a shard cannot be read.
     """
-    with open_data(builder, path) as output:
-        writer = _Writer(builder, output, on_step, checkpoint, journal)
+    with ExitStack() as stack:
+        output = stack.enter_context(open_data(builder, path))
+        writer = _Writer(builder, output, on_step, checkpoint, journal, stages is not None)
+        stack.callback(writer.follower.stop)
         if stages is None:
             writer.run(builder.steps)
         else:
             _run_stages(builder, writer, stages, journal)
+        sha256 = writer.follower.finish()
     finished = [writer.finished[step.key] for step in builder.steps]
     _check_filled(builder, finished)
     digests = {name: digest for step in finished for name, digest in step.digests.items()}
@@ -104,7 +111,7 @@ def write_data(
         left = checkpoint.tensors.keys() - digests.keys()
         digests |= {name: checkpoint.tensor_digest(name) for name in left}
     records = [record for step in finished for record in step.records]
-    return Written(output.offsets, records, digests)
+    return Written(output.offsets, records, digests, sha256)
 
 
 def _run_stages(
@@ -138,8 +145,15 @@ class _Writer:
         on_step: OnStep,
         checkpoint: Checkpoint | None,
         journal: Journal | None,
+        by_stage: bool,
     ) -> None:
         self.finished: dict[str, Finished] = dict(journal.steps) if journal is not None else {}
+        self.follower = HashFollower(builder, output)
+        # A stage that is not whole is done again, so its parts may still change.
+        self._stable = journal.stage if journal is not None and by_stage else None
+        for step in builder.steps:
+            if step.key in self.finished and (self._stable is None or step.stage <= self._stable):
+                self.follower.add(self.finished[step.key].filled)
         self._output = output
         self._on_step = on_step
         self._checkpoint = checkpoint
@@ -185,6 +199,7 @@ class _Writer:
                     step = running.pop(future)
                     finished, written = future.result()
                     self.finished[step.key] = finished
+                    self.follower.add(finished.filled)
                     self._pending.append(finished)
                     self._pending_bytes += written
                     self._on_step(step)
@@ -198,12 +213,12 @@ class _Writer:
             commit.result()
 
     def _run_step(self, step: Step) -> tuple[Finished, int]:
-        # Hashed first: what is read then is still in the page cache for the conversion.
-        digests = {}
-        if self._checkpoint is not None:
-            names = self._hashed.get(step.key, ())
-            digests = {name: self._checkpoint.tensor_digest(name) for name in names}
-        made = step.produce()
+        digests: dict[str, str] = {}
+        if self._checkpoint is None:
+            made = step.produce()
+        else:
+            with self._checkpoint.hashing(self._hashed.get(step.key, [])) as digests:
+                made = step.produce()
         written = 0
         filled: Counter[str] = Counter()
         for part in made.parts:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,18 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileInfo]:
-    """Return size and hash of each named file, hashing files in parallel."""
+def describe_files(
+    folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None
+) -> dict[str, FileInfo]:
+    """Return size and hash of each named file, hashing those in parallel that are not ``known``."""
     ordered = sorted(names)
+    digested = known or {}
+
+    def digest(name: str) -> str:
+        return digested[name] if name in digested else file_sha256(folder / name)
+
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(file_sha256, [folder / name for name in ordered])
+        digests = pool.map(digest, ordered)
         return {
             name: FileInfo(digest, (folder / name).stat().st_size)
             for name, digest in zip(ordered, digests, strict=True)
@@ -225,10 +232,11 @@ class BundleWriter:
         self.journal.unlink(missing_ok=True)
         shutil.rmtree(self.workspace, ignore_errors=True)
 
-    def commit(self, manifest: Manifest) -> Manifest:
+    def commit(self, manifest: Manifest, known: Mapping[str, str] | None = None) -> Manifest:
         """Complete the manifest with every file in ``folder``, write it and move the folder.
 
-        Returns the manifest as written; ``manifest.files`` is replaced.
+        ``known`` has the sha256 of files that were hashed while they were written. Returns the
+        manifest as written; ``manifest.files`` is replaced.
 
         Raises:
             BuildError: the target appeared meanwhile and may not be replaced.
@@ -239,7 +247,7 @@ class BundleWriter:
             for path in self.folder.rglob("*")
             if path.is_file() and path != self.folder / FILE_NAME
         ]
-        manifest = dataclasses.replace(manifest, files=describe_files(self.folder, names))
+        manifest = dataclasses.replace(manifest, files=describe_files(self.folder, names, known))
         manifest.check()
         with (self.folder / FILE_NAME).open("w", encoding="utf-8", newline="\n") as file:
             file.write(manifest.to_json())

@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +23,11 @@ from numpy.typing import NDArray
 
 from trtcoder.config import ModelConfig
 from trtcoder.errors import CheckpointError
-from trtcoder.shard import VIEWS, Rows, Shard, Stored, read_shard
+from trtcoder.shard import VIEWS, Rows, Shard, Stored, blake3, read_shard
 from trtcoder.tensors import DERIVED_SUFFIXES, expected_tensors
+
+# What `Checkpoint.hashing` wants of the thread.
+_reading = threading.local()
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -102,7 +107,31 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no such tensor, or its file cannot be read any more.
         """
-        return self._stored(name).read(rows)
+        stored = self._stored(name)
+        found = stored.read(rows)
+        if name in getattr(_reading, "wanted", ()) and len(found) == len(stored.view()):
+            whole = rows is None or (isinstance(rows, slice) and rows.step in (None, 1))
+            if whole:
+                digest = blake3()
+                digest.update(found.reshape(-1).view(np.uint8).data)
+                _reading.found[name] = digest.hexdigest()
+        return found
+
+    @contextmanager
+    def hashing(self, names: Sequence[str]) -> Iterator[dict[str, str]]:
+        """Hash tensors as this thread reads them whole; those that it does not, at the end.
+
+        Yields the digests by name, complete when the block is left.
+        """
+        digests: dict[str, str] = {}
+        _reading.wanted, _reading.found = frozenset(names), digests
+        try:
+            yield digests
+        finally:
+            _reading.wanted = frozenset()
+        for name in names:
+            if name not in digests:
+                digests[name] = self.tensor_digest(name)
 
     def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
         """Return `stored` as float32."""
@@ -113,7 +142,7 @@ class Checkpoint:
         self._stored(name).prefetch()
 
     def tensor_digest(self, name: str) -> str:
-        """Return the sha256 of a tensor's bytes."""
+        """Return the BLAKE3 hash of a tensor's bytes."""
         return self._stored(name).digest()
 
     def combine(self, digests: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ type, shape and byte range, and the tensors' bytes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.errors import CheckpointError
+from trtcoder.errors import CheckpointError, DependencyError
 
 # Stored type -> the NumPy type of its view. NumPy has no bfloat16: its bits are seen as uint16.
 VIEWS: dict[str, np.dtype[Any]] = {
@@ -117,14 +116,14 @@ class Stored:
         return found.reshape(self.shape) if not self.shape else found
 
     def digest(self) -> str:
-        """Return the sha256 of the tensor's bytes."""
-        digest = hashlib.sha256()
+        """Return the BLAKE3 hash of the tensor's bytes."""
+        digest = blake3()
         buffer = memoryview(bytearray(min(_HASH_BYTES, self.nbytes)))
         for start in range(0, self.nbytes, _HASH_BYTES):
             part = buffer[: min(_HASH_BYTES, self.nbytes - start)]
             self.file.read_into(part, self.offset + start)
             digest.update(part)
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     def prefetch(self) -> None:
         """Ask the system to read the tensor ahead of its use."""
@@ -221,3 +220,18 @@ def _runs(rows: slice | NDArray[np.int64], leading: int) -> Iterator[tuple[int, 
     starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]])
     for place, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         yield int(rows[place]), place, stop - place
+
+
+def blake3() -> Any:
+    """Return a new BLAKE3 hash, which is four times as fast as sha256.
+
+    Raises:
+        DependencyError: the package is not installed.
+    """
+    try:
+        from blake3 import blake3 as new
+    except ImportError as error:
+        raise DependencyError(
+            "blake3 is not installed; install it with `pip install 'trtcoder[build]'`"
+        ) from error
+    return new()
