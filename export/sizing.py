@@ -96,29 +96,30 @@ class Sizing:
 
     def render(self) -> str:
         """Return it as plain text."""
+        unit, name = (GIB, "GiB") if self.written >= GIB else (1 << 20, "MiB")
         lines = [
-            f"reads {self.read / GIB:,.1f} GiB, writes {self.written / GIB:,.1f} GiB in about "
-            f"{_time(self.seconds)} (disks of {READ_RATE / 1e9:.1f} and {WRITE_RATE / 1e9:.1f} "
-            f"GB/s assumed), {self.memory / GIB:.1f} GiB of memory",
+            f"reads {self.read / unit:,.1f} {name}, writes {self.written / unit:,.1f} {name} in "
+            f"about {_time(self.seconds)} (disks of {READ_RATE / 1e9:.1f} and "
+            f"{WRITE_RATE / 1e9:.1f} GB/s assumed), {self.memory / GIB:.1f} GiB of memory",
             "verifying reads the checkpoint once more, a layer at a time",
             "",
-            f"{'class':<18}{'weights':>18}{'GiB':>10}{'bits a weight':>16}",
+            f"{'class':<18}{'weights':>18}{name:>10}{'bits a weight':>16}",
         ]
         for kind, size in self.classes.items():
             values = self.values[kind]
-            lines.append(f"{kind:<18}{values:>18,}{size / GIB:>10.2f}{8 * size / values:>16.2f}")
+            lines.append(f"{kind:<18}{values:>18,}{size / unit:>10.2f}{8 * size / values:>16.2f}")
         values = sum(self.values.values())
         bits = 8 * self.written / values
         lines += [
-            f"{'all':<18}{values:>18,}{self.written / GIB:>10.2f}{bits:>16.2f}",
+            f"{'all':<18}{values:>18,}{self.written / unit:>10.2f}{bits:>16.2f}",
             "",
-            f"a rank, GiB, with the cache of one context of {CONTEXT:,} tokens:",
-            f"{'TP':>4}{'EP':>4}{'weights':>12}{'cache':>10}{'sum':>10}",
+            f"a rank, {name}, with the cache of one context of {CONTEXT:,} tokens:",
+            f"{'TP':>4}{'EP':>4}{'weights':>12}{'cache':>12}{'sum':>12}",
         ]
         for rank in self.ranks:
             lines.append(
-                f"{rank.tp:>4}{rank.ep:>4}{rank.weights / GIB:>12.2f}{rank.cache / GIB:>10.2f}"
-                f"{rank.nbytes / GIB:>10.2f}"
+                f"{rank.tp:>4}{rank.ep:>4}{rank.weights / unit:>12.2f}{rank.cache / unit:>12.2f}"
+                f"{rank.nbytes / unit:>12.2f}"
             )
         return "\n".join(lines)
 

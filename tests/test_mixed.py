@@ -124,3 +124,4 @@ def test_a_dry_run_says_what_a_build_takes(
     assert ranks[8, 1]["weights_bytes"] > eight, "blocks of 128 do not divide an eighth of experts"
     shown = run("build", tmp_path, "--dry-run")
     assert "a rank, GiB" in shown.output
+    assert f"{parameters:,}" in shown.output
