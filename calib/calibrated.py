@@ -21,6 +21,7 @@ from trtcoder.calib.observers import SiteObserver
 from trtcoder.calib.quantizer import Quantized
 from trtcoder.calib.rounding import round_to_grid, round_to_nearest
 from trtcoder.calib.scheme import Scheme
+from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
 METHODS = ("rtn", "clip", "awq", "gptq", "awq+gptq")
@@ -46,7 +47,13 @@ class CalibratedQuantizer:
     """
 
     def __init__(self, method: str) -> None:
-        """``method`` is one of `METHODS`."""
+        """``method`` is one of `METHODS`.
+
+        Raises:
+            BuildError: it is not.
+        """
+        if method not in METHODS:
+            raise BuildError(f"method: {method!r} is unknown; use one of {', '.join(METHODS)}")
         self.method = method
         self._observers: dict[str, Callable[[], Site]] = {}
         self._sites: dict[str, Site] = {}

@@ -140,7 +140,6 @@ class GraphBuilder:
         self.weights: dict[str, Weight] = {}
         self.steps: list[Step] = []
         self.padded: dict[str, str] = {}
-        self.records: list[TensorRecord] = []
         self._weight_values: dict[str, ir.Value] = {}
         self._shared: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
