@@ -15,17 +15,17 @@ import click
 from benchmarks.judge import Judge
 from benchmarks.record import environment, keep
 from benchmarks.speed import DEMO
-from trtcoder.calib.calibration_text import load_calibration
-from trtcoder.calib.fp8 import Float8, Storage
-from trtcoder.calib.heldout import load_heldout
-from trtcoder.calib.scheme import FLOAT32
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.build import describe, plan_graph, write_graph
-from trtcoder.export.calibrate import Calibration
-from trtcoder.export.deepseek_v2 import DeepseekV2Graph
-from trtcoder.export.probe import Probe
+from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.scheme import FLOAT32
+from trtcoder.calib.text.calibration import load_calibration
+from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.calibration.calibrate import Calibration
+from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.parity.probe import Probe
 from trtcoder.export.recipe import SCHEMED, Recipe, preset
-from trtcoder.export.tokens import read_prompting
+from trtcoder.export.targets.onnxruntime import describe, plan_graph, write_graph
+from trtcoder.prompting.source import read_prompting
 
 TOKENS = 8192
 CALIBRATION_TOKENS = 8192

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.calib.text import EncodedText
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.parity import ParityMeter
-from trtcoder.export.parity_report import TextParity
-from trtcoder.export.probe import Probe
-from trtcoder.export.reference import TransformersReference
+from trtcoder.calib.text.examples import EncodedText
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.parity.meter import ParityMeter
+from trtcoder.export.parity.probe import Probe
+from trtcoder.export.parity.report import TextParity
+from trtcoder.export.reference.model import TransformersReference
 
 # Takes token ids of sequences, returns logits [T, V] of each.
 Logits = Callable[[Sequence[Sequence[int]]], Iterable[NDArray[np.float32]]]

@@ -105,9 +105,9 @@ def kill_at(out: Path, share: float) -> float:
 
 
 def _count_steps() -> int:
-    from trtcoder.checkpoint import Checkpoint
-    from trtcoder.export.build import plan_graph
+    from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.export.recipe import preset
+    from trtcoder.export.targets.onnxruntime import plan_graph
 
     graph = plan_graph(Checkpoint.describe(CHECKPOINT), preset("int4", block_size=128))
     return len(graph.b.steps)
@@ -124,7 +124,7 @@ def main() -> None:
     """Measure and print one JSON line; a checkpoint that is there is used again."""
     result: dict[str, Any] = {"environment": environment(), "parameters": 15_706_484_224}
     if not CHECKPOINT.is_dir():
-        generate = [sys.executable, "-m", "trtcoder.random_checkpoint", str(CHECKPOINT)]
+        generate = [sys.executable, "-m", "trtcoder.testing.random_checkpoint", str(CHECKPOINT)]
         subprocess.run(generate, cwd=ROOT, check=True)
     shards = sorted(CHECKPOINT.glob("*.safetensors"))
     for engine in (ENGINE, AGAIN):

@@ -16,8 +16,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.config import ModelConfig
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.model.config import ModelConfig
 
 Tensors = Iterator[tuple[str, NDArray[np.float32]]]
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")

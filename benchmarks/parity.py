@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import environment, keep
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.batch import CACHE_BLOCK
-from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
-from trtcoder.export.parity import kl_divergence
-from trtcoder.export.probe import EngineTrace, Probe
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.parity.meter import kl_divergence
+from trtcoder.export.parity.probe import EngineTrace, Probe
+from trtcoder.export.parity.verify import far_positions
 from trtcoder.export.recipe import preset
-from trtcoder.export.reference import TransformersReference
-from trtcoder.export.tokens import read_prompting
-from trtcoder.export.verify import far_positions
-from trtcoder.random_checkpoint import tiny_config, write_random_checkpoint
+from trtcoder.export.reference.model import TransformersReference
+from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.prompting.source import read_prompting
+from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
 TOKENS = 96
 # From 0, and with a gap of 8,192 positions in the middle.

@@ -26,14 +26,14 @@ from benchmarks.quality_goals import goals
 from benchmarks.quality_plot import plot
 from benchmarks.record import RESULTS, environment, keep
 from benchmarks.speed import DEMO, WORK
-from trtcoder.bundle import Bundle
-from trtcoder.calib.calibration_text import load_calibration
-from trtcoder.calib.heldout import load_heldout
-from trtcoder.calib.text import KINDS
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.probe import Probe
-from trtcoder.export.tokens import Prompting, read_prompting
-from trtcoder.manifest import Manifest
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.manifest import Manifest
+from trtcoder.calib.text.calibration import load_calibration
+from trtcoder.calib.text.examples import KINDS
+from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.parity.probe import Probe
+from trtcoder.prompting.source import Prompting, read_prompting
 
 # More than the built-in set holds: all of it is used.
 TOKENS = 32_768

@@ -32,10 +32,10 @@ COLUMNS = ("engine", "load s", "prefill tok/s", "decode tok/s", "peak RSS MB", "
 
 def measure_engine(folder: Path) -> dict[str, Any]:
     """Return the figures of an engine, in this process."""
-    from trtcoder.bundle import Bundle
-    from trtcoder.runtime.batch import PackedBatch
-    from trtcoder.runtime.cache import BlockTable
-    from trtcoder.runtime.engine import Engine
+    from trtcoder.bundle.folder import Bundle
+    from trtcoder.runtime.cache.blocks import BlockTable
+    from trtcoder.runtime.engine.batch import PackedBatch
+    from trtcoder.runtime.engine.runner import Engine
 
     started = time.perf_counter()
     bundle = Bundle.load(folder, verify_hashes=False)
@@ -107,11 +107,16 @@ MEASURES = {"engine": measure_engine, "transformers": measure_transformers}
 
 def prepare(out: Path, checkpoint: Path, weights: str) -> Path:
     """Build an engine if it is not there; speed does not need the comparison with a reference."""
-    from trtcoder.bundle import BundleWriter
-    from trtcoder.checkpoint import Checkpoint
-    from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
+    from trtcoder.bundle.writer import BundleWriter
+    from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.export.recipe import preset
-    from trtcoder.export.tokens import read_prompting
+    from trtcoder.export.targets.onnxruntime import (
+        copy_tokenizer,
+        describe,
+        plan_graph,
+        write_graph,
+    )
+    from trtcoder.prompting.source import read_prompting
 
     if not out.is_dir():
         source = Checkpoint.open(checkpoint)
@@ -142,7 +147,7 @@ def main(measure: tuple[str, Path] | None, lite_layers: int) -> None:
         kind, folder = measure
         print(json.dumps(MEASURES[kind](folder)))
         return
-    from trtcoder.random_checkpoint import LITE_CONFIG, write_random_checkpoint
+    from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
 
     lite = WORK / f"lite-{lite_layers}"
     if not lite.is_dir():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.calib.scheme import Scheme
+from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import BuildError
 
 

@@ -10,24 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtcoder.bundle import BundleWriter
-from trtcoder.calib.calibration_text import CalibrationText, load_calibration
-from trtcoder.calib.heldout import load_heldout
-from trtcoder.calib.record import merge
-from trtcoder.checkpoint import Checkpoint
+from trtcoder.bundle.manifest import Manifest
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.calib.storage.record import merge
+from trtcoder.calib.text.calibration import CalibrationText, load_calibration
+from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ParityError
-from trtcoder.export.build import DATA_FILE, copy_tokenizer, describe, plan, plan_graph, write_graph
-from trtcoder.export.builder import Step
-from trtcoder.export.calibrate import Calibration
-from trtcoder.export.certificate import FILE_NAME, Certificate
-from trtcoder.export.deepseek_v2 import DeepseekV2Graph
-from trtcoder.export.journal import Journal
+from trtcoder.export.calibration.calibrate import Calibration
+from trtcoder.export.graph.builder import Step
+from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.parity.certificate import FILE_NAME, Certificate
+from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
-from trtcoder.export.tokens import Prompting
-from trtcoder.export.verify import count_steps, verify_engine
-from trtcoder.export.weights import Written
-from trtcoder.manifest import Manifest
+from trtcoder.export.targets.onnxruntime import (
+    DATA_FILE,
+    copy_tokenizer,
+    describe,
+    plan,
+    plan_graph,
+    write_graph,
+)
+from trtcoder.export.weights.journal import Journal
+from trtcoder.export.weights.writer import Written
 from trtcoder.progress import byte_progress, step_progress
+from trtcoder.prompting.source import Prompting
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,7 +48,7 @@ class Request:
 
     Attributes:
         recipe: how each class of tensors is stored.
-        method: what chooses the stored values, one of `trtcoder.calib.calibrated.METHODS`.
+        method: what chooses the stored values, one of `calib.quantizers.calibrated.METHODS`.
         calibration: a folder of source files or a file of JSON lines; the built-in set if None.
         calibration_tokens: how much of it is used.
         minimum: calibration tokens that an expert needs.

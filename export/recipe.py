@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtcoder.calib.fp8 import Float8, Storage
-from trtcoder.calib.scheme import FLOAT32, Scheme
+from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.errors import BuildError
 
 WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
@@ -28,7 +28,7 @@ class Recipe:
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what products with float8 weights round activations to, one of
-            `trtcoder.calib.fp8.ACTIVATIONS`; None with other weights.
+            `trtcoder.calib.storage.float8.ACTIVATIONS`; None with other weights.
     """
 
     weights: str

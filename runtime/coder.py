@@ -8,13 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trtcoder.bundle import Bundle, Manifest
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.manifest import Manifest
 from trtcoder.errors import EngineError
-from trtcoder.runtime.engine import Engine
-from trtcoder.runtime.generation import GREEDY, Generation, Generator
-from trtcoder.runtime.prompts import Capability, Message, Prompts, require
-from trtcoder.runtime.sampling_params import SamplingParams
-from trtcoder.runtime.tokenizer import TextTokenizer
+from trtcoder.prompting.prompts import Capability, Message, Prompts, require
+from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.engine.runner import Engine
+from trtcoder.runtime.requests.generation import GREEDY, Generation, Generator
+from trtcoder.runtime.sampling.params import SamplingParams
 
 
 class Coder:

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.test_bundle import MANIFEST
-from trtcoder.bundle import BundleWriter
-from trtcoder.calib.record import TensorRecord
-from trtcoder.export.parity_report import (
+from tests.bundle.test_bundle import MANIFEST
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.calib.storage.record import TensorRecord
+from trtcoder.export.parity.report import (
     GateResult,
     Histogram,
     LayerParity,

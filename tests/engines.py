@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.bundle import Bundle, BundleWriter
-from trtcoder.checkpoint import Checkpoint
-from trtcoder.export.build import copy_tokenizer, describe, plan_graph, write_graph
-from trtcoder.export.probe import Probe
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.parity.probe import Probe
 from trtcoder.export.recipe import preset
-from trtcoder.export.tokens import read_prompting
-from trtcoder.random_checkpoint import write_random_checkpoint
+from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.prompting.source import read_prompting
+from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], **options: Any) -> Checkpoint:

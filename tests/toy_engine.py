@@ -16,9 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from trtcoder.bundle import (
+from trtcoder.bundle.manifest import (
     FORMAT,
-    BundleWriter,
     CacheInfo,
     Capabilities,
     ChatFormat,
@@ -29,6 +28,7 @@ from trtcoder.bundle import (
     SourceInfo,
     Tokens,
 )
+from trtcoder.bundle.writer import BundleWriter
 
 VOCAB, WIDTH, BLOCK, POSITIONS = 264, 8, 4, 64
 BOS, EOS, FIM_BEGIN, FIM_HOLE, FIM_END = range(256, 261)

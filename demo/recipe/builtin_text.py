@@ -13,7 +13,7 @@ from pathlib import Path
 from demo.recipe.corpus import SourceFile, load
 from demo.recipe.examples import DOCSTRING_REQUESTS, cut, functions, pieces
 
-DATA = Path(__file__).resolve().parents[2] / "calib" / "data"
+DATA = Path(__file__).resolve().parents[2] / "calib" / "text" / "data"
 HELD_OUT = {"plain": 24, "fim": 32, "chat": 32}
 CALIBRATION = {"plain": 100, "fim": 120, "chat": 120}
 Record = dict[str, object]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from demo.recipe import model as shape
 from demo.recipe.tokenizer import BOS, EOS, load_tokenizer, write_tokenizer
 from demo.recipe.train import BALANCE_WEIGHT, STATE
-from trtcoder.random_checkpoint import LITE_CONFIG
+from trtcoder.testing.random_checkpoint import LITE_CONFIG
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoint"
 SHARD_BYTES = 10_000_000

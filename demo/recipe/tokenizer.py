@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, trainers
 
 from demo.recipe.corpus import WORK, load
-from trtcoder.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS
+from trtcoder.testing.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 VOCAB_SIZE = 4096
 BOS, EOS, FIM_HOLE, FIM_BEGIN, FIM_END = SPECIAL_TOKENS

@@ -119,15 +119,15 @@ def build(
     The engine appears in the folder --out only if it passes; the comparison is in its parity.json.
     An engine that does not pass leaves nothing but OUT.parity.json.
     """
-    from trtcoder.bundle import BundleWriter
-    from trtcoder.checkpoint import Checkpoint
+    from trtcoder.bundle.writer import BundleWriter
+    from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
-    from trtcoder.export.build import plan_graph
-    from trtcoder.export.mixed import Goal, build_mixed
     from trtcoder.export.pipeline import Request, build_engine
+    from trtcoder.export.precision.mixed import Goal, build_mixed
+    from trtcoder.export.precision.sizing import estimate
     from trtcoder.export.recipe import preset
-    from trtcoder.export.sizing import estimate
-    from trtcoder.export.tokens import read_prompting
+    from trtcoder.export.targets.onnxruntime import plan_graph
+    from trtcoder.prompting.source import read_prompting
 
     def say(note: str) -> None:
         click.echo(note, err=True)

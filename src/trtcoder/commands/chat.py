@@ -13,9 +13,9 @@ from trtcoder.commands.generation_options import GenerationOptions, generation_o
 from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
+    from trtcoder.prompting.prompts import Message
     from trtcoder.runtime.coder import Coder
-    from trtcoder.runtime.prompts import Message
-    from trtcoder.runtime.sampling_params import SamplingParams
+    from trtcoder.runtime.sampling.params import SamplingParams
 
 HELP = """\
 /system TEXT  set the system message and start again; without TEXT, remove it
@@ -64,7 +64,7 @@ class Conversation:
         An answer that Ctrl-C ends stays in the conversation as far as it came.
         """
         from trtcoder.commands.terminal import print_answer, stream_answer
-        from trtcoder.runtime.prompts import Message
+        from trtcoder.prompting.prompts import Message
 
         opening = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", text)]

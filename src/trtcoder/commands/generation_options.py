@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from trtcoder.prompting.prompts import Capability
     from trtcoder.runtime.coder import Coder
-    from trtcoder.runtime.prompts import Capability
-    from trtcoder.runtime.sampling_params import SamplingParams
+    from trtcoder.runtime.sampling.params import SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,7 +40,7 @@ class GenerationOptions:
         Raises:
             RequestError: a value out of range.
         """
-        from trtcoder.runtime.sampling_params import SamplingParams
+        from trtcoder.runtime.sampling.params import SamplingParams
 
         return SamplingParams(
             temperature=self.temperature,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from trtcoder.bundle import Bundle
+from trtcoder.bundle.folder import Bundle
 
 
 @click.command()

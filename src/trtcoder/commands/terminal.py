@@ -12,7 +12,7 @@ import click
 from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
-    from trtcoder.runtime.generation import Generation
+    from trtcoder.runtime.requests.generation import Generation
 
 # What a terminal would obey instead of showing: C0 but tab and newline, DEL, and C1.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -43,11 +43,11 @@ def verify(
     The text is a file of JSON lines: {"kind": "plain", "text": …}, {"kind": "fim", "prefix": …,
     "suffix": …, "middle": …} or {"kind": "chat", "messages": […]}.
     """
-    from trtcoder.bundle import Bundle
-    from trtcoder.checkpoint import Checkpoint
+    from trtcoder.bundle.folder import Bundle
+    from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
-    from trtcoder.export.certificate import Provenance
-    from trtcoder.export.verify import count_steps, verify_engine
+    from trtcoder.export.parity.certificate import Provenance
+    from trtcoder.export.parity.verify import count_steps, verify_engine
     from trtcoder.progress import byte_progress, step_progress
 
     bundle = Bundle.load(engine)

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtcoder.bundle import Bundle, describe_files
-from trtcoder.certificate import FILE_NAME, Certificate
+from trtcoder.bundle.certificate import FILE_NAME, Certificate
+from trtcoder.bundle.folder import Bundle, describe_files
+from trtcoder.bundle.manifest import Manifest
 from trtcoder.errors import EngineError
-from trtcoder.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)

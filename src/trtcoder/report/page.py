@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from trtcoder import __version__
-from trtcoder.certificate import Certificate, Coverage
+from trtcoder.bundle.certificate import Certificate, Coverage
 from trtcoder.errors import DependencyError
 from trtcoder.report import comparison_plots, notation, statements, weight_plots
 from trtcoder.report.canvas import drawing_style

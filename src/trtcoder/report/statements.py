@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trtcoder.certificate import Certificate, Coverage, Option, Plan, PlannedClass
+from trtcoder.bundle.certificate import Certificate, Coverage, Option, Plan, PlannedClass
 from trtcoder.report.certified import CertifiedEngine
 from trtcoder.report.notation import change, fixed, number, percent, size
 from trtcoder.report.tensors import ClassSummary

@@ -1,0 +1,1 @@
+"""Choose stored values: rounding, clipping, AWQ, GPTQ."""

@@ -1,0 +1,1 @@
+"""How values are stored: schemes, blocks, float8, and what storing cost."""

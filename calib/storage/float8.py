@@ -1,0 +1,141 @@
+"""Matrices in 8-bit floating point, E4M3: four bits of exponent, three of mantissa.
+
+The type is ONNX's FLOAT8E4M3FN and ml_dtypes' float8_e4m3fn: magnitudes of 2 ** -9 up to 448, no
+infinity, NaN. Source: Micikevicius et al., FP8 formats for deep learning (arXiv 2209.05433).
+Scales of 128 x 128 blocks, and of 128 channels of a token for activations, are those of DeepSeek-V3
+(arXiv 2412.19437), section 3.3.2, and of its published weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.errors import BuildError
+
+Floats = NDArray[np.float32]
+E4M3 = np.dtype(ml_dtypes.float8_e4m3fn)
+LARGEST = 448.0
+BLOCK = 128
+# A scale is never below float32's normal numbers: nothing divides by zero or by what a GPU flushes.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+ACTIVATIONS = ("float", "static", "dynamic")
+# What each of the 256 codes stands for.
+VALUES: Floats = np.arange(256, dtype=np.uint8).view(E4M3).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Float8:
+    """Storage of a matrix ``[N, K]`` as float8, and what its product does to activations.
+
+    Attributes:
+        per_block: one scale for 128 x 128 weights, or one for the whole matrix.
+        activations: ``float`` leaves them float32. ``static`` rounds them to float8 with one scale
+            a site, from calibration; ``dynamic`` with scales of what comes: one a token, or one
+            a token and 128 channels where the weights have blocks.
+    """
+
+    per_block: bool = True
+    activations: str = "dynamic"
+
+    def __post_init__(self) -> None:
+        if self.activations not in ACTIVATIONS:
+            raise BuildError(
+                f"activations: {self.activations!r} is unknown; use one of {', '.join(ACTIVATIONS)}"
+            )
+
+    def scale_shape(self, rows: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the scales of ``rows`` rows."""
+        return (-(-rows // BLOCK), -(-width // BLOCK)) if self.per_block else (1,)
+
+    def activation_block(self, width: int) -> int:
+        """Return how many channels of a token share a dynamic scale."""
+        return BLOCK if self.per_block else width
+
+    def __str__(self) -> str:
+        return f"fp8 e4m3 {f'{BLOCK}x{BLOCK}' if self.per_block else 'tensor'}"
+
+
+Storage = Scheme | Float8
+
+
+@dataclass(frozen=True, slots=True)
+class Float8Matrix:
+    """A matrix ``[N, K]`` in float8.
+
+    Attributes:
+        codes: uint8 ``[N, K]``, the bits of the float8 values.
+        scales: float32, ``[ceil(N / 128), ceil(K / 128)]`` or ``[1]``; never 0.
+    """
+
+    codes: NDArray[np.uint8]
+    scales: Floats
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes."""
+        return self.codes.nbytes + self.scales.nbytes
+
+
+def scale_for(largest: Floats | float) -> Floats:
+    """Return the scales, float32, that bring magnitudes up to ``largest`` onto float8's range."""
+    scales: Floats = np.asarray(largest, np.float32) / np.float32(LARGEST)
+    return np.maximum(scales, np.float32(SMALLEST_SCALE))
+
+
+def largest_magnitude(weights: Floats, where: str) -> float:
+    """Return the largest magnitude of ``weights``.
+
+    Raises:
+        BuildError: ``where`` (the tensor's name) holds a value that is not finite.
+    """
+    largest = max(float(weights.max()), -float(weights.min()))
+    if not np.isfinite(largest):
+        raise BuildError(f"{where}: holds values that are not finite; the checkpoint is damaged")
+    return largest
+
+
+def quantize(
+    weights: Floats, scheme: Float8, where: str, largest: float | None = None
+) -> Float8Matrix:
+    """Round ``weights`` ``[N, K]`` to the nearest values, ties to even, as ml_dtypes casts.
+
+    ``largest`` is the magnitude that the one scale of a matrix stored per tensor must reach, where
+    these are only some of its rows. Rows in blocks must start at a multiple of 128.
+
+    Raises:
+        BuildError: ``where`` (the tensor's name) holds a value that is not finite.
+    """
+    found = largest_magnitude(weights, where)
+    if scheme.per_block:
+        scales = scale_for(_block_maxima(weights))
+    else:
+        scales = scale_for(found if largest is None else largest).reshape(1)
+    levels = weights / _spread(scales, weights.shape)
+    # The scale itself is rounded, so the largest level may exceed 448 in its last bit.
+    np.clip(levels, -LARGEST, LARGEST, out=levels)
+    return Float8Matrix(levels.astype(E4M3).view(np.uint8), scales)
+
+
+def dequantize(matrix: Float8Matrix) -> Floats:
+    """Return float32 ``[N, K]``: the values that the graph multiplies with."""
+    return VALUES[matrix.codes] * _spread(matrix.scales, matrix.codes.shape)
+
+
+def _block_maxima(weights: Floats) -> Floats:
+    rows, width = weights.shape
+    across = np.maximum.reduceat(np.abs(weights), np.arange(0, width, BLOCK), axis=1)
+    maxima: Floats = np.maximum.reduceat(across, np.arange(0, rows, BLOCK), axis=0)
+    return maxima
+
+
+def _spread(scales: Floats, shape: tuple[int, ...]) -> Floats:
+    """Return scales that broadcast over a matrix of ``shape``."""
+    if scales.ndim == 1:
+        return scales
+    rows, width = shape
+    return scales.repeat(BLOCK, axis=0)[:rows].repeat(BLOCK, axis=1)[:, :width]

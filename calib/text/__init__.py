@@ -1,0 +1,1 @@
+"""Text that calibrates and text that judges."""

@@ -1,0 +1,1 @@
+"""Runs calibration text through the layers and observes what they multiply."""

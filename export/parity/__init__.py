@@ -1,0 +1,1 @@
+"""Holds an engine against the reference."""

@@ -1,0 +1,210 @@
+"""Holds an engine against reference logits, and makes its certificate.
+
+Reference and engine advance together: all sequences pass a layer of the one, then of the other,
+and what they computed is compared and dropped. One layer's weights are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder import __version__
+from trtcoder.bundle.manifest import Manifest
+from trtcoder.calib.text.examples import EncodedText
+from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.errors import EngineError
+from trtcoder.export.parity.certificate import FILE_NAME, FORMAT, Certificate
+from trtcoder.export.parity.engine_state import EngineState
+from trtcoder.export.parity.meter import ParityMeter, SequenceParity
+from trtcoder.export.parity.probe import Probe
+from trtcoder.export.reference.model import TransformersReference
+
+__all__ = [
+    "FAR_POSITION",
+    "FILE_NAME",
+    "FORMAT",
+    "Certificate",
+    "count_steps",
+    "far_positions",
+    "verify_engine",
+]
+
+# Twice the context that the published models had before YaRN.
+FAR_POSITION = 8192
+DECODED_TOKENS = 64
+
+OnStep = Callable[[int, str], None]
+Judged = Sequence[tuple[EncodedText, NDArray[np.int64]]]
+
+
+@dataclass(slots=True)
+class _Side:
+    """The engine with one accuracy level, on its way through the text."""
+
+    name: str
+    probe: Probe
+    meter: ParityMeter
+    states: list[EngineState]
+    comparisons: list[SequenceParity]
+
+
+def verify_engine(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    digest: str,
+    *,
+    max_tokens: int,
+    text: Path | None = None,
+    max_kl: float | None = None,
+    on_step: OnStep = lambda amount, item: None,
+    records: Sequence[Mapping[str, Any]] = (),
+    calibration: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
+) -> Certificate:
+    """Compare the engine in ``folder`` with transformers on held-out text.
+
+    ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and of the
+    engine, and each sequence's logits (`count_steps` says how many there are). ``records`` (as
+    `TensorRecord.to_dict` gives them), ``calibration`` and ``plan`` go into the certificate as
+    they are.
+
+    Raises:
+        EngineError: the engine was built from another checkpoint.
+        DependencyError: a package of the reference is missing.
+        RequestError: the held-out text cannot be used.
+    """
+    from tokenizers import Tokenizer
+
+    if digest != manifest.source.digest:
+        raise EngineError(
+            f"{folder}: was built from checkpoint {manifest.source.digest[:16]}…, not from "
+            f"{checkpoint.folder} ({digest[:16]}…); give the checkpoint that it was built from"
+        )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    sequences = load_heldout(manifest, tokenizer, max_tokens, text)
+    first = sequences[0]
+    far = EncodedText("far", first.ids, first.scored_from, first.scored_bytes)
+    judged = [
+        *((sequence, np.arange(len(sequence.ids))) for sequence in sequences),
+        (far, far_positions(len(far.ids), manifest.graph.cache_block)),
+    ]
+    reference = TransformersReference(checkpoint)
+    sides = {
+        level: _side(folder, manifest, checkpoint, level, judged, max_kl)
+        for level in _levels(manifest)
+    }
+    _compare(reference, list(sides.values()), judged, on_step)
+    return Certificate(
+        report=sides[None].meter.report(),
+        weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,
+        versions={**_versions(), **reference.versions()},
+        text={
+            "source": str(text.name) if text else "built-in",
+            "sequences": len(sequences),
+            "tokens": sum(len(sequence.ids) for sequence in sequences),
+            "far_position": FAR_POSITION,
+        },
+        checkpoint=digest,
+        tensors=[dict(record) for record in records],
+        calibration=None if calibration is None else dict(calibration),
+        plan=None if plan is None else dict(plan),
+    )
+
+
+def _side(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    level: int | None,
+    judged: Judged,
+    max_kl: float | None,
+) -> _Side:
+    probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
+    # A cache of 8 bits rounds what attention sees, so float32 weights are held to its gate with it.
+    weights, cache = str(manifest.recipe["weights"]), str(manifest.recipe["cache"])
+    precision = cache if weights == "fp32" else weights
+    meter = ParityMeter(checkpoint.config, precision, max_kl=max_kl)
+    states = [probe.start(sequence.ids, positions) for sequence, positions in judged]
+    if level is None:  # one more, behind those that are judged: decoded token by token
+        states.append(probe.start(judged[0][0].ids[:DECODED_TOKENS], chunk=1))
+    return _Side(
+        "engine" if level is None else f"engine, accuracy level {level}",
+        probe,
+        meter,
+        states,
+        [
+            meter.sequence(text.kind, text.ids, text.scored_from, text.scored_bytes)
+            for text, _ in judged
+        ],
+    )
+
+
+def _compare(
+    reference: TransformersReference, sides: list[_Side], judged: Judged, on_step: OnStep
+) -> None:
+    """Run all sequences through the reference and the sides, and compare as they advance."""
+    states = [reference.embed(np.array(text.ids), positions) for text, positions in judged]
+    for side in sides:
+        side.probe.embed(side.states)
+    for layer in range(reference.layers):
+        wanted = reference.run_layer(layer, states)
+        on_step(1, f"layer {layer}, reference")
+        for side in sides:
+            found = side.probe.run_layer(layer, side.states)
+            # The decoded sequence is compared by its logits alone.
+            for comparison, ours, theirs in zip(side.comparisons, wanted, found, strict=False):
+                comparison.add_layer(layer, ours, theirs)
+            on_step(1, f"layer {layer}, {side.name}")
+    heads = [side.probe.logits(side.states) for side in sides]
+    prefilled: NDArray[np.float32] | None = None
+    for index, logits in enumerate(reference.logits(states)):
+        for side, head in zip(sides, heads, strict=True):
+            found_logits = next(head)
+            side.comparisons[index].add_logits(logits, found_logits)
+            if prefilled is None:
+                prefilled = found_logits[:DECODED_TOKENS].copy()
+        on_step(1, f"logits, {judged[index][0].kind} text")
+    if prefilled is not None:
+        sides[0].meter.add_decode(prefilled, next(heads[0]))
+
+
+def far_positions(count: int, block: int) -> NDArray[np.int64]:
+    """Return positions whose second half is `FAR_POSITION` further on.
+
+    Attention depends on differences of positions: only across a gap do the slow frequencies count,
+    which are the ones that YaRN changes.
+    """
+    half = count // 2 // block * block
+    return np.arange(count) + np.where(np.arange(count) < half, 0, FAR_POSITION)
+
+
+def count_steps(checkpoint: Checkpoint, manifest: Manifest, max_tokens: int) -> int:
+    """Return about how many times ``on_step`` will be called."""
+    sequences = max(1, max_tokens // 200) + 1
+    return checkpoint.config.num_hidden_layers * (1 + len(_levels(manifest))) + sequences
+
+
+def _levels(manifest: Manifest) -> tuple[int | None, ...]:
+    """Return the accuracy levels to run: as it serves (None), and with float32 activations."""
+    return (None, 0) if manifest.recipe.get("accuracy_level") else (None,)
+
+
+def _versions() -> dict[str, str]:
+    import onnxruntime
+
+    return {
+        "trtcoder": __version__,
+        "onnxruntime": str(onnxruntime.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,1 @@
+"""How precise each class of tensors must be, and what that takes."""

@@ -1,0 +1,208 @@
+"""What a build would make and take, from the configuration alone: `trtcoder build --dry-run`.
+
+Sizes are those of the declared graph, to the byte. Memory of a rank follows the usual split of
+DeepSeek-V2: attention heads, dense widths and vocabulary by tensor parallelism (TP), experts by
+expert parallelism (EP) or by TP; what has no heads or is small stays whole on every rank, and so
+does the latent cache, which has none.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trtcoder.calib.quantizers.rounding import round_to_nearest
+from trtcoder.calib.storage.record import CLASSES
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.export.graph.builder import GraphBuilder
+from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.weights.data_file import layout
+from trtcoder.export.weights.writer import WORKERS_PER_CORE
+
+GIB = 1 << 30
+# A middling NVMe disk, bytes a second; what a build measures is in its own report.
+READ_RATE, WRITE_RATE = 1.5e9, 0.5e9
+# Splits that a server of up to eight GPUs can have.
+SPLITS = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8))
+CONTEXT = 131_072
+# Classes that are stored as they are.
+EXACT = ("absorbed", "router", "norms", "activations")
+# Tensors that TP leaves whole: their outputs are latents, without heads.
+_SMALL = ("router", "norms", "activations")
+_WHOLE = ("q_kv_a_proj", "q_a_kv_a_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Bytes on the fullest of ``tp`` ranks, with the experts in ``ep`` shares."""
+
+    tp: int
+    ep: int
+    weights: int
+    cache: int
+
+    @property
+    def nbytes(self) -> int:
+        """Weights, and the latent cache of one context of 128K tokens."""
+        return self.weights + self.cache
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The estimate.
+
+    Attributes:
+        read: bytes of the checkpoint.
+        written: bytes of the data file.
+        classes: bytes by tensor class.
+        values: weights by tensor class.
+        memory: largest resident memory that converting takes, in bytes; roughly.
+        seconds: time to convert on this machine, the disks' speed assumed.
+        ranks: memory a rank.
+    """
+
+    read: int
+    written: int
+    classes: dict[str, int]
+    values: dict[str, int]
+    memory: int
+    seconds: float
+    ranks: tuple[Rank, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "checkpoint_bytes": self.read,
+            "engine_bytes": self.written,
+            "classes": {
+                kind: {"bytes": size, "values": self.values[kind]}
+                for kind, size in self.classes.items()
+            },
+            "build_memory_bytes": self.memory,
+            "build_seconds": round(self.seconds, 1),
+            "assumed": {"read_bytes_per_second": READ_RATE, "write_bytes_per_second": WRITE_RATE},
+            "context": CONTEXT,
+            "ranks": [
+                {"tp": r.tp, "ep": r.ep, "weights_bytes": r.weights, "cache_bytes": r.cache}
+                for r in self.ranks
+            ],
+        }
+
+    def render(self) -> str:
+        """Return it as plain text."""
+        unit, name = (GIB, "GiB") if self.written >= GIB else (1 << 20, "MiB")
+        lines = [
+            f"reads {self.read / unit:,.1f} {name}, writes {self.written / unit:,.1f} {name} in "
+            f"about {_time(self.seconds)} (disks of {READ_RATE / 1e9:.1f} and "
+            f"{WRITE_RATE / 1e9:.1f} GB/s assumed), {self.memory / GIB:.1f} GiB of memory",
+            "verifying reads the checkpoint once more, a layer at a time",
+            "",
+            f"{'class':<18}{'weights':>18}{name:>10}{'bits a weight':>16}",
+        ]
+        for kind, size in self.classes.items():
+            values = self.values[kind]
+            lines.append(f"{kind:<18}{values:>18,}{size / unit:>10.2f}{8 * size / values:>16.2f}")
+        values = sum(self.values.values())
+        bits = 8 * self.written / values
+        lines += [
+            f"{'all':<18}{values:>18,}{self.written / unit:>10.2f}{bits:>16.2f}",
+            "",
+            f"a rank, {name}, with the cache of one context of {CONTEXT:,} tokens:",
+            f"{'TP':>4}{'EP':>4}{'weights':>12}{'cache':>12}{'sum':>12}",
+        ]
+        for rank in self.ranks:
+            lines.append(
+                f"{rank.tp:>4}{rank.ep:>4}{rank.weights / unit:>12.2f}{rank.cache / unit:>12.2f}"
+                f"{rank.nbytes / unit:>12.2f}"
+            )
+        return "\n".join(lines)
+
+
+def estimate(graph: DeepseekV2Graph) -> Sizing:
+    """Return the sizing of a graph whose weights have not been read."""
+    b, config = graph.b, graph.config
+    _, written = layout(b.weights.values())
+    classes, values = _classes(b)
+    read = graph.checkpoint.nbytes
+    cores = os.cpu_count() or 1
+    compute = sum(step.values for step in b.steps) * _seconds_per_value() / cores
+    largest = max(step.values for step in b.steps)
+    cache = CONTEXT * sum(
+        info.width * (4 if info.dtype == "float32" else 1)
+        for each in graph.caches
+        for info in each.describe()
+    )
+    return Sizing(
+        read=read,
+        written=written,
+        classes=classes,
+        values=values,
+        # Each worker holds what it read (bf16) and what it makes of it; the program itself 0.4 GiB.
+        memory=int(0.4 * GIB) + WORKERS_PER_CORE * cores * 4 * largest,
+        seconds=max(read / READ_RATE + written / WRITE_RATE, compute),
+        ranks=tuple(
+            Rank(tp, ep, _rank_bytes(graph, tp, ep), cache)
+            for tp, ep in SPLITS
+            if config.num_attention_heads % tp == 0 and config.n_routed_experts % ep == 0
+        ),
+    )
+
+
+def _classes(b: GraphBuilder) -> tuple[dict[str, int], dict[str, int]]:
+    """Return bytes and number of weights by class."""
+    sizes: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    for weight in b.weights.values():
+        sizes[weight.kind] += weight.nbytes
+        if weight.kind in EXACT:
+            values[weight.kind] += math.prod(weight.shape)
+    for stored in b.matrices.values():
+        values[stored.kind] += stored.source.rows * stored.source.width
+    ordered = [kind for kind in CLASSES if kind in sizes]
+    return {kind: sizes[kind] for kind in ordered}, {kind: values[kind] for kind in ordered}
+
+
+def _rank_bytes(graph: DeepseekV2Graph, tp: int, ep: int) -> int:
+    """Return the bytes of weights on the fullest of ``tp`` ranks.
+
+    Each of them has one of ``ep`` shares of the experts, and of these the ``tp / ep``-th part of
+    their inner width, in whole blocks.
+    """
+    total = 0.0
+    inner, cut = graph.config.moe_intermediate_size, tp // ep
+    for weight in graph.b.weights.values():
+        if weight.kind in ("router", "norms", "activations") or any(
+            part in weight.name for part in _WHOLE
+        ):
+            total += weight.nbytes
+        elif weight.kind in ("experts_gate_up", "experts_down"):
+            scheme = graph.recipe.scheme(weight.kind)
+            block = 1
+            if isinstance(scheme, Scheme) and not scheme.is_float:
+                block = scheme.block_size
+            part = -(-inner // cut)
+            whole, share = -(-inner // block), -(-part // block)
+            total += weight.nbytes / ep * share / whole
+        else:
+            total += weight.nbytes / tp
+    return int(total)
+
+
+def _seconds_per_value() -> float:
+    """Return how long this machine takes to round one weight, on one core."""
+    bits = np.full((512, 2048), 0x3C00, np.uint16)
+    scheme = Scheme(4, 128)
+    round_to_nearest(bits, scheme, "")
+    started = time.perf_counter()
+    round_to_nearest(bits, scheme, "")
+    return (time.perf_counter() - started) / bits.size
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,1 @@
+"""The reference: transformers' own modules, a layer at a time."""

@@ -1,0 +1,1 @@
+"""What can be built: plan, artifact, manifest."""

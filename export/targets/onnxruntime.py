@@ -1,0 +1,141 @@
+"""From a checkpoint to the files of an engine folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trtcoder import __version__
+from trtcoder.bundle.manifest import (
+    FORMAT,
+    GraphInfo,
+    Manifest,
+    ModelInfo,
+    Requires,
+    SourceInfo,
+)
+from trtcoder.calib.quantizers.quantizer import Quantizer
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.graph.builder import GraphBuilder
+from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.recipe import Recipe
+from trtcoder.export.weights.data_file import external_tensors, layout
+from trtcoder.export.weights.journal import Journal
+from trtcoder.export.weights.writer import OnStep, Stages, Written, write_data
+from trtcoder.prompting.source import Prompting
+
+GRAPH_FILE = "model.onnx"
+DATA_FILE = "model.data"
+COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+# The release whose kernels the graph was measured with; QMoE's inputs differ before it.
+ONNXRUNTIME = "1.31"
+PROVIDER = "CPUExecutionProvider"
+
+
+def plan_graph(
+    checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None
+) -> DeepseekV2Graph:
+    """Return the checkpoint's graph, built; no weight has been read."""
+    graph = DeepseekV2Graph(checkpoint, recipe, quantizer)
+    graph.build()
+    return graph
+
+
+def write_graph(
+    builder: GraphBuilder,
+    folder: Path,
+    *,
+    on_step: OnStep = lambda step: None,
+    checkpoint: Checkpoint | None = None,
+    journal: Journal | None = None,
+    stages: Stages | None = None,
+) -> Written:
+    """Write the weights of ``builder`` (see `write_data`), then the graph that points at them."""
+    written = write_data(
+        builder,
+        folder / DATA_FILE,
+        on_step=on_step,
+        checkpoint=checkpoint,
+        journal=journal,
+        stages=stages,
+    )
+    weights = list(builder.weights.values())
+    tensors = external_tensors(weights, written.offsets, DATA_FILE, folder)
+    ir.save(builder.finish(tensors), folder / GRAPH_FILE)
+    return written
+
+
+def graph_bytes(builder: GraphBuilder) -> int:
+    """Return the size of the graph's file; the builder is used up."""
+    weights = list(builder.weights.values())
+    offsets, _ = layout(weights)
+    model = builder.finish(external_tensors(weights, offsets, DATA_FILE, Path()))
+    return int(ir.to_proto(model).ByteSize())
+
+
+def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
+    """Return what the bytes of the data file depend on, for the journal.
+
+    ``more`` is what a calibrated build adds.
+    """
+    shapes = [[w.name, w.dtype.name, *w.shape] for w in graph.b.weights.values()]
+    return {
+        "trtcoder": __version__,
+        "checkpoint": graph.checkpoint.identity(),
+        "recipe": graph.recipe.to_dict(),
+        "layout": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        **more,
+    }
+
+
+def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the files that prompts need."""
+    for name in COPIED_FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+
+
+def describe(
+    graph: DeepseekV2Graph, prompting: Prompting, digest: str, method: str = "rtn"
+) -> Manifest:
+    """Return the engine's manifest, without files and certificate.
+
+    ``digest`` is the checkpoint's; ``method`` chose the stored values.
+    """
+    config = graph.config
+    recipe = {**graph.recipe.to_dict(), "method": method}
+    return Manifest(
+        format=FORMAT,
+        trtcoder=__version__,
+        target="onnx",
+        model=ModelInfo(_model_name(graph.checkpoint), dict(config.raw)),
+        source=SourceInfo(digest, graph.checkpoint.stored_dtype),
+        recipe={**recipe, "padded": dict(sorted(graph.b.padded.items()))},
+        capabilities=prompting.capabilities,
+        chat_format=prompting.chat_format,
+        tokens=prompting.tokens,
+        graph=GraphInfo(
+            GRAPH_FILE,
+            CACHE_BLOCK,
+            config.max_position_embeddings,
+            config.vocab_size,
+            tuple(info for cache in graph.caches for info in cache.describe()),
+        ),
+        requires=Requires(ONNXRUNTIME, PROVIDER),
+        files={},
+        parity=None,
+    )
+
+
+def _model_name(checkpoint: Checkpoint) -> str:
+    """Return the published model's name, the one in config.json, or the folder's."""
+    config = checkpoint.config
+    named = config.raw.get("_name_or_path")
+    if config.published_name is None and isinstance(named, str) and named:
+        return Path(named).name
+    return config.published_name or checkpoint.folder.resolve().name

@@ -1,0 +1,1 @@
+"""From checkpoint rows to stored bytes; knows no ONNX."""

@@ -1,0 +1,135 @@
+"""The file that holds an engine's weights: where each lies, and how it is written.
+
+Offsets follow from the declared shapes alone, so parts can be written in any order.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from trtcoder.errors import BuildError
+from trtcoder.export.graph.builder import GraphBuilder, Part, Step, Weight
+
+# A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
+ALIGNMENT = 4096
+
+
+def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
+    """Return each weight's byte offset in the data file, and the file's size."""
+    offsets: dict[str, int] = {}
+    end = 0
+    for weight in weights:
+        offsets[weight.name] = end
+        end += -(-weight.nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def external_tensors(
+    weights: Iterable[Weight], offsets: dict[str, int], location: str, base_dir: Path
+) -> dict[str, ir.ExternalTensor]:
+    """Return the references that the graph's initializers hold into the data file."""
+    return {
+        weight.name: ir.ExternalTensor(
+            location,
+            offsets[weight.name],
+            weight.nbytes,
+            weight.dtype,
+            shape=ir.Shape(list(weight.shape)),
+            name=weight.name,
+            base_dir=base_dir,
+        )
+        for weight in weights
+    }
+
+
+class DataFile:
+    """The data file while it is written, from several threads at once; see `open_data`."""
+
+    def __init__(self, builder: GraphBuilder, path: Path, descriptor: int) -> None:
+        self.offsets, self.size = layout(builder.weights.values())
+        self._weights = builder.weights
+        self._path = path
+        self._descriptor = descriptor
+
+    def write(self, step: Step, part: Part) -> int:
+        """Write a part of a weight; return its bytes."""
+        weight = self._weights[part.weight]
+        value = np.ascontiguousarray(part.value)
+        if (
+            value.shape[1:] != weight.shape[1:]
+            or value.dtype != weight.numpy_dtype
+            or part.start + len(value) > weight.shape[0]
+        ):
+            raise BuildError(
+                f"{part.weight}: {step.key} made {value.dtype} {list(value.shape)} at row "
+                f"{part.start}, declared {weight.numpy_dtype} {list(weight.shape)}"
+            )
+        data = value.reshape(-1).view(np.uint8).data
+        offset = self.offsets[part.weight] + part.start * weight.row_nbytes
+        try:
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+        except OSError as error:
+            raise self._failed(error) from error
+        return value.nbytes
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the file's bytes at ``offset``."""
+        done = 0
+        while done < len(target):
+            count = os.preadv(self._descriptor, [target[done:]], offset + done)
+            if not count:
+                raise BuildError(f"{self._path}: became shorter while it was written")
+            done += count
+
+    def sync(self) -> None:
+        """Wait until everything that was written is on the disk."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def reserve(self) -> None:
+        """Give the file its size; refuse where the disk has no room for it."""
+        status = os.fstat(self._descriptor)
+        missing = self.size - status.st_blocks * 512
+        free = shutil.disk_usage(self._path.parent).free
+        if missing > free:
+            raise BuildError(
+                f"{self._path}: needs {missing:,} more bytes and the disk has {free:,}; free some "
+                "space, or give --out another disk, and run the same command again"
+            )
+        os.ftruncate(self._descriptor, self.size)
+
+    def _failed(self, error: OSError) -> BuildError:
+        problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        return BuildError(
+            f"{self._path}: cannot be written: {problem}; it needs {self.size:,} bytes in all. "
+            "Put that right and run the same command again: it goes on where it stopped"
+        )
+
+
+@contextmanager
+def open_data(builder: GraphBuilder, path: Path) -> Iterator[DataFile]:
+    """Open the data file of a graph's weights for writing; what is in it stays.
+
+    Raises:
+        BuildError: the disk has no room for it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        output = DataFile(builder, path, descriptor)
+        output.reserve()
+        yield output
+        output.sync()
+    finally:
+        os.close(descriptor)

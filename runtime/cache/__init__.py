@@ -1,0 +1,1 @@
+"""Which cache rows a sequence owns."""

@@ -1,0 +1,1 @@
+"""Runs the graph: session, runner, batch."""

@@ -1,0 +1,159 @@
+"""Runs an engine's graph with every buffer bound in place.
+
+Index inputs, logits and caches live in buffers that this class owns; a forward pass writes the
+indices, runs, and returns a view of the logits. A cache's input and output are bound to one
+pointer, so its rows are updated where they are and nothing is copied. Buffers are bound again
+only when their shape changes, which for the caches is once a block of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.manifest import CacheInfo
+from trtcoder.cores import available_cores
+from trtcoder.errors import EngineError
+from trtcoder.runtime.cache.blocks import LatentCache
+from trtcoder.runtime.engine.batch import PackedBatch
+from trtcoder.runtime.engine.session import INDEX_INPUTS, LOGITS, open_session
+
+PREFILL_CHUNK = 512
+# Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
+# prompt takes shorter chunks instead of more memory.
+SCORE_BYTES = 256 << 20
+_CACHE_LINE = 64
+_CPU = "CPUExecutionProvider"
+
+
+class Engine:
+    """A loaded engine and its latent cache. Not for use by several threads at once."""
+
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, cache_tokens: int | None = None
+    ) -> None:
+        """Load the graph and reserve the cache.
+
+        Args:
+            bundle: the engine folder.
+            threads: threads of the matrix products; by default the cores that may be used.
+            cache_tokens: tokens that the cache can hold, for all sequences together; by default
+                the model's context. Memory is reserved, and only taken by the rows in use.
+
+        Raises:
+            DependencyError: onnxruntime is not installed.
+            EngineError: this machine or this onnxruntime cannot run the engine.
+        """
+        manifest = bundle.manifest
+        if manifest.requires.provider != _CPU:
+            raise EngineError(
+                f"{bundle.folder}: built for {manifest.requires.provider}; trtcoder runs "
+                f"engines built for {_CPU}"
+            )
+        if threads is not None and threads < 1:
+            raise EngineError(f"threads is {threads}; it must be at least 1")
+        if cache_tokens is not None and cache_tokens < 1:
+            raise EngineError(f"cache tokens is {cache_tokens}; it must be at least 1")
+        self.manifest = manifest
+        self.max_positions = manifest.graph.max_positions
+        self.vocab_size = manifest.graph.vocab_size
+        block = manifest.graph.cache_block
+        self.cache = LatentCache(-(-(cache_tokens or self.max_positions) // block), block)
+        self.threads = threads or available_cores()
+        self._session = open_session(bundle, self.threads)
+        self._binding = self._session.io_binding()
+        self._arenas = [
+            _Arena.reserve(cache, self.cache.num_rows) for cache in manifest.graph.caches
+        ]
+        self._indices = {name: np.empty(1, np.int64) for name in INDEX_INPUTS}
+        self._logits = np.empty((1, self.vocab_size), np.float32)
+        self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._bound_rows = 0
+
+    def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
+        """Run one batch and write its tokens into the cache.
+
+        Returns the logits, float32 [samples, vocab]: a view that the next call overwrites.
+
+        Raises:
+            EngineError: ONNX Runtime fails, for example for lack of memory.
+        """
+        for name in INDEX_INPUTS:
+            self._bind_index(name, getattr(batch, name))
+        logits = self._bind_logits(len(batch.sample_rows))
+        self._bind_caches((int(batch.block_table.max()) + 1) * self.cache.block_size)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's classes share no public base
+            raise EngineError(
+                f"ONNX Runtime failed on {len(batch.input_ids)} tokens: {error}"
+            ) from error
+        return logits
+
+    def prefill_chunk(self, num_tokens: int) -> int:
+        """Return how many tokens to run at once when a sequence has ``num_tokens`` in the end."""
+        heads = self.manifest.model.config.get("num_attention_heads")
+        bytes_a_token = 4 * num_tokens * (heads if isinstance(heads, int) else 1)
+        block = self.cache.block_size
+        return max(block, min(PREFILL_CHUNK, SCORE_BYTES // bytes_a_token // block * block))
+
+    def _bind_index(self, name: str, values: NDArray[np.int64]) -> None:
+        buffer = self._indices[name]
+        if values.size > buffer.size:
+            buffer = self._indices[name] = np.empty(2 * values.size, np.int64)
+        buffer[: values.size] = values.reshape(-1)
+        key = (buffer.ctypes.data, values.shape)
+        if self._bound.get(name) != key:
+            self._binding.bind_input(name, "cpu", 0, np.int64, values.shape, key[0])
+            self._bound[name] = key
+
+    def _bind_logits(self, samples: int) -> NDArray[np.float32]:
+        if samples > len(self._logits):
+            self._logits = np.empty((2 * samples, self.vocab_size), np.float32)
+        shape = (samples, self.vocab_size)
+        key = (self._logits.ctypes.data, shape)
+        if self._bound.get(LOGITS) != key:
+            self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, key[0])
+            self._bound[LOGITS] = key
+        return self._logits[:samples]
+
+    def _bind_caches(self, rows: int) -> None:
+        if rows == self._bound_rows:
+            return
+        for arena in self._arenas:
+            shape = (rows, arena.info.width)
+            name, pointer = arena.info.name, arena.pointer
+            self._binding.bind_input(name, "cpu", 0, arena.array.dtype, shape, pointer)
+            self._binding.bind_output(f"{name}.out", "cpu", 0, arena.array.dtype, shape, pointer)
+        self._bound_rows = rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Arena:
+    """The rows of one cache input: [rows, width]."""
+
+    info: CacheInfo
+    array: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
+    pointer: int
+
+    @classmethod
+    def reserve(cls, info: CacheInfo, rows: int) -> _Arena:
+        """Reserve address space; the system gives zeroed pages to the rows that are written.
+
+        Zeros matter: attention multiplies rows that no token owns by 0, and 0 x NaN is NaN.
+        """
+        dtype = np.dtype(info.dtype)
+        size = rows * info.width * dtype.itemsize
+        try:
+            memory = np.zeros(size + _CACHE_LINE, np.uint8)
+        except (MemoryError, ValueError) as error:
+            raise EngineError(
+                f"{info.name}: cannot reserve {size / 2**20:,.0f} MiB of cache; "
+                "ask for a shorter context"
+            ) from error
+        start = -memory.ctypes.data % _CACHE_LINE
+        array = memory[start : start + size].view(dtype).reshape(rows, info.width)
+        return cls(info, array, array.ctypes.data)

@@ -1,0 +1,148 @@
+"""Opens an engine's graph in ONNX Runtime and holds it against its manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.errors import DependencyError, EngineError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INDEX_INPUTS = ("input_ids", "positions", "slots", "sequences", "block_table", "sample_rows")
+LOGITS = "logits"
+_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)", "uint8": "tensor(uint8)"}
+
+
+def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    """Return a session over the bundle's graph; weights stay memory-mapped where ORT can.
+
+    Raises:
+        DependencyError: onnxruntime is missing, or two packages of it overwrite each other.
+        EngineError: another release or provider is needed, or the graph is refused.
+    """
+    ort = _import_onnxruntime()
+    _check_release(bundle, ort)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Memory patterns are planned for one set of shapes; here the shapes change with the context.
+    options.enable_mem_pattern = False
+    # Constants are dequantized once, when the graph is loaded, not in each run.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 4  # errors are raised; printing them as well would be twice
+    try:
+        session = ort.InferenceSession(
+            str(bundle.graph_path), options, providers=[bundle.manifest.requires.provider]
+        )
+    except Exception as error:  # onnxruntime's classes share no public base
+        raise EngineError(
+            f"{bundle.graph_path}: ONNX Runtime cannot load the graph: {error}"
+        ) from error
+    _check_contract(bundle, session)
+    return session
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime as ort
+
+        ort.InferenceSession  # noqa: B018 - a half-overwritten install imports without it
+    except (ImportError, AttributeError) as error:
+        raise DependencyError(
+            _two_packages()
+            or f"onnxruntime cannot be imported ({error}); install it with "
+            "`pip install 'trtcoder[cpu]'`, or with `pip install 'trtcoder[cuda]'` for NVIDIA "
+            "GPUs; the two exclude each other"
+        ) from error
+    return ort
+
+
+def _two_packages() -> str | None:
+    """Return what to do when both packages that provide the module are installed."""
+    installed = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        installed.append(name)
+    if len(installed) < 2:
+        return None
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+        "`pip uninstall onnxruntime onnxruntime-gpu`, then install 'trtcoder[cpu]' or "
+        "'trtcoder[cuda]'"
+    )
+
+
+def _check_release(bundle: Bundle, ort: Any) -> None:
+    requires = bundle.manifest.requires
+    if bundle.manifest.target != "onnx":
+        raise EngineError(
+            f"{bundle.folder}: an engine for {bundle.manifest.target}, which trtcoder does not "
+            "run itself; build one with `--target onnx`"
+        )
+    found = str(ort.__version__)
+    if found.split(".")[:2] != requires.onnxruntime.split(".")[:2]:
+        raise EngineError(
+            f"{bundle.folder}: built for onnxruntime {requires.onnxruntime}, found {found}; "
+            f"`pip install 'onnxruntime=={requires.onnxruntime}.*'`, or build the engine again"
+        )
+    if requires.provider not in ort.get_available_providers():
+        problem = _two_packages()
+        if problem is not None:
+            raise DependencyError(problem)
+        raise EngineError(
+            f"{bundle.folder}: needs {requires.provider}, and this onnxruntime has "
+            f"{', '.join(ort.get_available_providers())}"
+        )
+
+
+def _check_contract(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+    """Raise EngineError unless the graph's inputs and outputs are the manifest's."""
+    graph = bundle.manifest.graph
+    inputs = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
+    outputs = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
+    caches = {cache.name: (_ONNX_TYPES[cache.dtype], [cache.width]) for cache in graph.caches}
+    expected_inputs: dict[str, tuple[str, list[int]] | None] = {
+        **dict.fromkeys(INDEX_INPUTS, None),
+        **caches,
+    }
+    expected_outputs = {
+        LOGITS: ("tensor(float)", [graph.vocab_size]),
+        **{f"{name}.out": kind for name, kind in caches.items()},
+    }
+    problems = []
+    if inputs.keys() != expected_inputs.keys():
+        problems.append(f"inputs differ in {_names(inputs.keys() ^ expected_inputs.keys())}")
+    if outputs.keys() != expected_outputs.keys():
+        problems.append(f"outputs differ in {_names(outputs.keys() ^ expected_outputs.keys())}")
+    for found, expected in ((inputs, expected_inputs), (outputs, expected_outputs)):
+        for name in sorted(found.keys() & expected.keys()):
+            kind = expected[name]
+            if kind is None:
+                if found[name][0] != "tensor(int64)":
+                    problems.append(f"{name} is {found[name][0]}, expected tensor(int64)")
+            # A scatter's output may have lost its width to shape inference.
+            elif found[name][0] != kind[0] or not _agree(found[name][1], kind[1]):
+                problems.append(f"{name} is {found[name]}, expected {kind}")
+    if problems:
+        raise EngineError(
+            f"{bundle.graph_path}: the graph is not the one that the manifest describes: "
+            f"{'; '.join(problems)}; build the engine again"
+        )
+
+
+def _agree(found: list[int | str | None], expected: list[int]) -> bool:
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) or size == want
+        for size, want in zip(found, expected, strict=True)
+    )
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,1 @@
+"""One request from prompt ids to its last piece of text."""

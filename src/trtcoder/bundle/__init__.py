@@ -1,0 +1,1 @@
+"""The engine folder: its files, its manifest, its certificate."""

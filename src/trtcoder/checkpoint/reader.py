@@ -1,0 +1,276 @@
+"""Reads a Hugging Face checkpoint: memory-mapped safetensors, checked against the weight contract.
+
+Nothing is read but what is asked for, and no second copy of the weights is made: `Checkpoint.raw`
+returns a view of the mapped file, `Checkpoint.read` and `Checkpoint.stored` copy the rows that they
+are asked for. What has been read does not count as this process's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.checkpoint.shard import VIEWS, Rows, Shard, Stored, blake3, read_shard
+from trtcoder.errors import CheckpointError
+from trtcoder.model.config import ModelConfig
+from trtcoder.model.tensors import DERIVED_SUFFIXES, expected_tensors
+
+# What `Checkpoint.hashing` wants of the thread.
+_reading = threading.local()
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint; open one with `Checkpoint.open`."""
+
+    folder: Path
+    config: ModelConfig = field(repr=False)
+    tensors: dict[str, Stored] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Checkpoint:
+        """Map every shard and compare what is there with what the configuration asks for.
+
+        Raises:
+            ConfigError: config.json is missing or not supported.
+            CheckpointError: a file is missing, unsafe or damaged, or tensors are missing,
+                unexpected or misshapen; one error names them all.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: is not a folder; give the checkpoint's folder")
+        config = ModelConfig.load(folder)
+        checkpoint = cls(folder, config, _find_tensors(folder))
+        checkpoint._validate()
+        return checkpoint
+
+    @classmethod
+    def describe(cls, folder: str | Path) -> Checkpoint:
+        """Return a checkpoint of which only config.json is read; its tensors cannot be.
+
+        Raises:
+            ConfigError: config.json is missing or not supported.
+        """
+        config = ModelConfig.load(Path(folder))
+        dtype = {"float16": "F16", "float32": "F32"}.get(str(config.raw.get("torch_dtype")), "BF16")
+        tensors = {
+            name: Stored(None, dtype, shape, 0, math.prod(shape) * VIEWS[dtype].itemsize)
+            for name, shape in expected_tensors(config).items()
+        }
+        return cls(Path(folder), config, tensors)
+
+    def names(self) -> list[str]:
+        """Return the tensors' names in the model's order."""
+        return list(expected_tensors(self.config))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return self._stored(name).shape
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's stored type: BF16, F16 or F32."""
+        return self._stored(name).dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Stored size of all tensors, in bytes."""
+        return sum(stored.nbytes for stored in self.tensors.values())
+
+    @property
+    def stored_dtype(self) -> str:
+        """The stored types of the matrices, such as ``bf16``."""
+        return "+".join(sorted({stored.dtype.lower() for stored in self.tensors.values()}))
+
+    def raw(self, name: str) -> NDArray[np.generic]:
+        """Return a read-only view of the mapped file: uint16 for BF16, float16 or float32."""
+        return self._stored(name).view()
+
+    def stored(self, name: str, rows: Rows = None) -> NDArray[np.generic]:
+        """Return a copy of the tensor, or of rows of it in the given order, in its stored type.
+
+        Raises:
+            CheckpointError: there is no such tensor, or its file cannot be read any more.
+        """
+        stored = self._stored(name)
+        found = stored.read(rows)
+        if name in getattr(_reading, "wanted", ()) and len(found) == len(stored.view()):
+            whole = rows is None or (isinstance(rows, slice) and rows.step in (None, 1))
+            if whole:
+                digest = blake3()
+                digest.update(found.reshape(-1).view(np.uint8).data)
+                _reading.found[name] = digest.hexdigest()
+        return found
+
+    @contextmanager
+    def hashing(self, names: Sequence[str]) -> Iterator[dict[str, str]]:
+        """Hash tensors as this thread reads them whole; those that it does not, at the end.
+
+        Yields the digests by name, complete when the block is left.
+        """
+        digests: dict[str, str] = {}
+        _reading.wanted, _reading.found = frozenset(names), digests
+        try:
+            yield digests
+        finally:
+            _reading.wanted = frozenset()
+        for name in names:
+            if name not in digests:
+                digests[name] = self.tensor_digest(name)
+
+    def read(self, name: str, rows: Rows = None) -> NDArray[np.float32]:
+        """Return `stored` as float32."""
+        return widen(self.stored(name, rows))
+
+    def prefetch(self, name: str) -> None:
+        """Ask the system to read a tensor ahead of its use."""
+        self._stored(name).prefetch()
+
+    def tensor_digest(self, name: str) -> str:
+        """Return the BLAKE3 hash of a tensor's bytes."""
+        return self._stored(name).digest()
+
+    def combine(self, digests: Mapping[str, str]) -> str:
+        """Return the checkpoint's digest, given that of each of its tensors.
+
+        It is the sha256 over names, types, shapes and digests, in the order of the names, and does
+        not depend on how the tensors are split into shards.
+        """
+        total = hashlib.sha256()
+        for name in sorted(self.tensors):
+            stored = self.tensors[name]
+            entry = [name, stored.dtype, list(stored.shape), digests[name]]
+            total.update(json.dumps(entry).encode())
+        return total.hexdigest()
+
+    def digest(self, on_tensor: Callable[[int, str], None] = lambda size, name: None) -> str:
+        """Read all tensors and return `combine` of their digests.
+
+        ``on_tensor`` is told the bytes and the name of each.
+        """
+        digests: dict[str, str] = {}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for name, digest in zip(
+                self.tensors, pool.map(self.tensor_digest, self.tensors), strict=True
+            ):
+                digests[name] = digest
+                on_tensor(self.tensors[name].nbytes, name)
+        return self.combine(digests)
+
+    def identity(self) -> dict[str, list[int]]:
+        """Return size and time of change of each shard, by which a changed file is noticed."""
+        shards = {stored.file.path: stored.file for stored in self.tensors.values()}
+        found = {path.name: os.fstat(shard.descriptor) for path, shard in shards.items()}
+        return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+
+    def _stored(self, name: str) -> Stored:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"{self.folder}: has no tensor {name}") from None
+
+    def _validate(self) -> None:
+        expected = expected_tensors(self.config)
+        missing = [name for name in expected if name not in self.tensors]
+        unexpected = [
+            name
+            for name in self.tensors
+            if name not in expected and not name.endswith(DERIVED_SUFFIXES)
+        ]
+        problems = [
+            *_listed("missing", missing),
+            *_listed("unexpected", unexpected),
+            *_listed(
+                "misshapen",
+                [
+                    f"{name} (expected {list(shape)}, found {list(stored.shape)} in "
+                    f"{stored.file.path.name})"
+                    for name, shape in expected.items()
+                    if (stored := self.tensors.get(name)) is not None and stored.shape != shape
+                ],
+            ),
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.folder}: does not fit its config.json: {'; '.join(problems)}; download "
+                "the checkpoint again, or correct config.json"
+            )
+
+
+def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return float32 of stored values; uint16 stands for the upper half of a float32 (BF16)."""
+    if values.dtype == np.uint16:
+        bits = values.astype(np.uint32)
+        bits <<= np.uint32(16)
+        return bits.view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def _listed(label: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{len(names)} {label}: {', '.join(names[:_SHOWN])}{more}"]
+
+
+def _find_tensors(folder: Path) -> dict[str, Stored]:
+    index = folder / INDEX
+    if index.is_file():
+        return _read_index(folder, index)
+    if (folder / SINGLE).is_file():
+        return read_shard(folder / SINGLE)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder / pickles[0]}: is a pickle, which can run code when it is read; convert "
+            "it to safetensors or download the safetensors files"
+        )
+    raise CheckpointError(f"{folder}: has neither {INDEX} nor {SINGLE}; download the weights")
+
+
+def _read_index(folder: Path, index: Path) -> dict[str, Stored]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index}: is not a safetensors index: {error!r}") from error
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index}: weight_map is not an object")
+    shards: dict[str, dict[str, Stored]] = {}
+    for file in sorted(set(map(str, weight_map.values()))):
+        # Hub caches link shards to other folders; the name itself may not leave this one.
+        if Path(file).name != file or file in ("", ".", ".."):
+            raise CheckpointError(f"{index}: {file!r} leaves the folder; names must be plain")
+        if Path(file).suffix in PICKLES:
+            raise CheckpointError(
+                f"{folder / file}: is a pickle, which can run code when it is read; convert it "
+                "to safetensors"
+            )
+        shards[file] = read_shard(folder / file)
+    absent = [name for name, file in weight_map.items() if name not in shards[str(file)]]
+    if absent:
+        listed = _listed("tensors are not in the shard that it names", absent)[0]
+        raise CheckpointError(f"{index}: {listed}; download the checkpoint again")
+    held = {name for shard in shards.values() for name in shard}
+    unlisted = sorted(held - set(weight_map))
+    if unlisted:
+        listed = _listed("tensors of the shards have no entry", unlisted)[0]
+        raise CheckpointError(f"{index}: {listed}; download the index again")
+    return {name: shards[str(file)][name] for name, file in weight_map.items()}
+
+
+__all__ = ["Checkpoint", "Shard", "Stored", "widen"]

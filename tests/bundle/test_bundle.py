@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.manifest import (
+    FORMAT,
+    CacheInfo,
+    Capabilities,
+    ChatFormat,
+    GraphInfo,
+    Manifest,
+    ModelInfo,
+    Requires,
+    SourceInfo,
+    Tokens,
+)
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.errors import BuildError, EngineError
+
+MANIFEST = Manifest(
+    format=FORMAT,
+    trtcoder="0.1.0",
+    target="onnx",
+    model=ModelInfo("toy", {"hidden_size": 8, "rope_theta": 10000.0, "rope_scaling": None}),
+    source=SourceInfo("ab" * 32, "BF16"),
+    recipe={"weights": "fp32", "cache": "fp32"},
+    capabilities=Capabilities(completion=True, fim=True, chat=True),
+    chat_format=ChatFormat("<b>", ("", "\n\n"), ("User: ", "\n\n"), ("A: ", "<e>"), "A:"),
+    tokens=Tokens(bos=0, eos=(1,), fim_begin=2, fim_hole=3, fim_end=4, add_bos=True),
+    graph=GraphInfo("model.onnx", 16, 256, 64, (CacheInfo("cache.0", "float32", 8),)),
+    requires=Requires("1.31", "CPUExecutionProvider"),
+    files={},
+    parity=None,
+)
+
+
+def write(target: Path, *, force: bool = False, graph: bytes = b"graph") -> Manifest:
+    with BundleWriter(target, force=force) as writer:
+        (writer.folder / "model.onnx").write_bytes(graph)
+        (writer.folder / "tokenizer.json").write_text("{}")
+        return writer.commit(MANIFEST)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_written_engine_loads_as_it_was_written(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "new" / "engine")
+    bundle = Bundle.load(tmp_path / "new" / "engine")
+    assert bundle.manifest == manifest
+    assert set(manifest.files) == {"model.onnx", "tokenizer.json"}
+    assert bundle.graph_path.read_bytes() == b"graph"
+    assert leftovers(tmp_path / "new") == []
+
+
+def test_writing_twice_gives_identical_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    first, second = ((tmp_path / name / "manifest.json").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_an_existing_engine_is_replaced_only_with_force(tmp_path: Path) -> None:
+    write(tmp_path / "engine")
+    with pytest.raises(BuildError, match="exists; pass --force"):
+        write(tmp_path / "engine")
+    write(tmp_path / "engine", force=True, graph=b"newer")
+    assert Bundle.load(tmp_path / "engine").graph_path.read_bytes() == b"newer"
+    assert leftovers(tmp_path) == []
+
+
+def test_force_never_deletes_what_is_not_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BuildError, match="not an engine folder"):
+        write(tmp_path / "home", force=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BuildError, match="not a folder"):
+        write(tmp_path / "file", force=True)
+    assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_write_leaves_nothing_and_keeps_the_old_engine(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def interrupted_write() -> None:
+        with BundleWriter(tmp_path / "engine", force=True) as writer:
+            (writer.folder / "model.onnx").write_bytes(b"half")
+            raise error
+
+    write(tmp_path / "engine")
+    with pytest.raises(error):
+        interrupted_write()
+    assert Bundle.load(tmp_path / "engine").graph_path.read_bytes() == b"graph"
+    assert leftovers(tmp_path) == []
+
+
+def dead_pid() -> int:
+    return int(subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"]))
+
+
+def test_what_a_killed_writer_left_without_a_journal_is_removed(tmp_path: Path) -> None:
+    for name in (".engine.partial", ".another.partial"):
+        (tmp_path / name / "engine").mkdir(parents=True)
+        (tmp_path / name / "engine" / "model.data").write_bytes(b"stale")
+    manifest = write(tmp_path / "engine")
+    assert "model.data" not in manifest.files
+    assert leftovers(tmp_path) == [".another.partial"]
+
+
+def test_what_a_killed_writer_noted_in_its_journal_is_kept(tmp_path: Path) -> None:
+    with contextlib.suppress(RuntimeError), BundleWriter(tmp_path / "engine") as writer:
+        (writer.folder / "model.onnx").write_bytes(b"graph")
+        writer.journal.write_text("{}")
+        raise RuntimeError
+    with BundleWriter(tmp_path / "engine") as again:
+        assert (again.folder / "model.onnx").read_bytes() == b"graph"
+        again.commit(MANIFEST)
+    assert leftovers(tmp_path) == []
+    assert list((tmp_path / "engine").iterdir()) != []
+
+
+def test_a_journal_without_its_data_is_not_believed(tmp_path: Path) -> None:
+    workspace = tmp_path / ".engine.partial"
+    workspace.mkdir()
+    (workspace / "journal.jsonl").write_text("{}")
+    with BundleWriter(tmp_path / "engine") as writer:
+        assert not writer.journal.exists()
+
+
+def test_one_target_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom trtcoder.bundle.writer import BundleWriter\n"
+        "with BundleWriter(sys.argv[1]): print('writing', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "engine")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"writing\n"
+        with pytest.raises(BuildError, match="already writing"), BundleWriter(tmp_path / "engine"):
+            pass
+        other.kill()
+    # The lock ends with the process, however that ends.
+    write(tmp_path / "engine")
+
+
+def test_an_engine_caught_between_the_two_renames_comes_back(tmp_path: Path) -> None:
+    write(tmp_path / "engine")
+    os.rename(tmp_path / "engine", tmp_path / f".engine.old-{dead_pid()}")
+    with pytest.raises(BuildError, match="exists; pass --force"):
+        BundleWriter(tmp_path / "engine")
+    assert Bundle.load(tmp_path / "engine")
+
+
+def test_files_that_do_not_match_are_all_named(tmp_path: Path) -> None:
+    write(tmp_path / "engine")
+    (tmp_path / "engine" / "model.onnx").write_bytes(b"grape")
+    assert Bundle.load(tmp_path / "engine", verify_hashes=False)
+    with pytest.raises(EngineError, match=r"model\.onnx has sha256 .*expected"):
+        Bundle.load(tmp_path / "engine")
+    (tmp_path / "engine" / "model.onnx").write_bytes(b"gra")
+    (tmp_path / "engine" / "tokenizer.json").unlink()
+    with pytest.raises(
+        EngineError, match=r"model\.onnx has 3 bytes, expected 5; tokenizer\.json is missing"
+    ):
+        Bundle.load(tmp_path / "engine", verify_hashes=False)
+
+
+def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="trtcoder build"):
+        Bundle.load(tmp_path)
+    with pytest.raises(EngineError, match="trtcoder build"):
+        Bundle.load(tmp_path / "absent")
+
+
+def changed(**changes: object) -> str:
+    data = json.loads(MANIFEST.to_json())
+    for key, value in changes.items():
+        place = data
+        *parents, last = key.split("__")
+        for parent in parents:
+            place = place[parent]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "manifest.json: not JSON"),
+        ("[]", "expected an object"),
+        (changed(format=2), "format revision 2, this trtcoder reads 1"),
+        (changed(graph__file=...), "graph: missing file"),
+        (changed(colour="red"), "manifest.json: unknown colour"),
+        (changed(graph__caches=[{"name": "c", "dtype": "float32", "width": "8"}]),
+         r"graph.caches\[0\].width: expected an integer, found '8'"),
+        (changed(tokens__add_bos=1), "tokens.add_bos: expected true or false, found 1"),
+        (changed(tokens=None), "tokens: expected an object"),
+        (changed(graph__caches=[]), "graph.caches is empty"),
+        (changed(graph__caches=[{"name": "c", "dtype": "bf16", "width": 8}]), "type 'bf16'"),
+        (changed(graph__cache_block=0), "graph.cache_block is 0"),
+        (changed(tokens__fim_hole=64), "tokens.fim_hole is 64, outside the vocabulary of 64"),
+        (changed(tokens__fim_hole=None), "capabilities.fim is set but a fim token is null"),
+        (changed(tokens__bos=None), "tokens.add_bos is set but tokens.bos is null"),
+        (changed(chat_format=None), "capabilities.chat is set but chat_format is null"),
+        (changed(chat_format__user=["a"]), "chat_format.user is not a pair"),
+        (changed(files={"../x": {"sha256": "", "bytes": 1}}), "not a name inside the folder"),
+        (changed(files={"x": {"sha256": "", "bytes": None}}), "files.x.bytes: expected an integer"),
+    ],
+)  # fmt: skip
+def test_a_malformed_manifest_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        Manifest.from_json(text)
+
+
+def test_a_manifest_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EngineError, match="fim token is null"),
+        BundleWriter(tmp_path / "engine") as writer,
+    ):
+        writer.commit(
+            dataclasses.replace(
+                MANIFEST, tokens=dataclasses.replace(MANIFEST.tokens, fim_hole=None)
+            )
+        )
+    assert list(tmp_path.iterdir()) == []

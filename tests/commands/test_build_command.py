@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.cli import main
+from trtcoder.export.recipe import SCHEMED
+from trtcoder.prompting.source import read_prompting
+from trtcoder.testing.random_checkpoint import (
+    FULL_CONFIG,
+    tiny_config,
+    tiny_grouped_config,
+    write_random_checkpoint,
+)
+
+TOKENS = ["--tokens", "300"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build") / "checkpoint"
+    return write_random_checkpoint(folder, tiny_config())
+
+
+def test_a_build_is_verified_and_carries_its_certificate(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    enough = ["--tokens", "1200"]  # for text of every kind
+    result = run("build", checkpoint, "--out", out, "--weights", "fp32", "--json", *enough)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout.splitlines()[-1])
+    parity = json.loads((out / "parity.json").read_text())
+    assert printed["parity"] == parity
+    assert parity["verdict"] == "passed"
+    assert parity["logits"]["relative_error"] < 1e-4
+    gates = {gate["name"]: gate for gate in parity["gates"]}
+    assert gates["decode against prefill"]["measured"] < 1e-5
+    assert {"onnxruntime", "transformers", "torch"} <= set(parity["reference"]["versions"])
+    assert {text["kind"] for text in parity["texts"]} == {"plain", "fim", "chat", "far"}
+    assert Bundle.load(out).manifest.parity is not None
+    again = run("verify", out, "--reference", checkpoint, "--report", tmp_path / "p.json", *enough)
+    assert again.exit_code == 0, again.output
+    assert "verdict for fp32: passed" in again.output
+    assert json.loads((tmp_path / "p.json").read_text()) == parity
+    shown = run("inspect", out)
+    assert "verdict passed" in shown.output
+
+
+def test_int4_is_measured_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
+    result = run("build", checkpoint, "--out", tmp_path / "engine", *TOKENS)
+    assert result.exit_code == 0, result.output
+    assert "verdict for int4: measured" in result.output
+
+
+def test_fp8_is_recorded_with_what_its_products_take(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    options = ["--weights", "fp8", "--fp8-scales", "tensor", "--cache", "fp8"]
+    result = run("build", checkpoint, "--out", out, *options, *TOKENS)
+    assert result.exit_code == 0, result.output
+    assert "verdict for fp8: passed" in result.output
+    recipe = Bundle.load(out).manifest.recipe
+    assert recipe["activations"] == "dynamic"
+    assert recipe["cache"] == "fp8"
+    kept = {"embedding": "fp32", "lm_head": "fp32"}
+    assert recipe["schemes"] == dict.fromkeys(SCHEMED, "fp8 e4m3 tensor") | kept
+
+
+def test_a_missed_gate_leaves_the_report_and_no_engine(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    limit = ["--weights", "int4", "--max-kl", "1e-9"]
+    result = run("build", checkpoint, "--out", out, *limit, *TOKENS)
+    assert result.exit_code == 1
+    assert "misses its parity gate" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.parity.json"]
+    assert json.loads((tmp_path / "engine.parity.json").read_text())["verdict"] == "failed"
+
+
+def test_an_engine_is_not_overwritten_unless_asked(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    assert run("build", checkpoint, "--out", out, "--weights", "fp32", *TOKENS).exit_code == 0
+    before = (out / "manifest.json").read_bytes()
+    refused = run("build", checkpoint, "--out", out, *TOKENS)
+    assert refused.exit_code == 1
+    assert "--force" in refused.output
+    assert (out / "manifest.json").read_bytes() == before
+    assert run("build", checkpoint, "--out", out, "--force", *TOKENS).exit_code == 0
+    assert (out / "manifest.json").read_bytes() != before
+
+
+def test_another_checkpoint_is_no_reference(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    assert run("build", checkpoint, "--out", out, "--weights", "fp32", *TOKENS).exit_code == 0
+    other = write_random_checkpoint(tmp_path / "other", tiny_config(), seed=9)
+    result = run("verify", out, "--reference", other, "--report", tmp_path / "p.json")
+    assert result.exit_code == 1
+    assert "was built from checkpoint" in result.output
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("after", [0, 10, 40])
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, ending: signal.Signals, after: int
+) -> None:
+    command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "build"]
+    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "600"]
+    journal = tmp_path / ".engine.partial" / "journal.jsonl"
+    process = subprocess.Popen(command + arguments, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if journal.is_file() and journal.read_bytes().count(b'"step"') >= after:
+            break
+        time.sleep(0.005)
+    process.send_signal(ending)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
+    assert b"Traceback" not in stderr
+    assert not (tmp_path / "engine").exists()
+    for name in ("engine", "whole"):
+        result = run("build", checkpoint, "--out", tmp_path / name, "--tokens", "600")
+        assert result.exit_code == 0, result.output
+        assert ("going on with" in result.output) == (name == "engine" and after > 0)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("engine", "whole")
+    )
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--block-size", "24"], "power of two"),
+        (["--weights", "fp32", "--text", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["--weights", "int3"], "'int3' is not one of"),
+        (["--activations", "dynamic"], "activations: only for --weights fp8, not for int4"),
+        (["--fp8-scales", "block"], "fp8 scales: only for --weights fp8, not for int4"),
+    ],
+)
+def test_bad_input_is_one_line(
+    checkpoint: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run("build", checkpoint, "--out", tmp_path / "engine", *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_models_without_fim_training_say_so(tmp_path: Path) -> None:
+    sizes = {key: FULL_CONFIG[key] for key in ("num_hidden_layers", "n_routed_experts")}
+    config = tiny_grouped_config(
+        **sizes, hidden_size=5120, n_group=8, topk_group=3, intermediate_size=64,
+        moe_intermediate_size=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=16,
+        v_head_dim=16, q_lora_rank=16, num_attention_heads=1, first_k_dense_replace=59,
+        n_shared_experts=None,
+    )  # fmt: skip
+    source = Checkpoint.open(write_random_checkpoint(tmp_path / "large", config))
+    assert source.config.published_name == "DeepSeek-Coder-V2"
+    assert not read_prompting(source).capabilities.fim
+    assert read_prompting(source, fim=True).capabilities.fim
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"kind": "plain"}', "[]", "{", '{"kind": "poem", "text": "x"}', '{"kind": "chat"}'],
+)
+def test_malformed_held_out_text_is_named_by_its_line(
+    checkpoint: Path, tmp_path: Path, line: str
+) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"kind": "plain", "text": "x = 1"}\n' + line + "\n")
+    result = run("build", checkpoint, "--out", tmp_path / "engine", "--text", text, *TOKENS)
+    assert result.exit_code == 1
+    assert "text.jsonl, line 2" in result.output
+
+
+def test_held_out_text_is_taken_in_turn_by_kind(checkpoint: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from tests.engines import build_engine
+
+    engine = build_engine(Checkpoint.open(checkpoint), tmp_path / "engine")
+    tokenizer = Tokenizer.from_file(str(engine.tokenizer_path))
+    found = load_heldout(engine.manifest, tokenizer, 3000)
+    assert [sequence.kind for sequence in found[:6]] == ["plain", "fim", "chat"] * 2
+    tokens = engine.manifest.tokens
+    for sequence in found:
+        assert sequence.ids[0] == tokens.bos
+        assert sequence.ids.count(tokens.bos) == 1
+        assert 0 < sequence.scored_from < len(sequence.ids)
+        assert (tokens.fim_hole in sequence.ids) == (sequence.kind == "fim")

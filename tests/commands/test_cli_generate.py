@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.toy_engine import EOS, byte_tokenizer, script, toy_manifest, write_toy_engine
+from trtcoder.cli import main
+from trtcoder.commands.chat import Conversation
+from trtcoder.commands.fill import split_file
+from trtcoder.commands.generation_options import GenerationOptions
+from trtcoder.commands.terminal import stream_answer
+from trtcoder.errors import RequestError
+from trtcoder.prompting.prompts import Message
+from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime import open_engine
+from trtcoder.runtime.requests.generation import Chunk, Generation, Usage
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOKENIZER = TextTokenizer(byte_tokenizer())
+
+
+def engine(folder: Path, after: int, answer: str) -> str:
+    """An engine that answers a prompt of ``after`` tokens, BOS included, with ``answer``."""
+    scripted = script(after, [*TOKENIZER.encode(answer), EOS])
+    return str(write_toy_engine(folder / "engine", scripted=scripted))
+
+
+def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin, catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_toy_engine(tmp_path_factory.mktemp("toy") / "engine"))
+
+
+def test_complete_prints_the_continuation_and_nothing_else(tmp_path: Path) -> None:
+    result = run("complete", engine(tmp_path, 4, "x): é\n"), "def")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "x): é\n", "")
+
+
+def test_complete_reads_standard_input(tmp_path: Path) -> None:
+    folder = engine(tmp_path, 4, "yes")
+    assert run("complete", folder, "-", stdin="def").stdout == "yes"
+    assert run("complete", folder, stdin="def").stdout == "yes"
+    result = run("complete", folder, "-", stdin=b"d\xff")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: standard input: not UTF-8 at byte 1; convert it\n",
+    )
+
+
+def test_json_is_one_object_with_text_reason_usage_and_timings(tmp_path: Path) -> None:
+    result = run("complete", engine(tmp_path, 4, "x é"), "def", "--json", "--seed", "5")
+    (line,) = result.stdout.splitlines()
+    report = json.loads(line)
+    assert report.pop("timings").keys() == {
+        "prefill_seconds",
+        "decode_seconds",
+        "decode_tokens_per_second",
+    }
+    assert report == {
+        "model": "Toy",
+        "text": "x é",
+        "finish_reason": "stop",
+        "seed": 5,
+        "usage": {"prompt_tokens": 4, "cached_tokens": 0, "completion_tokens": 5},
+    }
+
+
+def test_options_reach_the_sampler(tmp_path: Path, toy: str) -> None:
+    folder = engine(tmp_path, 4, "abcdef")
+    assert run("complete", folder, "def", "--max-tokens", "2").stdout == "ab"
+    assert run("complete", folder, "def", "--stop", "ef", "--stop", "de").stdout == "abc"
+    sampled = ("complete", toy, "def", "--temperature", "3000", "--json", "--top-k", "50",
+               "--top-p", "0.99", "--min-p", "0.0001", "--repetition-penalty", "1.1",
+               "--frequency-penalty", "0.5", "--presence-penalty", "0.5", "--threads", "1",
+               "--max-tokens", "20")  # fmt: skip
+    first = json.loads(run(*sampled).stdout)
+    again = json.loads(run(*sampled, "--seed", str(first["seed"])).stdout)
+    assert again["text"] == first["text"]
+
+
+def test_fill_takes_a_place_in_a_file(tmp_path: Path) -> None:
+    source = tmp_path / "a.py"
+    source.write_text("x = 1\ny = \nz = 3\n")
+    # BOS and three markers, and the 17 bytes of the file.
+    folder = engine(tmp_path, 4 + 17, "2")
+    assert run("fill", folder, f"{source}:2:5").stdout == "2"
+    assert source.read_text() == "x = 1\ny = \nz = 3\n"
+
+
+def test_fill_takes_a_prefix_and_a_suffix(tmp_path: Path) -> None:
+    folder = engine(tmp_path, 4 + 2, "mid")
+    assert run("fill", folder, "--prefix", "a", "--suffix", "b").stdout == "mid"
+    assert run("fill", folder, "--prefix", "ab").stdout == "mid"
+
+
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [
+        ("1:1", ""),
+        ("1:3", "aé"),
+        ("2:1", "aéb\r\n"),
+        ("2:3", "aéb\r\ncd"),
+        ("1:4", "aéb"),
+        ("3:1", "aéb\r\ncd\n"),
+    ],
+)
+def test_lines_and_columns_count_characters_from_one(
+    tmp_path: Path, place: str, prefix: str
+) -> None:
+    path = tmp_path / "odd:name.txt"
+    path.write_bytes("\N{ZERO WIDTH NO-BREAK SPACE}aéb\r\ncd\n".encode())
+    assert split_file(f"{path}:{place}") == (prefix, "aéb\r\ncd\n"[len(prefix) :])
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("a.txt", "expected FILE:LINE:COL"),
+        ("a.txt:3", "expected FILE:LINE:COL"),
+        ("a.txt:1:x", "expected FILE:LINE:COL"),
+        ("a.txt:4:1", "has no line 4; lines go from 1 to 3"),
+        ("a.txt:0:1", "has no line 0"),
+        ("a.txt:1:5", "line 1 has no column 5; columns go from 1 to 4"),
+        ("a.txt:1:0", "line 1 has no column 0"),
+        ("b.txt:1:1", "cannot be read .No such file"),
+        ("latin.txt:1:1", "not UTF-8 at byte 1"),
+        (".:1:1", "cannot be read"),
+    ],
+)
+def test_a_bad_place_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("abc\ndef\n")
+    Path("latin.txt").write_bytes(b"a\xe9")
+    with pytest.raises(RequestError, match=error):
+        split_file(place)
+
+
+def test_chat_answers_one_message_without_its_leading_space(tmp_path: Path) -> None:
+    length = 1 + len("S\n\nUser: hi\n\nAssistant:")
+    folder = engine(tmp_path, length, " Hello")
+    assert run("chat", folder, "hi", "--system", "S").stdout == "Hello"
+    assert run("chat", folder, "-", "--system", "S", stdin="hi").stdout == "Hello"
+
+
+def test_a_conversation_remembers_and_obeys(tmp_path: Path) -> None:
+    length = 1 + len("User: hi\n\nAssistant:")
+    folder = engine(tmp_path, length, " Yo")
+    lines = "hi\nhi\n/reset\nhi\n/system A\nhi\n/system\nhi\n/help\n/what\n\n/quit\nhi\n"
+    result = run("chat", folder, "--json", "--max-tokens", "4", stdin=lines)
+    reports = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    usages = [report["usage"] for report in reports]
+    assert [usage["prompt_tokens"] for usage in usages] == [
+        length,
+        # The answer, with a space before it, and its end-of-sequence token.
+        length + len(" Yo") + 1 + len("User: hi\n\nAssistant:"),
+        length,
+        length + len("A\n\n"),
+        length,
+    ]
+    assert usages[1]["cached_tokens"] == length + len(" Yo")
+    assert reports[0]["text"] == reports[2]["text"] == reports[4]["text"] == "Yo"
+    assert "/reset" in result.stdout
+    assert "/what is unknown" in result.stderr
+
+
+def test_a_conversation_that_outgrows_the_context_can_be_reset(tmp_path: Path) -> None:
+    length = 1 + len("User: hi\n\nAssistant:")
+    folder = engine(tmp_path, length, " Yo")
+    result = run("chat", folder, stdin="hi\n" + "x" * 60 + "\n/reset\nhi\n")
+    assert result.exit_code == 0
+    assert result.stdout == "Yo\nYo\n"
+    assert "/reset starts again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("complete", "{toy}", "a", "--temperature", "-1"), "temperature is -1.0; it must be"),
+        (("complete", "nowhere", "a"), "nowhere: not an engine folder"),
+        (("complete", "{toy}", "a" * 99), "the prompt has 100 tokens, and the context holds 64"),
+        (("complete", "{toy}", "a", "--stop", ""), "stop: an empty string"),
+        (("complete", "{toy}", "a" * 9, "--context", "8"), "10 tokens, and the context holds 8"),
+        (("fill", "{toy}", "nowhere.py:1:1"), "nowhere.py: cannot be read"),
+        (("fill", "{nofim}", "--prefix", "a"), "Toy was not trained to fill in the middle"),
+        (("chat", "{nofim}", "a"), "Toy was not trained to chat"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_status_one(
+    tmp_path: Path, toy: str, arguments: tuple[str, ...], error: str
+) -> None:
+    nofim = str(write_toy_engine(tmp_path / "nofim", toy_manifest(fim=False, chat=False)))
+    result = run(*(argument.format(toy=toy, nofim=nofim) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert error in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("a.py:1:1", "--prefix", "x"), ("a.py:1:1", "--suffix", "x")]
+)
+def test_fill_wants_a_place_or_texts(toy: str, arguments: tuple[str, ...]) -> None:
+    result = run("fill", toy, *arguments)
+    assert result.exit_code == 2
+    assert "Give either FILE:LINE:COL, or --prefix and --suffix." in result.stderr
+
+
+def test_a_terminal_shows_no_control_characters_and_a_pipe_gets_the_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def generation() -> Generation:
+        chunks = [Chunk("a\x1b[2J\n\t", 1), Chunk("\x9bb", 2, "stop")]
+        return Generation(0, Usage(1), None, iter(chunks))
+
+    pieces: list[str] = []
+    stream_answer(generation(), pieces)
+    assert capsys.readouterr().out == "".join(pieces) == "a\x1b[2J\n\t\x9bb"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    stream_answer(generation(), [])
+    assert (
+        capsys.readouterr().out == "a\N{REPLACEMENT CHARACTER}[2J\n\t\N{REPLACEMENT CHARACTER}b\n"
+    )
+
+
+def test_ctrl_c_keeps_what_the_answer_had_so_far(
+    toy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_engine(toy) as coder:
+
+        def interrupted(*_: object, **__: object) -> Generation:
+            def chunks() -> Iterator[Chunk]:
+                yield Chunk("Well", 1)
+                raise KeyboardInterrupt
+
+            return Generation(0, Usage(1), None, chunks())
+
+        monkeypatch.setattr(coder, "chat", interrupted)
+        options = GenerationOptions(9, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, None, (), None, None, False)
+        conversation = Conversation(coder, options, options.sampling_params(), None)
+        monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
+        conversation.run()
+    assert capsys.readouterr().out == "Well\n"
+    assert conversation.messages == [Message("user", "hi"), Message("assistant", "Well")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
+    import pty
+
+    folder = engine(tmp_path, 1 + len("User: hi\n\nAssistant:"), " Yo")
+    controller, terminal = pty.openpty()
+    code = f"from trtcoder.cli import main; main(['chat', {folder!r}])"
+    chat = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    seen = ""
+
+    def read_until(text: str) -> None:
+        nonlocal seen
+        while text not in seen:
+            assert select.select([controller], [], [], 30)[0], f"no {text!r} after {seen!r}"
+            seen += os.read(controller, 1000).decode()
+        seen = seen[seen.index(text) + len(text) :]
+
+    try:
+        read_until("Ctrl-D leaves.")
+        read_until("> ")
+        os.write(controller, b"hi\n")
+        read_until("Yo\r\n")
+        read_until("> ")
+        # Ctrl-C at the prompt: a new prompt. One that comes before readline waits is not seen.
+        for _ in range(30):
+            chat.send_signal(signal.SIGINT)
+            if select.select([controller], [], [], 1)[0]:
+                break
+        read_until("> ")
+        os.write(controller, b"\x04")  # Ctrl-D
+        assert chat.wait(timeout=30) == 0
+    finally:
+        chat.kill()
+        chat.wait()
+        os.close(controller)
+
+
+@pytest.mark.parametrize("example", ["complete", "fill", "chat"])
+def test_the_model_cards_snippets_run(
+    example: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graph = dataclasses.replace(toy_manifest().graph, max_positions=1024)
+    scripted = {position: TOKENIZER.encode("x")[0] for position in range(1024)}
+    folder = write_toy_engine(
+        tmp_path / "engine", dataclasses.replace(toy_manifest(), graph=graph), scripted=scripted
+    )
+    monkeypatch.setattr("sys.argv", [example, str(folder)])
+    runpy.run_path(str(EXAMPLES / f"{example}.py"))
+    expected = {"complete": 128, "fill": 128, "chat": 512}[example]
+    assert capsys.readouterr().out == "x" * expected + "\n"
+
+
+@pytest.mark.parametrize("command", ["complete", "fill", "chat"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\n"
+        "from trtcoder.cli import main\n"
+        f"main(['{command}', '--help'], standalone_mode=False)\n"
+        "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--temperature" in done.stdout

@@ -1,0 +1,497 @@
+"""The metrics tell a good engine from a bad one, and excuse nothing but ties."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from trtcoder.errors import ParityError
+from trtcoder.export.parity.logits import kl_histogram
+from trtcoder.export.parity.meter import (
+    ParityMeter,
+    ParityReport,
+    kl_divergence,
+    render_table,
+    select_experts,
+)
+from trtcoder.export.reference.trace import LayerTrace
+from trtcoder.model.config import ModelConfig
+from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
+
+GREEDY = ModelConfig.from_dict(tiny_config())
+GROUPED = ModelConfig.from_dict(tiny_grouped_config())
+DENSE = ModelConfig.from_dict(tiny_config(n_routed_experts=None))
+TOKENS = 12
+IDS = list(range(TOKENS))
+
+
+@dataclass(frozen=True)
+class Trace:
+    logits: np.ndarray
+    hidden: np.ndarray
+    router_probabilities: np.ndarray
+
+
+def random_trace(config=GREEDY, tokens=TOKENS, seed=0):
+    rng = np.random.default_rng(seed)
+    moe = sum(config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
+    scores = np.exp(rng.normal(size=(moe, tokens, config.n_routed_experts)))
+    return Trace(
+        logits=rng.normal(size=(tokens, config.vocab_size)).astype(np.float32),
+        hidden=rng.normal(size=(config.num_hidden_layers, tokens, config.hidden_size)).astype(
+            np.float32
+        ),
+        router_probabilities=(scores / scores.sum(-1, keepdims=True)).astype(np.float32),
+    )
+
+
+def compare(reference, engine, config=GREEDY, precision="fp32", max_kl=None):
+    meter = ParityMeter(config, precision, max_kl=max_kl)
+    meter.add("plain", IDS, 1, 30, reference, engine)
+    return meter.report()
+
+
+def changed(values, index, value):
+    copy = values.copy()
+    copy[index] = value
+    return copy
+
+
+def failed_gates(report):
+    return [gate.name for gate in report.gates if gate.passed is False]
+
+
+def with_probabilities(row):
+    """A trace whose every token has the router's probabilities ``row``."""
+    trace = random_trace()
+    shape = trace.router_probabilities.shape
+    return replace(trace, router_probabilities=np.broadcast_to(row, shape).astype(np.float32))
+
+
+# -- identical and nearly identical engines
+
+
+@pytest.mark.parametrize("config", [GREEDY, GROUPED, DENSE], ids=["greedy", "grouped", "dense"])
+def test_identical_traces_pass_the_strictest_gate_with_zero_error(config):
+    trace = random_trace(config)
+    report = compare(trace, trace, config)
+    assert report.verdict == "passed"
+    assert report.logits.kl_max == report.logits.max_abs == report.logits.relative_error == 0
+    assert report.logits.top1_agreement == 1
+    assert all(layer.hidden_max == 0 for layer in report.layers)
+    assert [layer.router_agreement is None for layer in report.layers] == [
+        not config.is_moe_layer(layer) for layer in range(config.num_hidden_layers)
+    ]
+
+
+def test_rounding_of_float32_passes_the_fp32_gate():
+    trace = random_trace()
+    rng = np.random.default_rng(1)
+    moved = trace.logits * (1 + 1e-6 * rng.normal(size=trace.logits.shape))
+    assert compare(trace, replace(trace, logits=moved.astype(np.float32))).verdict == "passed"
+
+
+# -- logits
+
+
+@given(
+    arrays(np.float64, (3, 7), elements=st.floats(-80, 80)),
+    arrays(np.float64, (3, 7), elements=st.floats(-80, 80)),
+)
+def test_kl_is_never_negative_and_zero_for_the_same_logits(reference, engine):
+    assert (kl_divergence(reference, engine) >= 0).all()
+    assert (kl_divergence(reference, reference) == 0).all()
+
+
+@given(arrays(np.float64, (2, 5), elements=st.floats(-20, 20)), st.floats(-50, 50))
+def test_kl_does_not_see_a_constant_added_to_all_logits(logits, constant):
+    assert kl_divergence(logits, logits + constant) == pytest.approx(np.zeros(2), abs=1e-12)
+
+
+def test_kl_is_what_its_definition_gives():
+    reference, engine = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert kl_divergence(reference, engine) == pytest.approx([expected])
+
+
+def test_the_histogram_counts_every_position_by_the_order_of_its_kl():
+    kl = np.array([0.0, 1e-20, 1.5e-3, 1.6e-3, 0.9, 1e9, np.inf, np.nan])
+    histogram = kl_histogram(kl)
+    edges, counts = np.array(histogram.edges), np.array(histogram.counts)
+    assert len(edges) == len(counts) + 1
+    assert (np.diff(edges) > 0).all()
+    assert counts.sum() == 7
+    assert (counts[0], counts[-1]) == (2, 2)
+    assert counts[np.searchsorted(edges, math.log10(1.5e-3)) - 1] == 2
+    assert counts[np.searchsorted(edges, math.log10(0.9)) - 1] == 1
+
+
+def test_a_swap_of_nearly_tied_tokens_is_ambiguous():
+    logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
+    logits[:, 7], logits[:, 3] = 10.0, 10.0 - 1e-3
+    trace = replace(random_trace(), logits=logits)
+    swapped = replace(trace, logits=changed(logits, (4, 3), 10.0 + 1e-4))
+    report = compare(trace, swapped)
+    assert (report.logits.top1_ambiguous, report.logits.top1_wrong) == (1, 0)
+    assert report.logits.top1_agreement == pytest.approx(1 - 1 / TOKENS)
+
+
+@pytest.mark.parametrize("winner", [3, 200])
+def test_a_token_that_does_not_tie_with_the_best_is_wrong(winner):
+    # Token 3 is close to the best, 200 far: that a tie exists excuses no third token.
+    logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
+    logits[:, 7], logits[:, 3], logits[:, 8] = 10.0, 9.9, 10.0 - 1e-4
+    trace = replace(random_trace(), logits=logits)
+    report = compare(trace, replace(trace, logits=changed(logits, (4, winner), 10.1)))
+    assert (report.logits.top1_ambiguous, report.logits.top1_wrong) == (0, 1)
+
+
+def test_a_large_error_of_the_engine_does_not_make_its_choice_ambiguous():
+    trace = random_trace()
+    report = compare(trace, replace(trace, logits=-trace.logits), precision="int4")
+    assert report.logits.top1_wrong == TOKENS
+
+
+def test_relative_error_is_measured_against_the_positions_own_largest_logit():
+    logits = np.ones((TOKENS, GREEDY.vocab_size), np.float32)
+    logits[0] *= 100
+    trace = replace(random_trace(), logits=logits)
+    report = compare(trace, replace(trace, logits=changed(logits, (3, 5), 1.5)))
+    assert report.logits.relative_error == pytest.approx(0.5)
+    assert report.logits.max_abs == pytest.approx(0.5)
+
+
+# -- hidden states
+
+
+def test_an_error_is_reported_for_the_layer_where_it_is():
+    trace = random_trace()
+    report = compare(trace, replace(trace, hidden=changed(trace.hidden, 1, trace.hidden[1] * 1.5)))
+    assert [round(layer.hidden_max, 6) for layer in report.layers] == [0, 0.5, 0]
+    assert report.layers[1].hidden_mean == pytest.approx(0.5)
+
+
+# -- router
+
+
+@given(st.permutations(range(16)), st.sampled_from([GREEDY, GROUPED]))
+def test_selection_is_the_probable_experts_under_any_order(order, config):
+    probabilities = np.zeros((1, 16))
+    probabilities[0, order] = np.arange(16, 0, -1) / 136
+    chosen = select_experts(probabilities, config)[0]
+    groups = sorted({expert // 4: None for expert in order}, key=[e // 4 for e in order].index)
+    kept = groups[: config.topk_group] if config is GROUPED else groups
+    expected = [expert for expert in order if expert // 4 in kept][:4]
+    assert chosen.tolist() == sorted(expected)
+
+
+def test_group_limited_selection_ranks_groups_by_their_best_expert_not_their_sum():
+    probabilities = np.full((1, 16), 0.01)
+    probabilities[0, [0, 4]] = 0.3, 0.2  # one strong expert each
+    probabilities[0, 8:12] = 0.1  # the largest sum
+    assert set(select_experts(probabilities, GROUPED)[0] // 4) == {0, 1}
+
+
+@pytest.mark.parametrize("config", [GREEDY, GROUPED], ids=["greedy", "grouped"])
+def test_permuted_experts_are_found_in_their_layer(config):
+    trace = random_trace(config)
+    routers = trace.router_probabilities
+    permuted = changed(routers, 1, np.roll(routers[1], 1, axis=-1))
+    report = compare(trace, replace(trace, router_probabilities=permuted), config)
+    assert failed_gates(report) == ["router disagreements"]
+    assert report.layers[1].router_wrong == 0
+    assert report.layers[2].router_wrong > 0
+    assert report.layers[2].router_ties == 0
+
+
+NEAR_TIE = np.array([0.2, 0.2, 0.2, 0.1, 0.1 * (1 - 5e-6), *[0.02] * 11])
+NEAR_TIE_SWAPPED = NEAR_TIE[[0, 1, 2, 4, 3, *range(5, 16)]]
+
+
+def test_experts_swapped_within_a_tie_are_counted_apart_and_pass():
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (0, slice(8, 11)), NEAR_TIE_SWAPPED)
+    report = compare(trace, replace(trace, router_probabilities=swapped))
+    assert report.verdict == "passed"
+    assert [layer.router_ties for layer in report.layers] == [None, 3, 0]
+    assert report.layers[1].router_agreement == 1 - 3 / TOKENS
+    assert report.logits.after_tie == TOKENS - 8
+
+
+def test_what_follows_from_a_tie_is_not_held_against_the_engine_what_precedes_it_is():
+    # Token 8 ties in layer 1: layer 2 may differ at token 8 and later, and so may the logits.
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (0, 8), NEAR_TIE_SWAPPED)
+    swapped[1, 9] = np.roll(NEAR_TIE, 5)
+    engine = replace(trace, router_probabilities=swapped)
+    engine = replace(engine, logits=changed(trace.logits, 10, -trace.logits[10]))
+    report = compare(trace, engine)
+    assert report.verdict == "passed"
+    assert (report.layers[2].router_after_tie, report.layers[2].router_wrong) == (1, 0)
+    assert report.logits.relative_error > 1 > report.logits.judged_relative_error
+    assert report.logits.kl_max > report.logits.judged_kl_max == 0
+
+    before = compare(trace, replace(engine, logits=changed(engine.logits, 7, -trace.logits[7])))
+    assert failed_gates(before) == ["relative logit error", "KL max"]
+    swapped[1, 7] = np.roll(NEAR_TIE, 5)
+    assert failed_gates(compare(trace, engine)) == ["router disagreements"]
+
+
+def test_a_layer_does_not_excuse_itself_or_the_layers_before_it():
+    trace = with_probabilities(NEAR_TIE)
+    swapped = changed(trace.router_probabilities, (1, 8), NEAR_TIE_SWAPPED)
+    swapped[0, 9] = swapped[1, 9] = np.roll(NEAR_TIE, 5)
+    report = compare(trace, replace(trace, router_probabilities=swapped))
+    assert [layer.router_wrong for layer in report.layers] == [None, 1, 1]
+
+
+def test_ties_that_leave_too_little_to_judge_fail():
+    report = compare(with_probabilities(NEAR_TIE), with_probabilities(NEAR_TIE_SWAPPED))
+    assert [layer.router_ties for layer in report.layers] == [None, TOKENS, TOKENS]
+    assert failed_gates(report) == [
+        "relative logit error",
+        "KL max",
+        "share of positions after a router tie",
+    ]
+
+
+def test_a_tie_does_not_excuse_another_expert():
+    engine = NEAR_TIE.copy()
+    engine[[0, 9]] = engine[[9, 0]]
+    report = compare(with_probabilities(NEAR_TIE), with_probabilities(engine))
+    assert report.layers[1].router_wrong == TOKENS
+    assert failed_gates(report) == ["router disagreements"]
+
+
+@pytest.mark.parametrize(("gap", "field"), [(5e-6, "router_ties"), (1e-3, "router_wrong")])
+def test_groups_swapped_are_a_tie_only_if_their_best_experts_tie(gap, field):
+    row = np.full(16, 0.01)
+    row[0], row[4], row[8] = 0.3, 0.2, 0.2 * (1 - gap)
+    engine = row.copy()
+    engine[[4, 8]] = engine[[8, 4]]
+    traces = [
+        replace(
+            random_trace(GROUPED),
+            router_probabilities=np.broadcast_to(values, (2, TOKENS, 16)).astype(np.float32),
+        )
+        for values in (row, engine)
+    ]
+    report = compare(
+        traces[0], replace(traces[0], router_probabilities=traces[1].router_probabilities), GROUPED
+    )
+    assert getattr(report.layers[1], field) == TOKENS
+
+
+# -- gates and verdicts
+
+
+def noisy(trace, scale):
+    rng = np.random.default_rng(2)
+    noise = (scale * rng.normal(size=trace.logits.shape)).astype(np.float32)
+    return replace(trace, logits=trace.logits + noise)
+
+
+@pytest.mark.parametrize(
+    ("precision", "noise", "verdict"),
+    [
+        ("fp32", 1e-7, "passed"),
+        ("fp32", 1e-2, "failed"),
+        ("int8", 1e-2, "passed"),
+        ("int8", 1e-1, "failed"),
+        ("int4", 1e-1, "measured"),
+    ],
+)
+def test_each_precision_is_held_to_its_own_gate(precision, noise, verdict):
+    trace = random_trace()
+    report = compare(trace, noisy(trace, noise), precision=precision)
+    assert report.verdict == verdict
+    assert f"verdict for {precision}: {verdict}" in render_table(report)
+
+
+def test_fp32_is_held_to_kl_where_large_logits_hide_the_error():
+    logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
+    logits[:, [7, 3]] = 50.0
+    trace = replace(random_trace(), logits=logits)
+    # 8e-5 of the largest logit, but the two tokens' probabilities move by 0.1 %.
+    report = compare(trace, replace(trace, logits=changed(logits, (4, 3), 50.004)))
+    assert failed_gates(report) == ["KL max"]
+
+
+def test_a_metric_that_is_nan_does_not_pass_its_limit():
+    trace = random_trace()
+    engine = replace(trace, logits=changed(trace.logits, (3, 4), np.nan))
+    assert "KL mean" in failed_gates(compare(trace, engine, precision="int8"))
+
+
+def test_int4_states_every_metric_without_a_limit():
+    trace = random_trace()
+    report = compare(trace, noisy(trace, 0.1), precision="int4")
+    stated = {gate.name: gate for gate in report.gates if gate.limit is None}
+    assert set(stated) == {
+        "relative logit error",
+        "KL mean",
+        "KL max",
+        "router disagreements",
+        "share of positions after a router tie",
+    }
+    assert all(gate.passed is None for gate in stated.values())
+
+
+@pytest.mark.parametrize(("max_kl", "verdict"), [(1.0, "passed"), (1e-4, "failed")])
+def test_a_limit_that_was_asked_for_gates_int4(max_kl, verdict):
+    trace = random_trace()
+    report = compare(trace, noisy(trace, 0.1), precision="int4", max_kl=max_kl)
+    assert report.verdict == verdict
+
+
+def test_a_looser_limit_does_not_replace_the_precisions_own():
+    trace = random_trace()
+    report = compare(trace, noisy(trace, 0.1), precision="int8", max_kl=1.0)
+    assert failed_gates(report) == ["KL mean"]
+
+
+def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another():
+    traces = [(random_trace(seed=2 * n), random_trace(seed=2 * n + 1)) for n in range(3)]
+    whole, advancing = ParityMeter(GREEDY, "int4"), ParityMeter(GREEDY, "int4")
+    for wanted, found in traces:
+        whole.add("plain", IDS, 1, 30, wanted, found)
+    comparisons = [advancing.sequence("plain", IDS, 1, 30) for _ in traces]
+    for layer in range(GREEDY.num_hidden_layers):
+        for comparison, pair in zip(comparisons, traces, strict=True):
+            routed = GREEDY.is_moe_layer(layer)
+            comparison.add_layer(
+                layer,
+                *(
+                    LayerTrace(
+                        trace.hidden[layer],
+                        trace.router_probabilities[layer - 1] if routed else None,
+                    )
+                    for trace in pair
+                ),
+            )
+    for comparison, (wanted, found) in zip(comparisons, traces, strict=True):
+        comparison.add_logits(wanted.logits, found.logits)
+    assert advancing.report() == whole.report()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", ["fp32", "fp8", "int8", "int4"])
+@pytest.mark.parametrize(
+    ("field", "index", "place"),
+    [
+        ("logits", (3, 4), "engine logits"),
+        ("hidden", (2, 3, 4), "engine layers.2 hidden state"),
+        ("router_probabilities", (1, 3, 4), "engine layers.2 router"),
+    ],
+)
+def test_values_that_are_not_finite_fail_by_name(value, precision, field, index, place):
+    trace = random_trace()
+    engine = replace(trace, **{field: changed(getattr(trace, field), index, value)})
+    report = compare(trace, engine, precision=precision)
+    assert report.verdict == "failed"
+    assert f"values not finite in {place}" in failed_gates(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+    assert f"values not finite in {place}: 1.000e+00" in render_table(report)
+
+
+@pytest.mark.parametrize(
+    ("precision", "value", "failed"),
+    [
+        ("fp32", 1e-3, ["decode against prefill"]),
+        ("int8", 1e-3, []),
+        ("int4", np.nan, ["values not finite in engine decoded logits"]),
+        ("int8", np.inf, ["values not finite in engine decoded logits"]),
+    ],
+)
+def test_decoding_is_held_to_the_prefill(precision, value, failed):
+    trace = random_trace()
+    meter = ParityMeter(GREEDY, precision)
+    meter.add("plain", IDS, 1, 30, trace, trace)
+    meter.add_decode(trace.logits, trace.logits)
+    decoded = changed(trace.logits, (3, 4), trace.logits[3, 4] + 10 * value)
+    meter.add_decode(trace.logits, decoded.astype(np.float32))
+    assert failed_gates(meter.report()) == failed
+
+
+# -- text
+
+
+def test_perplexity_counts_only_the_scored_tokens_of_each_kind():
+    trace = random_trace()
+    meter = ParityMeter(GREEDY, "fp32")
+    meter.add("plain", IDS, 0, 50, trace, trace)
+    meter.add("fim", IDS, 8, 10, trace, trace)
+    meter.add("chat", IDS, TOKENS, 0, trace, trace)
+    texts = {text.kind: text for text in meter.report().texts}
+    assert {kind: text.tokens for kind, text in texts.items()} == {"plain": 11, "fim": 4}
+    logits = trace.logits.astype(np.float64)
+    log_sums = np.log(np.exp(logits).sum(-1))
+    nats = [log_sums[t - 1] - logits[t - 1, IDS[t]] for t in range(8, TOKENS)]
+    assert texts["fim"].reference_perplexity == pytest.approx(math.exp(np.mean(nats)))
+    assert texts["fim"].engine_nats_per_byte == pytest.approx(sum(nats) / 10)
+
+
+def test_a_uniform_engine_has_the_perplexity_of_the_vocabulary():
+    trace = random_trace()
+    uniform = replace(trace, logits=np.zeros_like(trace.logits))
+    (text,) = compare(trace, uniform).texts
+    assert text.engine_perplexity == pytest.approx(GREEDY.vocab_size)
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=4))
+def test_metrics_do_not_depend_on_how_sequences_are_cut_into_rows(lengths):
+    config = ModelConfig.from_dict(tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300))
+    meter = ParityMeter(config, "int4")
+    kl = []
+    for seed, length in enumerate(lengths):
+        reference, engine = (random_trace(config, length, 2 * seed + part) for part in (0, 1))
+        meter.add("plain", list(range(length)), 0, length, reference, engine)
+        kl.append(kl_divergence(reference.logits, engine.logits))
+    report = meter.report().logits
+    assert report.positions == sum(lengths)
+    assert report.kl_mean == pytest.approx(np.concatenate(kl).mean())
+    assert report.kl_max == pytest.approx(np.concatenate(kl).max())
+
+
+# -- report
+
+
+def test_a_report_survives_json_inside_a_certificate():
+    trace = random_trace(GROUPED)
+    report = compare(trace, noisy(trace, 0.01), GROUPED, "int8")
+    text = json.dumps({"format": 1, **report.to_dict()}, allow_nan=False)
+    assert ParityReport.from_dict(json.loads(text)) == report
+
+
+@pytest.mark.parametrize("damage", [{"logits": None}, {"gates": [{"name": "x"}]}, {"layers": 3}])
+def test_a_malformed_report_is_refused(damage):
+    trace = random_trace()
+    with pytest.raises(ParityError, match="malformed"):
+        ParityReport.from_dict({**compare(trace, trace).to_dict(), **damage})
+
+
+def test_the_table_has_a_line_for_each_layer_and_fits_the_terminal():
+    trace = random_trace()
+    lines = render_table(compare(trace, noisy(trace, 0.01))).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "2"]
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_what_cannot_be_compared_is_refused():
+    trace = random_trace()
+    meter = ParityMeter(GREEDY, "fp32")
+    with pytest.raises(ParityError, match="nothing was compared"):
+        meter.report()
+    with pytest.raises(ParityError, match="without tokens"):
+        meter.add("plain", [], 0, 0, trace, trace)
+    with pytest.raises(
+        ParityError, match=r"engine logits: expected \[12, 512\], found \[12, 511\]"
+    ):
+        meter.add("plain", IDS, 0, 0, trace, replace(trace, logits=trace.logits[:, 1:]))
+    with pytest.raises(ParityError, match="'fp4' has no gates"):
+        ParityMeter(GREEDY, "fp4")

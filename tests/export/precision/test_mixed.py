@@ -1,0 +1,127 @@
+"""Mixed precision by a goal, and what a dry run says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.cli import main
+from trtcoder.testing.random_checkpoint import (
+    FULL_CONFIG,
+    LITE_CONFIG,
+    tiny_config,
+    write_random_checkpoint,
+)
+
+QUICK = ["--tokens", "300", "--calibration-tokens", "600"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Blocks of 128 divide these widths, so that every candidate can be chosen.
+    config = tiny_config(moe_intermediate_size=128, kv_lora_rank=128)
+    return write_random_checkpoint(tmp_path_factory.mktemp("mixed") / "checkpoint", config)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_smallest_engine_that_keeps_a_limit(checkpoint: Path, tmp_path: Path) -> None:
+    measured: dict[str, dict[str, Any]] = {}
+    for weights in ("int4", "int8"):
+        result = run("build", checkpoint, "--out", tmp_path / weights, "--weights", weights,
+                     *QUICK, "--json")  # fmt: skip
+        measured[weights] = json.loads(result.stdout.splitlines()[-1])
+    high, low = (measured[w]["parity"]["logits"]["kl_mean"] for w in ("int4", "int8"))
+    limit = (high * low) ** 0.5
+    out = tmp_path / "mixed"
+    result = run("build", checkpoint, "--out", out, "--max-kl", str(limit), *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["parity"]["logits"]["kl_mean"] <= limit
+    assert found["parity"]["verdict"] == "passed"
+    assert measured["int4"]["bytes"] < found["bytes"] < measured["int8"]["bytes"]
+    plan = found["parity"]["plan"]
+    assert plan["goal"] == {"max_kl": limit}
+    assert plan["rounds"][-1]["measured_kl"] > 0
+    assert {entry["class"] for entry in plan["classes"]} >= {"attention", "experts_down"}
+    chosen = {entry["class"]: entry["chosen"] for entry in plan["classes"]}
+    assert len(set(chosen.values())) > 1
+    schemes = Bundle.load(out).manifest.recipe["schemes"]
+    assert chosen == schemes
+    reported = run("report", out, "--out", tmp_path / "report.html")
+    assert reported.exit_code == 0, reported.output
+
+
+def test_the_best_engine_of_a_size(checkpoint: Path, tmp_path: Path) -> None:
+    for weights in ("int4", "int8"):
+        run("build", checkpoint, "--out", tmp_path / weights, "--weights", weights, *QUICK)
+    # Between the two, with room for what a target leaves aside for the graph.
+    target = (size_of(tmp_path / "int4") + size_of(tmp_path / "int8")) // 2 + 1_000_000
+    out = tmp_path / "mixed"
+    result = run("build", checkpoint, "--out", out, "--target-size", str(target), *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert size_of(out) <= target
+    assert found["parity"]["plan"]["goal"] == {"target_bytes": target}
+
+
+def test_a_goal_that_nothing_meets_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for goal in (["--max-kl", "1e-12"], ["--target-size", "1000"]):
+        result = run("build", checkpoint, "--out", tmp_path / "engine", *goal, *QUICK)
+        assert result.exit_code == 1
+        assert "no choice of schemes" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-kl", "0.1", "--target-size", "5"], "one of --max-kl and --target-size"),
+        (["--weights", "mixed"], "one of --max-kl and --target-size"),
+        (["--weights", "int4", "--target-size", "5"], "leave out --weights int4"),
+        (["--target-size", "0"], "not above zero"),
+        (["--max-kl", "-1"], "not above zero"),
+    ],
+)
+def test_goals_that_contradict_are_one_line(
+    checkpoint: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = run("build", checkpoint, "--out", tmp_path / "engine", *options)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "tensors_gib"),
+    [(LITE_CONFIG, 15_706_484_224, 29.3), (FULL_CONFIG, 235_741_434_880, 439.1)],
+    ids=["lite", "236b"],
+)
+def test_a_dry_run_says_what_a_build_takes(
+    config: dict[str, Any], parameters: int, tensors_gib: float, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    result = run("build", tmp_path, "--dry-run", "--block-size", "128", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert sum(kind["values"] for kind in found["classes"].values()) == parameters
+    assert found["checkpoint_bytes"] / 2**30 == pytest.approx(tensors_gib, abs=0.1)
+    # Four bits and a float16 scale of 128 weights, and what stays in bf16: below five bits.
+    assert 4.1 < 8 * found["engine_bytes"] / parameters < 5
+    ranks = {(rank["tp"], rank["ep"]): rank for rank in found["ranks"]}
+    alone, eight = ranks[1, 1]["weights_bytes"], ranks[8, 8]["weights_bytes"]
+    # What stays whole on every rank is little.
+    assert alone / 8 < eight < alone / 7
+    assert ranks[8, 1]["weights_bytes"] > eight, "blocks of 128 do not divide an eighth of experts"
+    shown = run("build", tmp_path, "--dry-run")
+    assert "a rank, GiB" in shown.output
+    assert f"{parameters:,}" in shown.output

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trtcoder.errors import ConfigError
+from trtcoder.model.config import FIXED, IGNORED, ModelConfig
+from trtcoder.model.tensors import expected_tensors
+from trtcoder.testing.random_checkpoint import (
+    FULL_CONFIG,
+    LITE_CONFIG,
+    tiny_config,
+    tiny_grouped_config,
+)
+
+YARN = LITE_CONFIG["rope_scaling"]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "tensors", "parameters"),
+    [
+        (LITE_CONFIG, "DeepSeek-Coder-V2-Lite", 5_291, 15_706_484_224),
+        (FULL_CONFIG, "DeepSeek-Coder-V2", 29_102, 235_741_434_880),
+    ],
+)
+def test_the_published_models_are_known_by_their_sizes(
+    config: dict[str, Any], name: str, tensors: int, parameters: int
+) -> None:
+    parsed = ModelConfig.from_dict(config)
+    shapes = expected_tensors(parsed)
+    assert parsed.published_name == name
+    assert len(shapes) == tensors
+    assert sum(math.prod(shape) for shape in shapes.values()) == parameters
+
+
+def test_the_softmax_scale_carries_yarns_magnitude_squared() -> None:
+    scale = ModelConfig.from_dict(LITE_CONFIG).softmax_scale
+    assert scale == pytest.approx(192**-0.5 * (0.1 * 0.707 * math.log(40) + 1) ** 2, rel=1e-12)
+    plain = ModelConfig.from_dict(LITE_CONFIG | {"rope_scaling": None}).softmax_scale
+    assert scale / plain == pytest.approx(1.5896, rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [LITE_CONFIG, FULL_CONFIG, tiny_config()])
+def test_rotary_frequencies_equal_those_of_transformers(config: dict[str, Any]) -> None:
+    from transformers import DeepseekV2Config
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](DeepseekV2Config(**copy.deepcopy(config)), None)
+    np.testing.assert_array_equal(
+        ModelConfig.from_dict(config).inverse_frequencies(), wanted.numpy()
+    )
+
+
+def test_both_spellings_of_the_rotary_settings_are_read() -> None:
+    old = ModelConfig.from_dict(LITE_CONFIG)
+    renamed = {key: value for key, value in YARN.items() if key != "type"}
+    new = {k: v for k, v in LITE_CONFIG.items() if k not in ("rope_scaling", "rope_theta")}
+    new["rope_parameters"] = {**renamed, "rope_type": "yarn", "rope_theta": 10000.0}
+    read = ModelConfig.from_dict(new)
+    assert (read.yarn, read.rope_theta) == (old.yarn, old.rope_theta)
+
+
+def test_the_misspelt_greedy_of_some_files_is_read() -> None:
+    assert ModelConfig.from_dict(tiny_config(topk_method="gready")).topk_method == "greedy"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "llama"}, "model_type: 'llama' is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"scoring_func": "sigmoid"}, "scoring_func"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq"),
+        ({"topk_method": "noaux_tc"}, "topk_method 'noaux_tc'"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "type 'linear'"),
+        ({"rope_scaling": {**YARN, "surprise": 1}}, "rope_scaling: unknown surprise"),
+        ({"sliding_window": 4096}, "unknown sliding_window"),
+        ({"rope_scaling": {**YARN, "rope_theta": 5.0}}, "rope_theta differs inside and outside"),
+        ({"hidden_size": "2048"}, "hidden_size: '2048' is not of type int"),
+        ({"hidden_size": True}, "hidden_size: True is not of type int"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"qk_rope_head_dim": 33}, "qk_rope_head_dim is 33"),
+        ({"num_experts_per_tok": 17}, "num_experts_per_tok is 17, expected 1 to 16"),
+        ({"eos_token_id": "x"}, "eos_token_id"),
+        ({"q_lora_rank": 0}, "q_lora_rank is 0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(tiny_config(**change), "config.json")
+    assert str(caught.value).startswith("config.json: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_group": 5}, "n_group 5 does not divide 16"),
+        ({"topk_group": 5}, "topk_group is 5"),
+        ({"topk_group": 1, "num_experts_per_tok": 6}, "exceeds 1 groups"),
+    ],
+)
+def test_groups_that_contradict_themselves_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict(tiny_grouped_config(**change))
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "kv_lora_rank", "hidden_act", "model_type"])
+def test_a_missing_key_is_named(key: str) -> None:
+    config = tiny_config()
+    del config[key]
+    with pytest.raises(ConfigError, match=key):
+        ModelConfig.from_dict(config)
+
+
+def test_every_problem_is_in_one_error() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)hidden_size.*unknown novelty"):
+        ModelConfig.from_dict(tiny_config(hidden_size=None, novelty=1))
+
+
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is missing"):
+        ModelConfig.load(tmp_path)
+    for text in ("[]", "{", '"text"'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.json"):
+            ModelConfig.load(tmp_path)
+
+
+def test_a_list_of_end_tokens_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config(eos_token_id=[257, 5])))
+    assert ModelConfig.load(tmp_path).eos_token_ids == (257, 5)
+
+
+@pytest.mark.parametrize("key", sorted(set(IGNORED) - set(FIXED)))
+def test_ignored_keys_change_nothing(key: str) -> None:
+    plain = ModelConfig.from_dict(tiny_config())
+    changed = ModelConfig.from_dict(tiny_config(**{key: "anything"}))
+    assert replace(changed, raw=plain.raw) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"n_shared_experts": -1}, "n_shared_experts"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps"),
+        ({"routed_scaling_factor": math.inf}, "routed_scaling_factor"),
+        ({"rope_theta": 0}, "rope_theta"),
+        ({"rope_theta": 1}, "rope_theta"),
+        ({"rope_scaling": {**YARN, "factor": 0}}, "factor"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0}}, "beta_fast"),
+        (
+            {"rope_scaling": {**YARN, "original_max_position_embeddings": 0}},
+            "original_max_position_embeddings",
+        ),
+        ({"rope_scaling": {**YARN, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"type": "default", "surprise": 1}}, "surprise"),
+        ({"bos_token_id": 512}, "bos_token_id"),
+        ({"eos_token_id": [257, 512]}, "eos_token_id"),
+        ({"eos_token_id": -1}, "eos_token_id"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        ModelConfig.from_dict(tiny_config(**change))

