@@ -134,6 +134,12 @@ def _told(printed: list[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"blk\.\d+", "blk.*", line) for line in lines))
 
 
+def cache() -> Path:
+    """Return the user's cache folder for llama.cpp: one build serves all working trees."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "trtcoder" / f"llama.cpp-{VERSION}"
+
+
 def obtain(work: Path) -> LlamaCpp:
     """Return llama.cpp from ``work``, after downloading and building what is not there.
 

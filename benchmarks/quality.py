@@ -19,13 +19,13 @@ import onnx
 
 from benchmarks.engines import build_engine
 from benchmarks.judge import Judge
-from benchmarks.llama_cpp import LlamaCpp, obtain
+from benchmarks.llama_cpp import LlamaCpp, cache, obtain
 from benchmarks.llama_gguf import fewest_tokens, stored_types, write_gguf
 from benchmarks.llama_logits import LlamaModel
 from benchmarks.quality_goals import goals
 from benchmarks.quality_plot import plot
 from benchmarks.record import RESULTS, environment, keep
-from benchmarks.speed import DEMO, WORK
+from benchmarks.speed import DEMO
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.calib.text.calibration import load_calibration
@@ -194,7 +194,7 @@ def main() -> None:
     """Build, quantize and measure; print a table, the goals, then one JSON line."""
     from tokenizers import Tokenizer
 
-    llama = obtain(WORK / "llama.cpp")
+    llama = obtain(cache())
     checkpoint = Checkpoint.open(DEMO)
     parameters = sum(int(stored.size) for stored in map(checkpoint.raw, checkpoint.names()))
     prompting = read_prompting(checkpoint)

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from demo.recipe.model import DemoModel
-
 MUON_RATE, ADAM_RATE = 0.012, 0.003
 MOMENTUM = 0.95
 WEIGHT_DECAY = 0.05
@@ -36,7 +34,7 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 class Optimizers:
     """Both optimizers as one."""
 
-    def __init__(self, model: DemoModel) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         named = dict(model.named_parameters())
         self._matrices = {
             name: weight

@@ -2,18 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import numpy as np
-import pytest
 
+from benchmarks.llama_gguf import stored_types, write_gguf
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
-gguf = pytest.importorskip("gguf", reason="the extra `bench` is not installed")
-
 
 def test_a_gguf_holds_every_weight_of_the_checkpoint_once(tmp_path: Path) -> None:
-    from benchmarks.llama_gguf import stored_types, write_gguf
-
     folder = write_random_checkpoint(tmp_path / "checkpoint", tiny_config(), seed=1)
     checkpoint = Checkpoint.open(folder)
     path = tmp_path / "model.gguf"

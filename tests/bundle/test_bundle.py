@@ -145,8 +145,8 @@ def test_one_target_has_one_writer_at_a_time(tmp_path: Path) -> None:
         "with BundleWriter(sys.argv[1]): print('writing', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "engine")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"writing\n"
         with pytest.raises(BuildError, match="already writing"), BundleWriter(tmp_path / "engine"):

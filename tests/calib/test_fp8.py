@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -211,7 +212,7 @@ def test_with_float_activations_an_engine_computes_with_the_rounded_weights(
     config: dict[str, object], scales: str, tmp_path: Path
 ) -> None:
     source = write_checkpoint(tmp_path / "checkpoint", config)
-    options = {"fp8_scales": scales, "activations": "float"}
+    options: dict[str, Any] = {"fp8_scales": scales, "activations": "float"}
     engine = build_engine(source, tmp_path / "engine", "fp8", **options)
     rounded = rounded_checkpoint(source, preset("fp8", **options), tmp_path / "rounded")
     found = probe(engine, source).run(IDS).logits
@@ -224,7 +225,8 @@ def test_with_float_activations_an_engine_computes_with_the_rounded_weights(
 
 @pytest.mark.parametrize("weights", ["int8", "fp32"])
 def test_options_of_fp8_are_refused_with_other_weights(weights: str) -> None:
-    for option in ({"fp8_scales": "block"}, {"activations": "dynamic"}):
+    given: list[dict[str, Any]] = [{"fp8_scales": "block"}, {"activations": "dynamic"}]
+    for option in given:
         with pytest.raises(BuildError, match=rf"only for --weights fp8, not for {weights}"):
             preset(weights, **option)
 
@@ -264,10 +266,11 @@ def test_the_certificate_says_how_each_tensor_is_stored(source: Checkpoint) -> N
 def test_the_demo_model_stays_close_with_rounded_weights(tmp_path: Path) -> None:
     demo = Checkpoint.open(Path(__file__).parents[2] / "demo" / "checkpoint")
     ids = np.random.default_rng(0).integers(0, 4000, 200).tolist()
-    logits = [
-        probe(build_engine(demo, tmp_path / name, name, **options), demo).run(ids).logits
-        for name, options in (("fp32", {}), ("fp8", {"activations": "float"}))
-    ]
+    engines = (
+        build_engine(demo, tmp_path / "fp32"),
+        build_engine(demo, tmp_path / "fp8", "fp8", activations="float"),
+    )
+    logits = [probe(engine, demo).run(ids).logits for engine in engines]
     wanted, found = (x - np.log(np.exp(x.astype(float)).sum(-1, keepdims=True)) for x in logits)
     divergence = (np.exp(wanted) * (wanted - found)).sum(-1).mean()
     assert 0 < divergence < 0.02

@@ -88,7 +88,8 @@ def weighted_errors(
     weights: Floats, scales: Floats, zeros: Floats | int, importance: Floats
 ) -> Floats:
     codes = np.clip(np.rint(weights / scales) + zeros, 0, 15)
-    return np.square((codes - zeros) * scales - weights) @ importance
+    errors: Floats = np.square((codes - zeros) * scales - weights) @ importance
+    return errors
 
 
 def plain_gptq(weights: Floats, hessian: NDArray[np.float64], grid: Grid, scheme: Scheme) -> Floats:

@@ -123,7 +123,9 @@ def test_the_kernel_multiplies_with_what_dequantize_returns(
     np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def run_matmul(x, stored, scheme, width):
+def run_matmul(
+    x: NDArray[np.float32], stored: QuantizedMatrix, scheme: Scheme, width: int
+) -> NDArray[np.float32]:
     import onnx
     import onnxruntime
     from onnx import helper, numpy_helper
@@ -144,7 +146,8 @@ def run_matmul(x, stored, scheme, width):
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    return np.asarray(found)
 
 
 @given(st.sampled_from([1e-36, 1e-38, 1e-40, 1e-45]), SCHEMES)
@@ -196,12 +199,15 @@ def test_the_experts_kernel_computes_with_what_dequantize_returns(
     selection = rng.standard_normal((6, 16)).astype(np.float32)
     mixing = rng.random((6, 16)).astype(np.float32)
     b = GraphBuilder("experts")
-    inputs = [b.input(name, ir.DataType.FLOAT, ["tokens", width])
-              for name, width in (("x", 128), ("selection", 16), ("mixing", 16))]  # fmt: skip
+    tokens, scores, weights = (
+        b.input(name, ir.DataType.FLOAT, ["tokens", width])
+        for name, width in (("x", 128), ("selection", 16), ("mixing", 16))
+    )
     names = [[f"model.layers.1.mlp.experts.{index}.{role}_proj.weight"
               for role in ("gate", "up", "down")] for index in range(16)]  # fmt: skip
     experts = [Expert(*(stored_as(source, name) for name in three)) for three in names]
-    b.output(mixture_of_experts(b, "experts", *inputs, experts, 4, scheme, scheme, 0), "y")
+    mixed = mixture_of_experts(b, "experts", tokens, scores, weights, experts, 4, scheme, scheme, 0)
+    b.output(mixed, "y")
     found = run_graph(b, tmp_path, {"x": x, "selection": selection, "mixing": mixing})
     wanted = np.zeros((6, 128))
     for index, three in enumerate(names):

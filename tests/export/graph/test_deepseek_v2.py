@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -148,9 +149,10 @@ def test_an_fp32_engine_computes_what_transformers_computes(
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config)
     watched = probe(build_engine(checkpoint, tmp_path / "engine"), checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    )
+    model.eval()
     for positions in POSITIONS.values():
         where = torch.from_numpy(positions)[None]
         with torch.no_grad():

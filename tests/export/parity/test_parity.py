@@ -1,14 +1,18 @@
 """The metrics tell a good engine from a bad one, and excuse nothing but ties."""
 
+from __future__ import annotations
+
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from trtcoder.errors import ParityError
 from trtcoder.export.parity.logits import kl_histogram
@@ -29,15 +33,17 @@ DENSE = ModelConfig.from_dict(tiny_config(n_routed_experts=None))
 TOKENS = 12
 IDS = list(range(TOKENS))
 
+Floats = NDArray[np.floating[Any]]
+
 
 @dataclass(frozen=True)
 class Trace:
-    logits: np.ndarray
-    hidden: np.ndarray
-    router_probabilities: np.ndarray
+    logits: Floats
+    hidden: Floats
+    router_probabilities: Floats
 
 
-def random_trace(config=GREEDY, tokens=TOKENS, seed=0):
+def random_trace(config: ModelConfig = GREEDY, tokens: int = TOKENS, seed: int = 0) -> Trace:
     rng = np.random.default_rng(seed)
     moe = sum(config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
     scores = np.exp(rng.normal(size=(moe, tokens, config.n_routed_experts)))
@@ -50,23 +56,29 @@ def random_trace(config=GREEDY, tokens=TOKENS, seed=0):
     )
 
 
-def compare(reference, engine, config=GREEDY, precision="fp32", max_kl=None):
+def compare(
+    reference: Trace,
+    engine: Trace,
+    config: ModelConfig = GREEDY,
+    precision: str = "fp32",
+    max_kl: float | None = None,
+) -> ParityReport:
     meter = ParityMeter(config, precision, max_kl=max_kl)
     meter.add("plain", IDS, 1, 30, reference, engine)
     return meter.report()
 
 
-def changed(values, index, value):
+def changed(values: Floats, index: Any, value: Any) -> Floats:
     copy = values.copy()
     copy[index] = value
     return copy
 
 
-def failed_gates(report):
+def failed_gates(report: ParityReport) -> list[str]:
     return [gate.name for gate in report.gates if gate.passed is False]
 
 
-def with_probabilities(row):
+def with_probabilities(row: Floats) -> Trace:
     """A trace whose every token has the router's probabilities ``row``."""
     trace = random_trace()
     shape = trace.router_probabilities.shape
@@ -77,7 +89,7 @@ def with_probabilities(row):
 
 
 @pytest.mark.parametrize("config", [GREEDY, GROUPED, DENSE], ids=["greedy", "grouped", "dense"])
-def test_identical_traces_pass_the_strictest_gate_with_zero_error(config):
+def test_identical_traces_pass_the_strictest_gate_with_zero_error(config: ModelConfig) -> None:
     trace = random_trace(config)
     report = compare(trace, trace, config)
     assert report.verdict == "passed"
@@ -89,7 +101,7 @@ def test_identical_traces_pass_the_strictest_gate_with_zero_error(config):
     ]
 
 
-def test_rounding_of_float32_passes_the_fp32_gate():
+def test_rounding_of_float32_passes_the_fp32_gate() -> None:
     trace = random_trace()
     rng = np.random.default_rng(1)
     moved = trace.logits * (1 + 1e-6 * rng.normal(size=trace.logits.shape))
@@ -103,23 +115,25 @@ def test_rounding_of_float32_passes_the_fp32_gate():
     arrays(np.float64, (3, 7), elements=st.floats(-80, 80)),
     arrays(np.float64, (3, 7), elements=st.floats(-80, 80)),
 )
-def test_kl_is_never_negative_and_zero_for_the_same_logits(reference, engine):
+def test_kl_is_never_negative_and_zero_for_the_same_logits(
+    reference: Floats, engine: Floats
+) -> None:
     assert (kl_divergence(reference, engine) >= 0).all()
     assert (kl_divergence(reference, reference) == 0).all()
 
 
 @given(arrays(np.float64, (2, 5), elements=st.floats(-20, 20)), st.floats(-50, 50))
-def test_kl_does_not_see_a_constant_added_to_all_logits(logits, constant):
+def test_kl_does_not_see_a_constant_added_to_all_logits(logits: Floats, constant: float) -> None:
     assert kl_divergence(logits, logits + constant) == pytest.approx(np.zeros(2), abs=1e-12)
 
 
-def test_kl_is_what_its_definition_gives():
+def test_kl_is_what_its_definition_gives() -> None:
     reference, engine = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
     expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     assert kl_divergence(reference, engine) == pytest.approx([expected])
 
 
-def test_the_histogram_counts_every_position_by_the_order_of_its_kl():
+def test_the_histogram_counts_every_position_by_the_order_of_its_kl() -> None:
     kl = np.array([0.0, 1e-20, 1.5e-3, 1.6e-3, 0.9, 1e9, np.inf, np.nan])
     histogram = kl_histogram(kl)
     edges, counts = np.array(histogram.edges), np.array(histogram.counts)
@@ -131,7 +145,7 @@ def test_the_histogram_counts_every_position_by_the_order_of_its_kl():
     assert counts[np.searchsorted(edges, math.log10(0.9)) - 1] == 1
 
 
-def test_a_swap_of_nearly_tied_tokens_is_ambiguous():
+def test_a_swap_of_nearly_tied_tokens_is_ambiguous() -> None:
     logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
     logits[:, 7], logits[:, 3] = 10.0, 10.0 - 1e-3
     trace = replace(random_trace(), logits=logits)
@@ -142,7 +156,7 @@ def test_a_swap_of_nearly_tied_tokens_is_ambiguous():
 
 
 @pytest.mark.parametrize("winner", [3, 200])
-def test_a_token_that_does_not_tie_with_the_best_is_wrong(winner):
+def test_a_token_that_does_not_tie_with_the_best_is_wrong(winner: int) -> None:
     # Token 3 is close to the best, 200 far: that a tie exists excuses no third token.
     logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
     logits[:, 7], logits[:, 3], logits[:, 8] = 10.0, 9.9, 10.0 - 1e-4
@@ -151,13 +165,13 @@ def test_a_token_that_does_not_tie_with_the_best_is_wrong(winner):
     assert (report.logits.top1_ambiguous, report.logits.top1_wrong) == (0, 1)
 
 
-def test_a_large_error_of_the_engine_does_not_make_its_choice_ambiguous():
+def test_a_large_error_of_the_engine_does_not_make_its_choice_ambiguous() -> None:
     trace = random_trace()
     report = compare(trace, replace(trace, logits=-trace.logits), precision="int4")
     assert report.logits.top1_wrong == TOKENS
 
 
-def test_relative_error_is_measured_against_the_positions_own_largest_logit():
+def test_relative_error_is_measured_against_the_positions_own_largest_logit() -> None:
     logits = np.ones((TOKENS, GREEDY.vocab_size), np.float32)
     logits[0] *= 100
     trace = replace(random_trace(), logits=logits)
@@ -169,7 +183,7 @@ def test_relative_error_is_measured_against_the_positions_own_largest_logit():
 # -- hidden states
 
 
-def test_an_error_is_reported_for_the_layer_where_it_is():
+def test_an_error_is_reported_for_the_layer_where_it_is() -> None:
     trace = random_trace()
     report = compare(trace, replace(trace, hidden=changed(trace.hidden, 1, trace.hidden[1] * 1.5)))
     assert [round(layer.hidden_max, 6) for layer in report.layers] == [0, 0.5, 0]
@@ -180,7 +194,9 @@ def test_an_error_is_reported_for_the_layer_where_it_is():
 
 
 @given(st.permutations(range(16)), st.sampled_from([GREEDY, GROUPED]))
-def test_selection_is_the_probable_experts_under_any_order(order, config):
+def test_selection_is_the_probable_experts_under_any_order(
+    order: list[int], config: ModelConfig
+) -> None:
     probabilities = np.zeros((1, 16))
     probabilities[0, order] = np.arange(16, 0, -1) / 136
     chosen = select_experts(probabilities, config)[0]
@@ -190,7 +206,7 @@ def test_selection_is_the_probable_experts_under_any_order(order, config):
     assert chosen.tolist() == sorted(expected)
 
 
-def test_group_limited_selection_ranks_groups_by_their_best_expert_not_their_sum():
+def test_group_limited_selection_ranks_groups_by_their_best_expert_not_their_sum() -> None:
     probabilities = np.full((1, 16), 0.01)
     probabilities[0, [0, 4]] = 0.3, 0.2  # one strong expert each
     probabilities[0, 8:12] = 0.1  # the largest sum
@@ -198,14 +214,16 @@ def test_group_limited_selection_ranks_groups_by_their_best_expert_not_their_sum
 
 
 @pytest.mark.parametrize("config", [GREEDY, GROUPED], ids=["greedy", "grouped"])
-def test_permuted_experts_are_found_in_their_layer(config):
+def test_permuted_experts_are_found_in_their_layer(config: ModelConfig) -> None:
     trace = random_trace(config)
     routers = trace.router_probabilities
     permuted = changed(routers, 1, np.roll(routers[1], 1, axis=-1))
     report = compare(trace, replace(trace, router_probabilities=permuted), config)
     assert failed_gates(report) == ["router disagreements"]
     assert report.layers[1].router_wrong == 0
-    assert report.layers[2].router_wrong > 0
+    wrong = report.layers[2].router_wrong
+    assert wrong is not None
+    assert wrong > 0
     assert report.layers[2].router_ties == 0
 
 
@@ -213,7 +231,7 @@ NEAR_TIE = np.array([0.2, 0.2, 0.2, 0.1, 0.1 * (1 - 5e-6), *[0.02] * 11])
 NEAR_TIE_SWAPPED = NEAR_TIE[[0, 1, 2, 4, 3, *range(5, 16)]]
 
 
-def test_experts_swapped_within_a_tie_are_counted_apart_and_pass():
+def test_experts_swapped_within_a_tie_are_counted_apart_and_pass() -> None:
     trace = with_probabilities(NEAR_TIE)
     swapped = changed(trace.router_probabilities, (0, slice(8, 11)), NEAR_TIE_SWAPPED)
     report = compare(trace, replace(trace, router_probabilities=swapped))
@@ -223,7 +241,7 @@ def test_experts_swapped_within_a_tie_are_counted_apart_and_pass():
     assert report.logits.after_tie == TOKENS - 8
 
 
-def test_what_follows_from_a_tie_is_not_held_against_the_engine_what_precedes_it_is():
+def test_what_follows_from_a_tie_is_not_held_against_the_engine_what_precedes_it_is() -> None:
     # Token 8 ties in layer 1: layer 2 may differ at token 8 and later, and so may the logits.
     trace = with_probabilities(NEAR_TIE)
     swapped = changed(trace.router_probabilities, (0, 8), NEAR_TIE_SWAPPED)
@@ -242,7 +260,7 @@ def test_what_follows_from_a_tie_is_not_held_against_the_engine_what_precedes_it
     assert failed_gates(compare(trace, engine)) == ["router disagreements"]
 
 
-def test_a_layer_does_not_excuse_itself_or_the_layers_before_it():
+def test_a_layer_does_not_excuse_itself_or_the_layers_before_it() -> None:
     trace = with_probabilities(NEAR_TIE)
     swapped = changed(trace.router_probabilities, (1, 8), NEAR_TIE_SWAPPED)
     swapped[0, 9] = swapped[1, 9] = np.roll(NEAR_TIE, 5)
@@ -250,7 +268,7 @@ def test_a_layer_does_not_excuse_itself_or_the_layers_before_it():
     assert [layer.router_wrong for layer in report.layers] == [None, 1, 1]
 
 
-def test_ties_that_leave_too_little_to_judge_fail():
+def test_ties_that_leave_too_little_to_judge_fail() -> None:
     report = compare(with_probabilities(NEAR_TIE), with_probabilities(NEAR_TIE_SWAPPED))
     assert [layer.router_ties for layer in report.layers] == [None, TOKENS, TOKENS]
     assert failed_gates(report) == [
@@ -260,7 +278,7 @@ def test_ties_that_leave_too_little_to_judge_fail():
     ]
 
 
-def test_a_tie_does_not_excuse_another_expert():
+def test_a_tie_does_not_excuse_another_expert() -> None:
     engine = NEAR_TIE.copy()
     engine[[0, 9]] = engine[[9, 0]]
     report = compare(with_probabilities(NEAR_TIE), with_probabilities(engine))
@@ -269,7 +287,7 @@ def test_a_tie_does_not_excuse_another_expert():
 
 
 @pytest.mark.parametrize(("gap", "field"), [(5e-6, "router_ties"), (1e-3, "router_wrong")])
-def test_groups_swapped_are_a_tie_only_if_their_best_experts_tie(gap, field):
+def test_groups_swapped_are_a_tie_only_if_their_best_experts_tie(gap: float, field: str) -> None:
     row = np.full(16, 0.01)
     row[0], row[4], row[8] = 0.3, 0.2, 0.2 * (1 - gap)
     engine = row.copy()
@@ -290,7 +308,7 @@ def test_groups_swapped_are_a_tie_only_if_their_best_experts_tie(gap, field):
 # -- gates and verdicts
 
 
-def noisy(trace, scale):
+def noisy(trace: Trace, scale: float) -> Trace:
     rng = np.random.default_rng(2)
     noise = (scale * rng.normal(size=trace.logits.shape)).astype(np.float32)
     return replace(trace, logits=trace.logits + noise)
@@ -306,14 +324,14 @@ def noisy(trace, scale):
         ("int4", 1e-1, "measured"),
     ],
 )
-def test_each_precision_is_held_to_its_own_gate(precision, noise, verdict):
+def test_each_precision_is_held_to_its_own_gate(precision: str, noise: float, verdict: str) -> None:
     trace = random_trace()
     report = compare(trace, noisy(trace, noise), precision=precision)
     assert report.verdict == verdict
     assert f"verdict for {precision}: {verdict}" in render_table(report)
 
 
-def test_fp32_is_held_to_kl_where_large_logits_hide_the_error():
+def test_fp32_is_held_to_kl_where_large_logits_hide_the_error() -> None:
     logits = np.zeros((TOKENS, GREEDY.vocab_size), np.float32)
     logits[:, [7, 3]] = 50.0
     trace = replace(random_trace(), logits=logits)
@@ -322,13 +340,13 @@ def test_fp32_is_held_to_kl_where_large_logits_hide_the_error():
     assert failed_gates(report) == ["KL max"]
 
 
-def test_a_metric_that_is_nan_does_not_pass_its_limit():
+def test_a_metric_that_is_nan_does_not_pass_its_limit() -> None:
     trace = random_trace()
     engine = replace(trace, logits=changed(trace.logits, (3, 4), np.nan))
     assert "KL mean" in failed_gates(compare(trace, engine, precision="int8"))
 
 
-def test_int4_states_every_metric_without_a_limit():
+def test_int4_states_every_metric_without_a_limit() -> None:
     trace = random_trace()
     report = compare(trace, noisy(trace, 0.1), precision="int4")
     stated = {gate.name: gate for gate in report.gates if gate.limit is None}
@@ -343,19 +361,19 @@ def test_int4_states_every_metric_without_a_limit():
 
 
 @pytest.mark.parametrize(("max_kl", "verdict"), [(1.0, "passed"), (1e-4, "failed")])
-def test_a_limit_that_was_asked_for_gates_int4(max_kl, verdict):
+def test_a_limit_that_was_asked_for_gates_int4(max_kl: float, verdict: str) -> None:
     trace = random_trace()
     report = compare(trace, noisy(trace, 0.1), precision="int4", max_kl=max_kl)
     assert report.verdict == verdict
 
 
-def test_a_looser_limit_does_not_replace_the_precisions_own():
+def test_a_looser_limit_does_not_replace_the_precisions_own() -> None:
     trace = random_trace()
     report = compare(trace, noisy(trace, 0.1), precision="int8", max_kl=1.0)
     assert failed_gates(report) == ["KL mean"]
 
 
-def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another():
+def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another() -> None:
     traces = [(random_trace(seed=2 * n), random_trace(seed=2 * n + 1)) for n in range(3)]
     whole, advancing = ParityMeter(GREEDY, "int4"), ParityMeter(GREEDY, "int4")
     for wanted, found in traces:
@@ -389,7 +407,9 @@ def test_sequences_compared_layer_by_layer_give_what_they_give_one_after_another
         ("router_probabilities", (1, 3, 4), "engine layers.2 router"),
     ],
 )
-def test_values_that_are_not_finite_fail_by_name(value, precision, field, index, place):
+def test_values_that_are_not_finite_fail_by_name(
+    value: float, precision: str, field: str, index: tuple[int, ...], place: str
+) -> None:
     trace = random_trace()
     engine = replace(trace, **{field: changed(getattr(trace, field), index, value)})
     report = compare(trace, engine, precision=precision)
@@ -408,7 +428,7 @@ def test_values_that_are_not_finite_fail_by_name(value, precision, field, index,
         ("int8", np.inf, ["values not finite in engine decoded logits"]),
     ],
 )
-def test_decoding_is_held_to_the_prefill(precision, value, failed):
+def test_decoding_is_held_to_the_prefill(precision: str, value: float, failed: list[str]) -> None:
     trace = random_trace()
     meter = ParityMeter(GREEDY, precision)
     meter.add("plain", IDS, 1, 30, trace, trace)
@@ -421,7 +441,7 @@ def test_decoding_is_held_to_the_prefill(precision, value, failed):
 # -- text
 
 
-def test_perplexity_counts_only_the_scored_tokens_of_each_kind():
+def test_perplexity_counts_only_the_scored_tokens_of_each_kind() -> None:
     trace = random_trace()
     meter = ParityMeter(GREEDY, "fp32")
     meter.add("plain", IDS, 0, 50, trace, trace)
@@ -436,7 +456,7 @@ def test_perplexity_counts_only_the_scored_tokens_of_each_kind():
     assert texts["fim"].engine_nats_per_byte == pytest.approx(sum(nats) / 10)
 
 
-def test_a_uniform_engine_has_the_perplexity_of_the_vocabulary():
+def test_a_uniform_engine_has_the_perplexity_of_the_vocabulary() -> None:
     trace = random_trace()
     uniform = replace(trace, logits=np.zeros_like(trace.logits))
     (text,) = compare(trace, uniform).texts
@@ -444,7 +464,7 @@ def test_a_uniform_engine_has_the_perplexity_of_the_vocabulary():
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=4))
-def test_metrics_do_not_depend_on_how_sequences_are_cut_into_rows(lengths):
+def test_metrics_do_not_depend_on_how_sequences_are_cut_into_rows(lengths: list[int]) -> None:
     config = ModelConfig.from_dict(tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300))
     meter = ParityMeter(config, "int4")
     kl = []
@@ -461,7 +481,7 @@ def test_metrics_do_not_depend_on_how_sequences_are_cut_into_rows(lengths):
 # -- report
 
 
-def test_a_report_survives_json_inside_a_certificate():
+def test_a_report_survives_json_inside_a_certificate() -> None:
     trace = random_trace(GROUPED)
     report = compare(trace, noisy(trace, 0.01), GROUPED, "int8")
     text = json.dumps({"format": 1, **report.to_dict()}, allow_nan=False)
@@ -469,20 +489,20 @@ def test_a_report_survives_json_inside_a_certificate():
 
 
 @pytest.mark.parametrize("damage", [{"logits": None}, {"gates": [{"name": "x"}]}, {"layers": 3}])
-def test_a_malformed_report_is_refused(damage):
+def test_a_malformed_report_is_refused(damage: dict[str, Any]) -> None:
     trace = random_trace()
     with pytest.raises(ParityError, match="malformed"):
         ParityReport.from_dict({**compare(trace, trace).to_dict(), **damage})
 
 
-def test_the_table_has_a_line_for_each_layer_and_fits_the_terminal():
+def test_the_table_has_a_line_for_each_layer_and_fits_the_terminal() -> None:
     trace = random_trace()
     lines = render_table(compare(trace, noisy(trace, 0.01))).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "2"]
     assert max(len(line) for line in lines) <= 80
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_what_cannot_be_compared_is_refused() -> None:
     trace = random_trace()
     meter = ParityMeter(GREEDY, "fp32")
     with pytest.raises(ParityError, match="nothing was compared"):

@@ -1,15 +1,21 @@
 """Two references, transformers streamed and NumPy from the paper, must agree before they judge."""
 
+from __future__ import annotations
+
 import itertools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from numpy.typing import NDArray
 from transformers.models.deepseek_v2 import modeling_deepseek_v2
+from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
 
 from tests.reference import NumpyReference
 from trtcoder.checkpoint.reader import Checkpoint
@@ -25,6 +31,9 @@ from trtcoder.testing.random_checkpoint import (
 
 TOKENS = 40
 AGREEMENT = 1e-5
+
+Ids = NDArray[np.int64]
+Write = Callable[..., Checkpoint]
 POSITIONS = {
     "from 0": np.arange(TOKENS),
     "from 5000": np.arange(5000, 5000 + TOKENS),
@@ -34,7 +43,7 @@ POSITIONS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Two threads wait for each other longer than they compute, on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -43,8 +52,8 @@ def one_thread():
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write_checkpoint(**overrides) -> Checkpoint:
+def write(tmp_path: Path) -> Write:
+    def write_checkpoint(**overrides: Any) -> Checkpoint:
         name = f"checkpoint-{len(list(tmp_path.iterdir()))}"
         grouped = overrides.get("topk_method") == "group_limited_greedy"
         config = (tiny_grouped_config if grouped else tiny_config)(**overrides)
@@ -53,23 +62,25 @@ def write(tmp_path):
     return write_checkpoint
 
 
-def tokens(count=TOKENS, seed=0):
+def tokens(count: int = TOKENS, seed: int = 0) -> Ids:
     return np.random.default_rng(seed).integers(0, 512, count)
 
 
-def relative(found, wanted):
+def relative(found: NDArray[Any], wanted: NDArray[Any]) -> float:
     """Largest difference over the largest value."""
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-def traces(checkpoint, ids=None, positions=None):
+def traces(
+    checkpoint: Checkpoint, ids: Ids | None = None, positions: Ids | None = None
+) -> tuple[Any, Any]:
     ids = tokens() if ids is None else ids
     positions = np.arange(len(ids)) if positions is None else positions
     (ours,) = TransformersReference(checkpoint).run([ids], [positions])
     return ours, NumpyReference(checkpoint.folder).run(ids.tolist(), positions.tolist())
 
 
-def assert_agreement(found, wanted):
+def assert_agreement(found: Any, wanted: Any) -> None:
     assert relative(found.logits, wanted.logits) <= AGREEMENT
     for ours, theirs in zip(found.hidden, wanted.hidden, strict=True):
         assert relative(ours, theirs) <= AGREEMENT
@@ -88,8 +99,8 @@ def assert_agreement(found, wanted):
     list(itertools.product((None, 96), ("greedy", "group_limited_greedy"), (False, True))),
 )
 def test_references_agree_on_every_kind_of_checkpoint(
-    write, q_lora_rank, topk_method, norm_topk_prob
-):
+    write: Write, q_lora_rank: int | None, topk_method: str, norm_topk_prob: bool
+) -> None:
     checkpoint = write(
         q_lora_rank=q_lora_rank, topk_method=topk_method, norm_topk_prob=norm_topk_prob
     )
@@ -116,7 +127,9 @@ def test_references_agree_on_every_kind_of_checkpoint(
     ],
     ids=str,
 )
-def test_references_agree_on_what_the_published_models_do_not_use(write, overrides):
+def test_references_agree_on_what_the_published_models_do_not_use(
+    write: Write, overrides: dict[str, Any]
+) -> None:
     assert_agreement(*traces(write(**overrides)))
 
 
@@ -133,7 +146,7 @@ def test_references_agree_on_what_the_published_models_do_not_use(write, overrid
     ],
     ids=str,
 )
-def test_a_wrong_formula_would_not_pass_as_agreement(write, change):
+def test_a_wrong_formula_would_not_pass_as_agreement(write: Write, change: dict[str, Any]) -> None:
     # The same weights under another formula: that the references agree to 1e-5 means something
     # only if every such change moves the logits by far more.
     checkpoint = write()
@@ -145,7 +158,9 @@ def test_a_wrong_formula_would_not_pass_as_agreement(write, change):
 
 
 @pytest.mark.parametrize("topk_method", ["greedy", "group_limited_greedy"])
-def test_parity_selects_the_experts_that_both_references_chose(write, topk_method):
+def test_parity_selects_the_experts_that_both_references_chose(
+    write: Write, topk_method: str
+) -> None:
     checkpoint = write(topk_method=topk_method)
     for trace in traces(checkpoint):
         for layer, chosen in enumerate(trace.router_topk):
@@ -156,12 +171,13 @@ def test_parity_selects_the_experts_that_both_references_chose(write, topk_metho
 # -- streaming
 
 
-def test_streamed_layers_equal_the_whole_model(write):
+def test_streamed_layers_equal_the_whole_model(write: Write) -> None:
     checkpoint = write(q_lora_rank=96, topk_method="group_limited_greedy")
     ids = [tokens(), tokens(13, seed=1)]
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint.folder, dtype=torch.float32
-    ).eval()
+    )
+    model.eval()
     for offset in (0, 5000):
         streamed = TransformersReference(checkpoint).run(ids, offset)
         for one, trace in zip(ids, streamed, strict=True):
@@ -177,7 +193,7 @@ def test_streamed_layers_equal_the_whole_model(write):
                 assert relative(ours, theirs[0].numpy()) <= AGREEMENT
 
 
-def test_streamed_experts_compute_what_a_whole_layer_computes(write):
+def test_streamed_experts_compute_what_a_whole_layer_computes(write: Write) -> None:
     checkpoint = write(topk_method="group_limited_greedy", norm_topk_prob=True)
     reference = TransformersReference(checkpoint)
     states = [reference.embed(tokens(seed=seed)) for seed in range(3)]
@@ -190,7 +206,7 @@ def test_streamed_experts_compute_what_a_whole_layer_computes(write):
             assert relative(found.hidden, wanted) <= 1e-6
 
 
-def test_sequences_do_not_see_each_other_and_have_their_own_offset(write):
+def test_sequences_do_not_see_each_other_and_have_their_own_offset(write: Write) -> None:
     checkpoint = write()
     reference = TransformersReference(checkpoint)
     ids = [tokens(seed=seed) for seed in range(2)]
@@ -201,30 +217,32 @@ def test_sequences_do_not_see_each_other_and_have_their_own_offset(write):
         assert relative(trace.logits, alone.logits) <= AGREEMENT
 
 
-def test_a_prefix_has_the_same_logits_as_within_the_whole(write):
+def test_a_prefix_has_the_same_logits_as_within_the_whole(write: Write) -> None:
     reference = TransformersReference(write())
     whole, part = reference.run([tokens(), tokens()[:10]])
     assert relative(part.logits, whole.logits[:10]) <= AGREEMENT
 
 
-def test_each_layer_is_told(write):
-    told = []
+def test_each_layer_is_told(write: Write) -> None:
+    told: list[int] = []
     TransformersReference(write()).run([tokens(4)], on_layer=told.append)
     assert told == [0, 1, 2]
 
 
 @pytest.mark.parametrize("positions", [[3, 3], [4, 3], [-1, 0], [0]])
-def test_positions_must_ascend(write, positions):
+def test_positions_must_ascend(write: Write, positions: list[int]) -> None:
     with pytest.raises(ValueError, match="ascending"):
         TransformersReference(write()).run([tokens(2)], [np.array(positions)])
 
 
-def test_a_parameter_that_no_tensor_fills_is_an_error(write, monkeypatch):
+def test_a_parameter_that_no_tensor_fills_is_an_error(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = TransformersReference(write())
     layer = modeling_deepseek_v2.DeepseekV2DecoderLayer
 
-    class Extended(layer):
-        def __init__(self, *args):
+    class Extended(layer):  # type: ignore[valid-type,misc]
+        def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.extra = torch.nn.Linear(2, 2)
 
@@ -236,35 +254,35 @@ def test_a_parameter_that_no_tensor_fills_is_an_error(write, monkeypatch):
 # -- what the reference refuses
 
 
-def test_another_transformers_is_no_reference(write, monkeypatch):
+def test_another_transformers_is_no_reference(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = write()
     monkeypatch.setattr("trtcoder.export.reference.transformers_modules.TRANSFORMERS", "5.99.0")
     with pytest.raises(DependencyError, match=r"5\.23\.0 is .*only 5\.99\.0.*trtcoder\[verify\]"):
         TransformersReference(checkpoint)
 
 
-def test_a_softmax_scale_without_mscale_squared_is_refused():
+def test_a_softmax_scale_without_mscale_squared_is_refused() -> None:
     check_softmax_scale(modeling_deepseek_v2)
 
     class Attention(modeling_deepseek_v2.DeepseekV2Attention):
-        def __init__(self, *args):
+        def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.scaling = self.qk_head_dim**-0.5
 
-    broken = SimpleNamespace(
-        DeepseekV2Config=modeling_deepseek_v2.DeepseekV2Config, DeepseekV2Attention=Attention
-    )
+    broken = SimpleNamespace(DeepseekV2Config=DeepseekV2Config, DeepseekV2Attention=Attention)
     with pytest.raises(DependencyError, match="mscale squared"):
         check_softmax_scale(broken)
 
 
-def test_a_rotary_scale_that_transformers_reads_otherwise_is_refused(write):
+def test_a_rotary_scale_that_transformers_reads_otherwise_is_refused(write: Write) -> None:
     scaling = tiny_config()["rope_scaling"] | {"mscale_all_dim": 0}
     with pytest.raises(ConfigError, match="cannot judge"):
         TransformersReference(write(rope_scaling=scaling))
 
 
-def test_versions_name_what_computed_the_reference(write):
+def test_versions_name_what_computed_the_reference(write: Write) -> None:
     versions = TransformersReference(write()).versions()
     assert versions["transformers"] == "5.23.0"
     assert torch.__version__.startswith(versions["torch"])
@@ -273,7 +291,7 @@ def test_versions_name_what_computed_the_reference(write):
 # -- the NumPy reference itself
 
 
-def test_numpy_reference_imports_nothing_of_ours():
+def test_numpy_reference_imports_nothing_of_ours() -> None:
     for path in (Path(__file__).parents[2] / "reference").glob("*.py"):
         imports = [
             line for line in path.read_text("utf-8").splitlines() if "import" in line.split()[:3]
@@ -281,7 +299,7 @@ def test_numpy_reference_imports_nothing_of_ours():
         assert not any("trtcoder" in line or "torch" in line for line in imports), path
 
 
-def test_numpy_reference_reads_the_parameters_that_transformers_saves(write):
+def test_numpy_reference_reads_the_parameters_that_transformers_saves(write: Write) -> None:
     checkpoint = write()
     path = checkpoint.folder / "config.json"
     before = NumpyReference(checkpoint.folder).run(tokens().tolist())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
+from operator import eq
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_a_build_that_was_stopped_twice_ends_with_the_same_bytes(
     whole, steps = build(source, folder / "whole")
     for stop in (first, second):
         with pytest.raises(StoppedError):
-            build(source, folder / "part", lambda step, stop=stop: step == stop)
+            build(source, folder / "part", partial(eq, stop))
     resumed, left = build(source, folder / "part")
     # What was running when it stopped is finished and noted too.
     assert left <= steps - first - second
