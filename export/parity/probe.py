@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.bundle.manifest import Manifest
+from trtcoder.cores import available_cores
 from trtcoder.errors import DependencyError, EngineError
 from trtcoder.export.parity.engine_state import EngineState
 from trtcoder.export.parity.graph_parts import GraphPart, cut_graph
@@ -195,6 +196,7 @@ class Probe:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self._folder)
         )
+        options.intra_op_num_threads = available_cores()
         options.log_severity_level = 3
         # As the runtime does: float8 weights become float32 once, and nothing else is fused.
         options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -20,6 +20,7 @@ from trtcoder.bundle.manifest import Manifest
 from trtcoder.calib.text.examples import EncodedText
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.cores import library_threads
 from trtcoder.errors import EngineError
 from trtcoder.export.parity.certificate import FILE_NAME, FORMAT, Certificate
 from trtcoder.export.parity.engine_state import EngineState
@@ -102,7 +103,8 @@ def verify_engine(
         level: _side(folder, manifest, checkpoint, level, judged, max_kl)
         for level in _levels(manifest)
     }
-    _compare(reference, list(sides.values()), judged, on_step)
+    with library_threads():
+        _compare(reference, list(sides.values()), judged, on_step)
     return Certificate(
         report=sides[None].meter.report(),
         weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,

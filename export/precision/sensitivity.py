@@ -21,6 +21,7 @@ from trtcoder.calib.storage.blocks import dequantize
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.calib.text.examples import EncodedText
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.cores import library_threads
 from trtcoder.export.calibration.calibrate import EMBEDDING
 from trtcoder.export.calibration.layer_module import LayerModule
 from trtcoder.export.graph.builder import StoredMatrix
@@ -61,7 +62,7 @@ def measure(
     by_place = _by_place(matrices)
     reference = TransformersReference(checkpoint)
     errors = _Errors(candidates)
-    with torch.inference_mode():
+    with library_threads(), torch.inference_mode():
         exact = [reference.embed(np.array(sequence.ids)) for sequence in sequences]
         streams = {kind: [state.stream for state in exact] for kind in candidates}
         if "embedding" in candidates:

@@ -9,7 +9,6 @@ does the latent cache, which has none.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from trtcoder.calib.quantizers.rounding import round_to_nearest
 from trtcoder.calib.storage.record import CLASSES
 from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.cores import available_cores
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.weights.data_file import layout
@@ -130,7 +130,7 @@ def estimate(graph: DeepseekV2Graph) -> Sizing:
     _, written = layout(b.weights.values())
     classes, values = _classes(b)
     read = graph.checkpoint.nbytes
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     compute = sum(step.values for step in b.steps) * _seconds_per_value() / cores
     largest = max(step.values for step in b.steps)
     cache = CONTEXT * sum(

@@ -7,7 +7,6 @@ was interrupted and went on.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Protocol
 
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.cores import available_cores
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import GraphBuilder, Step
 from trtcoder.export.weights.data_file import DataFile, open_data
@@ -159,7 +159,7 @@ class _Writer:
         self._checkpoint = checkpoint
         self._journal = journal
         self._hashed = _first_readers(builder.steps) if checkpoint is not None else {}
-        self._workers = WORKERS_PER_CORE * (os.cpu_count() or 1)
+        self._workers = WORKERS_PER_CORE * available_cores()
         self._pending: list[Finished] = []
         self._pending_bytes = 0
         self._committed = time.monotonic()

@@ -28,7 +28,6 @@ from tests.toy_engine import (
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.manifest import CacheInfo, Requires
 from trtcoder.bundle.writer import BundleWriter
-from trtcoder.cores import available_cores
 from trtcoder.errors import DependencyError, EngineError
 from trtcoder.runtime.cache.blocks import BlockTable
 from trtcoder.runtime.engine.batch import PackedBatch
@@ -272,25 +271,6 @@ def test_two_onnxruntime_packages_are_told_apart(
     hide_onnxruntime(monkeypatch, {"onnxruntime", "onnxruntime-gpu"})
     with pytest.raises(DependencyError, match="both installed and overwrite each other"):
         Engine(bundle)
-
-
-def test_hardware_threads_of_one_core_count_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    cpus, cgroup = tmp_path / "cpu", tmp_path / "cgroup"
-    cgroup.mkdir()
-    assert available_cores(cpus, cgroup) == 4
-    for cpu, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
-        folder = cpus / f"cpu{cpu}" / "topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert available_cores(cpus, cgroup) == 2
-    (cgroup / "cpu.max").write_text("max 100000\n")
-    assert available_cores(cpus, cgroup) == 2
-    (cgroup / "cpu.max").write_text("90000 100000\n")
-    assert available_cores(cpus, cgroup) == 1
 
 
 def test_the_runtime_imports_nothing_that_only_builds_need(bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtcoder.bundle.manifest import FILE_NAME, FileInfo, Manifest
+from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
 
 _READ_BYTES = 1 << 22
@@ -40,7 +41,7 @@ def describe_files(
     def digest(name: str) -> str:
         return digested[name] if name in digested else file_sha256(folder / name)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         digests = pool.map(digest, ordered)
         return {
             name: FileInfo(digest, (folder / name).stat().st_size)

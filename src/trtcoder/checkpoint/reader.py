@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.checkpoint.shard import VIEWS, Rows, Shard, Stored, blake3, read_shard
+from trtcoder.cores import available_cores
 from trtcoder.errors import CheckpointError
 from trtcoder.model.config import ModelConfig
 from trtcoder.model.tensors import DERIVED_SUFFIXES, expected_tensors
@@ -164,7 +165,7 @@ class Checkpoint:
         ``on_tensor`` is told the bytes and the name of each.
         """
         digests: dict[str, str] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             for name, digest in zip(
                 self.tensors, pool.map(self.tensor_digest, self.tensors), strict=True
             ):
