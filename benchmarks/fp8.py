@@ -78,7 +78,7 @@ class Comparison:
         text = load_calibration(self.prompting, self.tokenizer, CALIBRATION_TOKENS)
         calibration = Calibration(self.checkpoint, text, "rtn", folder)
         graph = plan_graph(self.checkpoint, recipe, calibration.quantizer)
-        calibration.attach(graph.b, lambda item: None)
+        calibration.attach(graph.b.plan, lambda item: None)
         write_graph(graph.b, folder, stages=calibration)
         return graph
 

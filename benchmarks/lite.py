@@ -110,7 +110,7 @@ def _count_steps() -> int:
     from trtcoder.export.targets.onnxruntime import plan_graph
 
     graph = plan_graph(Checkpoint.describe(CHECKPOINT), preset("int4", block_size=128))
-    return len(graph.b.steps)
+    return len(graph.b.plan.steps)
 
 
 def hashes(engine: Path) -> dict[str, str]:

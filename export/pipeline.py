@@ -18,13 +18,11 @@ from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ParityError
 from trtcoder.export.calibration.calibrate import Calibration
-from trtcoder.export.graph.builder import Step
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.parity.certificate import FILE_NAME, Certificate
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.targets.onnxruntime import (
-    DATA_FILE,
     copy_tokenizer,
     describe,
     plan,
@@ -32,6 +30,7 @@ from trtcoder.export.targets.onnxruntime import (
     write_graph,
 )
 from trtcoder.export.weights.journal import Journal
+from trtcoder.export.weights.plan import Step
 from trtcoder.export.weights.writer import Written
 from trtcoder.progress import byte_progress, step_progress
 from trtcoder.prompting.source import Prompting
@@ -125,7 +124,7 @@ def make_engine(
             minimum=request.minimum,
         )  # fmt: skip
     graph = plan_graph(source, request.recipe, calibration.quantizer if calibration else None)
-    for name, padding in graph.b.padded.items():
+    for name, padding in graph.b.plan.padded.items():
         say(f"{name}: width {padding}, a multiple of the block")
     written = _convert(source, graph, writer, calibration, say)
     copy_tokenizer(source, writer.folder)
@@ -148,7 +147,7 @@ def make_engine(
     return Built(
         manifest,
         certificate,
-        hashes={DATA_FILE: written.sha256},
+        hashes=written.hashes,
         seconds=seconds,
         peak_rss={"convert": converted_rss, "verify": _peak_rss()},
     )
@@ -208,9 +207,9 @@ def _convert(
         say(f"starting over: changed since the interrupted build: {', '.join(journal.restarted)}")
     elif journal.steps:
         say(f"going on with the interrupted build: {len(journal.steps):,} steps are done")
-    with byte_progress("converting", sum(step.nbytes for step in graph.b.steps)) as advance:
+    with byte_progress("converting", sum(step.nbytes for step in graph.b.plan.steps)) as advance:
         if calibration is not None:
-            calibration.attach(graph.b, lambda item: advance(0, item))
+            calibration.attach(graph.b.plan, lambda item: advance(0, item))
 
         def on_step(step: Step) -> None:
             advance(step.nbytes, step.key)

@@ -27,9 +27,9 @@ from trtcoder.calib.text.calibration import CalibrationText
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.calibration.layer_module import LayerModule
 from trtcoder.export.calibration.observe import LayerWatch, Seen, parallel
-from trtcoder.export.graph.builder import GraphBuilder, StoredMatrix
-from trtcoder.export.graph.layers import expert_site
 from trtcoder.export.reference.model import SequenceState, TransformersReference
+from trtcoder.export.weights.experts import expert_product
+from trtcoder.export.weights.plan import StoredMatrix, WeightPlan
 
 if TYPE_CHECKING:
     import torch
@@ -82,9 +82,9 @@ class Calibration:
         self._moe_input = self._store.allocate(*self._streams.shape)
         self._states: list[SequenceState] = []
 
-    def attach(self, builder: GraphBuilder, say: Callable[[str], None]) -> None:
-        """Learn from a graph which matrices there are; ``say`` is told what is going on."""
-        self._matrices = builder.matrices
+    def attach(self, plan: WeightPlan, say: Callable[[str], None]) -> None:
+        """Learn from a plan which matrices there are; ``say`` is told what is going on."""
+        self._matrices = plan.matrices
         self._say = say
 
     def plan(self) -> dict[str, object]:
@@ -246,7 +246,7 @@ class Calibration:
                 result: Floats = (torch.nn.functional.silu(gate) * up).numpy()
             return result
 
-        own, down = f"{name}/input[{expert}]", expert_site(name, expert)
+        own, down = f"{name}/input[{expert}]", expert_product(name, expert)
         self.quantizer.add_site(own, lambda: observe(own, hidden[found.tokens]))
         self.quantizer.add_site(down, lambda: observe(down, product()))
         for role in ("gate", "up"):
@@ -264,7 +264,7 @@ class Calibration:
             # Float8 keeps its relative precision whatever a channel's scale.
             is_integer = isinstance(scheme, Scheme) and not scheme.is_float
             if is_integer and stands_for_all:
-                by_site.setdefault(stored.site, []).append(stored)
+                by_site.setdefault(stored.activation, []).append(stored)
         for site in self.quantizer.known_sites():
             found = by_site.get(site, [])
             if found:

@@ -213,7 +213,7 @@ def _absorbed(parts: CheckpointParts, name: str, prefix: str, role: str) -> ir.V
         if role == "k":
             return np.ascontiguousarray(whole[:, :nope])
         out = np.ascontiguousarray(whole[:, nope:].transpose(0, 2, 1))
-        scale = parts.b.quantizer.input_scale(f"{name}/heads")
+        scale = parts.b.plan.quantizer.input_scale(f"{name}/heads")
         return out if scale is None else out / scale.reshape(heads, 1, config.v_head_dim)
 
     shape = (heads, nope, latent) if role == "k" else (heads, latent, config.v_head_dim)

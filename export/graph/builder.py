@@ -1,146 +1,43 @@
-"""A thin layer over onnx-ir: named nodes with typed outputs, and weights that are filled later.
-
-A graph declares its weights by name, type and shape, and adds the steps that will produce them.
-Nothing is read while the graph is built, so a graph of any size is made in milliseconds and the
-weights stream through `trtcoder.export.weights.writer` one step at a time.
-"""
+"""A thin layer over onnx-ir: named nodes with typed outputs, constants, and the plan's weights."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtcoder.calib.quantizers.quantizer import Quantizer, RoundToNearest
-from trtcoder.calib.storage.float8 import Storage
-from trtcoder.calib.storage.record import TensorRecord
-from trtcoder.errors import BuildError
-from trtcoder.export.weights.matrix import Matrix
+from trtcoder.export.weights.plan import DType, Weight, WeightPlan
 
 Dim = int | str
 CONTRIB = "com.microsoft"
 OPSET = 23
 
-_NUMPY: dict[ir.DataType, np.dtype[Any]] = {
-    ir.DataType.FLOAT: np.dtype(np.float32),
-    ir.DataType.FLOAT16: np.dtype(np.float16),
-    # NumPy has no bfloat16: its bits, the upper half of a float32, stand as uint16.
-    ir.DataType.BFLOAT16: np.dtype(np.uint16),
-    ir.DataType.UINT8: np.dtype(np.uint8),
-    # Nor float8: its bits stand as uint8.
-    ir.DataType.FLOAT8E4M3FN: np.dtype(np.uint8),
+_TYPES = {
+    DType.FLOAT: ir.DataType.FLOAT,
+    DType.FLOAT16: ir.DataType.FLOAT16,
+    DType.BFLOAT16: ir.DataType.BFLOAT16,
+    DType.FLOAT8: ir.DataType.FLOAT8E4M3FN,
+    DType.UINT8: ir.DataType.UINT8,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """An initializer that lives in the data file; ``kind`` is its class (see `calib.record`)."""
-
-    name: str
-    kind: str
-    dtype: ir.DataType
-    shape: tuple[int, ...]
-
-    @property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """The NumPy type of the stored bytes."""
-        return _NUMPY[self.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """Stored size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
-
-    @property
-    def row_nbytes(self) -> int:
-        """Bytes of one entry of the leading axis."""
-        return self.nbytes // self.shape[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Entries ``start`` up to ``start + len(value)`` of a weight's leading axis."""
-
-    weight: str
-    start: int
-    value: NDArray[np.generic]
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What a step made: parts of weights, and what storing them so cost."""
-
-    parts: list[Part]
-    records: list[TensorRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One unit of weight conversion.
-
-    ``sources`` are the checkpoint tensors that it reads, ``values`` how many numbers of them.
-    Steps of one ``stage`` (the embedding, each layer, the head) may run in any order and at the
-    same time; stages run one after another.
-    """
-
-    key: str
-    stage: int
-    sources: tuple[str, ...]
-    values: int
-    produce: Callable[[], Converted]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it reads from a bf16 checkpoint, for progress."""
-        return 2 * self.values
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMatrix:
-    """A matrix of the data file.
-
-    Attributes:
-        source: where its rows come from.
-        site: the name of the activation that it multiplies; empty for a table.
-        kind: its class, one of `trtcoder.calib.storage.record.CLASSES`.
-        scheme: how it is stored.
-    """
-
-    source: Matrix
-    site: str
-    kind: str
-    scheme: Storage
-
-
 class GraphBuilder:
-    """Collects nodes, weights and steps of one graph.
+    """Collects the nodes of one graph.
 
     Attributes:
-        quantizer: chooses stored values when steps run.
-        layer: the decoder layer that is being declared; None before the first and after the last.
-        stage: the stage of steps that are added now.
-        matrices: the stored matrices by name.
-        padded: widths that were padded to whole blocks, by role.
+        plan: the weights that the graph takes.
     """
 
-    def __init__(self, name: str, quantizer: Quantizer | None = None) -> None:
+    def __init__(self, name: str, plan: WeightPlan | None = None) -> None:
         self.name = name
-        self.quantizer: Quantizer = quantizer or RoundToNearest()
-        self.layer: int | None = None
-        self.stage = 0
-        self.matrices: dict[str, StoredMatrix] = {}
+        self.plan = plan or WeightPlan()
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
-        self.weights: dict[str, Weight] = {}
-        self.steps: list[Step] = []
-        self.padded: dict[str, str] = {}
-        self._weight_values: dict[str, ir.Value] = {}
+        self._initializers: dict[str, ir.Value] = {}
         self._shared: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
 
@@ -155,26 +52,25 @@ class GraphBuilder:
         value.name = name
         self.outputs.append(value)
 
-    def weight(self, name: str, kind: str, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
-        """Declare a weight of class ``kind``; some step must fill all of it."""
-        if name in self.weights:
-            raise BuildError(f"{name}: declared twice")
-        self.weights[name] = Weight(name, kind, dtype, tuple(shape))
-        value = ir.val(name, dtype, list(shape))
-        self._weight_values[name] = value
-        return value
+    def weight(self, weight: Weight) -> ir.Value:
+        """Return a weight of the plan as kernels take it: float32, or codes.
+
+        A Cast over a constant makes float32 of narrower floats; ONNX Runtime folds it when it loads
+        the graph, so the file is half as large there and the kernels see float32.
+        """
+        value = ir.val(weight.name, _TYPES[weight.dtype], list(weight.shape))
+        self._initializers[weight.name] = value
+        if weight.dtype not in (DType.FLOAT16, DType.BFLOAT16):
+            return value
+        return self.op(
+            "Cast", f"{weight.name}/float32", [value], weight.shape, to=int(ir.DataType.FLOAT)
+        )
 
     def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
         """Return the value ``name`` that several layers take, made when it is first asked for."""
         if name not in self._shared:
             self._shared[name] = make()
         return self._shared[name]
-
-    def step(
-        self, key: str, sources: tuple[str, ...], values: int, produce: Callable[[], Converted]
-    ) -> None:
-        """Add a step of the present stage."""
-        self.steps.append(Step(key, self.stage, sources, values, produce))
 
     def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
         """Return a small constant, stored in the graph itself; equal names are one constant."""
@@ -236,21 +132,24 @@ class GraphBuilder:
         )
         return values
 
-    def pad(self, name: str, width: int, block_size: int) -> None:
-        """Note that a width is not a multiple of the block, once for all layers alike."""
-        role = re.sub(r"layers\.\d+", "layers.*", name)
-        padded = -(-width // block_size) * block_size
-        self.padded[role] = f"{width} padded to {padded}"
-
-    def finish(self, tensors: Mapping[str, ir.ExternalTensor]) -> ir.Model:
-        """Return the model, its weights pointing at ``tensors``."""
-        for name, value in self._weight_values.items():
-            value.const_value = tensors[name]
+    def finish(self, location: str, base_dir: Path, offsets: Mapping[str, int]) -> ir.Model:
+        """Return the model; its weights lie at ``offsets`` of the file ``location``."""
+        for name, value in self._initializers.items():
+            weight = self.plan.weights[name]
+            value.const_value = ir.ExternalTensor(
+                location,
+                offsets[name],
+                weight.nbytes,
+                _TYPES[weight.dtype],
+                shape=ir.Shape(list(weight.shape)),
+                name=name,
+                base_dir=base_dir,
+            )
         graph = ir.Graph(
             self.inputs,
             self.outputs,
             nodes=self.nodes,
-            initializers=[*self._weight_values.values(), *self._constants.values()],
+            initializers=[*self._initializers.values(), *self._constants.values()],
             opset_imports={"": OPSET, CONTRIB: 1},
             name=self.name,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.float8 import layers as fp8_layers
 from trtcoder.export.graph.layers import linear
-from trtcoder.export.graph.stored import parameter
 from trtcoder.export.recipe import Recipe
+from trtcoder.export.weights.convert import declare_parameter
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.model.config import ModelConfig
 
@@ -24,16 +25,21 @@ FLOAT = ir.DataType.FLOAT
 
 @dataclass(frozen=True, slots=True)
 class CheckpointParts:
-    """Makes parts of ``b``'s graph."""
+    """Makes parts of ``b``'s graph, in one decoder layer or (None) outside of them."""
 
     b: GraphBuilder
     checkpoint: Checkpoint
     recipe: Recipe
+    layer: int | None = None
 
     @property
     def config(self) -> ModelConfig:
         """The checkpoint's configuration."""
         return self.checkpoint.config
+
+    def in_layer(self, layer: int | None) -> CheckpointParts:
+        """Return what makes the parts of another layer."""
+        return dataclasses.replace(self, layer=layer)
 
     def split(
         self, name: str, role: str, x: ir.Value, outputs: tuple[str, ...], sizes: tuple[int, ...]
@@ -57,14 +63,14 @@ class CheckpointParts:
         x: ir.Value,
         source: Matrix,
         rows: str = "tokens",
-        site: str | None = None,
+        activation: str | None = None,
     ) -> ir.Value:
         """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
-        scheme = self.recipe.scheme(kind, self.b.layer)
+        scheme = self.recipe.scheme(kind, self.layer)
         if isinstance(scheme, Float8):
-            return fp8_layers.linear(self.b, name, kind, x, source, scheme, rows, site)
+            return fp8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
         level = self.recipe.accuracy_level
-        return linear(self.b, name, kind, x, source, scheme, level, rows, site)
+        return linear(self.b, name, kind, x, source, scheme, level, rows, activation)
 
     def matrix(self, *pieces: str | Piece) -> Matrix:
         """Return checkpoint tensors, or rows of them, stacked."""
@@ -74,11 +80,11 @@ class CheckpointParts:
         )
 
     def norm_weight(self, name: str, tensor: str) -> ir.Value:
-        """Return the weight of the norm called ``name``, whose output is the site ``name``."""
+        """Return the weight of the norm ``name``, whose output is the activation ``name``."""
 
         def read() -> NDArray[np.float32]:
             values = self.checkpoint.read(tensor)
-            scale = self.b.quantizer.input_scale(name)
+            scale = self.b.plan.quantizer.input_scale(name)
             return values if scale is None else values / scale
 
         return self.parameter(
@@ -95,4 +101,6 @@ class CheckpointParts:
     ) -> ir.Value:
         """Return what ``read`` makes of a tensor, stored in the tensor's own type, as float32."""
         dtype = self.checkpoint.dtype(tensor)
-        return parameter(self.b, name, kind, shape, (tensor,), dtype, read)
+        return self.b.weight(
+            declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read)
+        )

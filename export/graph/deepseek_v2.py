@@ -19,10 +19,12 @@ from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.graph.checkpoint_parts import CheckpointParts
 from trtcoder.export.graph.float8 import layers as fp8_layers
 from trtcoder.export.graph.latent_cache import Cache, declare_cache
-from trtcoder.export.graph.layers import Expert, embedding, expert_site, mixture_of_experts
+from trtcoder.export.graph.layers import embedding, mixture_of_experts
 from trtcoder.export.graph.router import route
 from trtcoder.export.recipe import Recipe
+from trtcoder.export.weights.experts import Expert, expert_product
 from trtcoder.export.weights.matrix import Piece
+from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.model.config import ModelConfig
 
 FLOAT = ir.DataType.FLOAT
@@ -37,7 +39,7 @@ class DeepseekV2Graph:
         self.checkpoint = checkpoint
         self.config: ModelConfig = checkpoint.config
         self.recipe = recipe
-        self.b = GraphBuilder("deepseek_v2", quantizer)
+        self.b = GraphBuilder("deepseek_v2", WeightPlan(quantizer))
         self.parts = CheckpointParts(self.b, checkpoint, recipe)
         self.caches: list[Cache] = []
 
@@ -59,7 +61,8 @@ class DeepseekV2Graph:
         branch: ir.Value | None = None
         for layer in range(config.num_hidden_layers):
             name = f"layers.{layer}"
-            b.layer, b.stage = layer, layer + 1
+            b.plan.next_stage()
+            parts = self.parts.in_layer(layer)
             normed, residual = self._norm(
                 f"{name}/input_norm",
                 f"model.{name}.input_layernorm.weight",
@@ -67,7 +70,7 @@ class DeepseekV2Graph:
                 branch,
                 f"layers.{layer - 1}/output",
             )
-            attention = latent_attention(self.parts, layer, normed, batch, self.caches[layer])
+            attention = latent_attention(parts, layer, normed, batch, self.caches[layer])
             normed, residual = self._norm(
                 f"{name}/post_attention_norm",
                 f"model.{name}.post_attention_layernorm.weight",
@@ -76,11 +79,12 @@ class DeepseekV2Graph:
                 f"{name}/attention/residual",
             )
             branch = (
-                self._moe(layer, normed)
+                self._moe(parts, layer, normed)
                 if config.is_moe_layer(layer)
-                else self._mlp(f"{name}/mlp", f"model.{name}.mlp", normed)
+                else self._mlp(parts, f"{name}/mlp", f"model.{name}.mlp", normed)
             )
-        b.layer, b.stage = None, config.num_hidden_layers + 1
+        b.plan.next_stage()
+        parts = self.parts.in_layer(None)
         last = f"layers.{config.num_hidden_layers - 1}/output"
         normed, _ = self._norm("final_norm", "model.norm.weight", residual, branch, last)
         sampled = b.op(
@@ -91,13 +95,13 @@ class DeepseekV2Graph:
             axis=0,
         )
         head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
-        logits = self.parts.linear(
+        logits = parts.linear(
             "lm_head",
             "lm_head",
             sampled,
-            self.parts.matrix(head),
+            parts.matrix(head),
             rows="samples",
-            site="final_norm",
+            activation="final_norm",
         )
         b.output(logits, "logits")
         for cache in self.caches:
@@ -126,28 +130,28 @@ class DeepseekV2Graph:
         )
         return normed, residual
 
-    def _mlp(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
+    def _mlp(self, parts: CheckpointParts, name: str, prefix: str, x: ir.Value) -> ir.Value:
         b = self.b
         gate, up = f"{prefix}.gate_proj.weight", f"{prefix}.up_proj.weight"
         inner = self.checkpoint.shape(gate)[0]
-        product_site = f"{name}/product"
-        fused = self.parts.linear(
+        product_name = f"{name}/product"
+        fused = parts.linear(
             f"{name}/gate_up_proj",
             "mlp",
             x,
-            self.parts.matrix(Piece(gate), Piece(up, makes=product_site)),
+            parts.matrix(Piece(gate), Piece(up, makes=product_name)),
         )
-        gated, raised = self.parts.split(name, "split", fused, ("gate", "up"), (inner, inner))
+        gated, raised = parts.split(name, "split", fused, ("gate", "up"), (inner, inner))
         # QuickGelu with alpha 1 is x * sigmoid(x), that is SiLU.
         gated = b.op(
             "QuickGelu", f"{name}/silu", [gated], ["tokens", inner], domain=CONTRIB, alpha=1.0
         )
-        product = b.op("Mul", product_site, [gated, raised], ["tokens", inner])
-        return self.parts.linear(
-            f"{name}/down_proj", "mlp", product, self.parts.matrix(f"{prefix}.down_proj.weight")
+        product = b.op("Mul", product_name, [gated, raised], ["tokens", inner])
+        return parts.linear(
+            f"{name}/down_proj", "mlp", product, parts.matrix(f"{prefix}.down_proj.weight")
         )
 
-    def _moe(self, layer: int, x: ir.Value) -> ir.Value:
+    def _moe(self, parts: CheckpointParts, layer: int, x: ir.Value) -> ir.Value:
         b, config = self.b, self.config
         name, prefix = f"layers.{layer}/moe", f"model.layers.{layer}.mlp"
         logits = b.op(
@@ -171,7 +175,7 @@ class DeepseekV2Graph:
             routing.selection,
             routing.mixing,
             [
-                self._expert(f"{prefix}.experts.{index}", expert_site(f"{name}/experts", index))
+                self._expert(f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
                 for index in range(config.n_routed_experts)
             ],
             config.num_experts_per_tok,
@@ -185,21 +189,21 @@ class DeepseekV2Graph:
             routed = b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
         if not config.shared_intermediate_size:
             return routed
-        shared = self._mlp(f"{name}/shared_experts", f"{prefix}.shared_experts", x)
+        shared = self._mlp(parts, f"{name}/shared_experts", f"{prefix}.shared_experts", x)
         return b.op("Add", f"{name}/output", [routed, shared], shape)
 
-    def _expert(self, prefix: str, product_site: str) -> Expert:
+    def _expert(self, prefix: str, product_name: str) -> Expert:
         matrix = self.parts.matrix
         return Expert(
             gate=matrix(f"{prefix}.gate_proj.weight"),
-            up=matrix(Piece(f"{prefix}.up_proj.weight", makes=product_site)),
+            up=matrix(Piece(f"{prefix}.up_proj.weight", makes=product_name)),
             down=matrix(f"{prefix}.down_proj.weight"),
         )
 
     def _router_weight(self, name: str, tensor: str, x: ir.Value) -> ir.Value:
         def read() -> NDArray[np.float32]:
             values = self.checkpoint.read(tensor)
-            scale = self.b.quantizer.input_scale(str(x.name))
+            scale = self.b.plan.quantizer.input_scale(str(x.name))
             return values if scale is None else values * scale
 
         return self.parts.parameter(name, "router", self.checkpoint.shape(tensor), tensor, read)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.builder import CONTRIB, Converted, Dim, GraphBuilder, Part, StoredMatrix
-from trtcoder.export.graph.stored import Arrays, convert, declare, names
+from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
+from trtcoder.export.weights.convert import declare_matrix
+from trtcoder.export.weights.experts import Expert, declare_experts
 from trtcoder.export.weights.matrix import Matrix
 
 # The attributes of both kernels of fused experts; gate and up are interleaved row by row.
@@ -25,15 +23,6 @@ _SWIGLU: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Expert:
-    """One routed expert: gate and up ``[I, H]``, down ``[H, I]``."""
-
-    gate: Matrix
-    up: Matrix
-    down: Matrix
-
-
 def linear(
     b: GraphBuilder,
     name: str,
@@ -43,17 +32,17 @@ def linear(
     scheme: Scheme,
     accuracy_level: int,
     rows: str = "tokens",
-    site: str | None = None,
+    activation: str | None = None,
 ) -> ir.Value:
     """Multiply ``x`` ``[rows, K]`` with the transpose of ``source`` ``[N, K]``: ``[rows, N]``.
 
-    ``kind`` is the matrix' class, one of `trtcoder.calib.storage.record.CLASSES`; ``site`` is the
-    name of the activation where ``x`` is only some rows of it.
+    ``kind`` is the matrix' class, one of `trtcoder.calib.storage.record.CLASSES`; ``activation``
+    is the name of the whole activation where ``x`` is only some rows of it.
     """
     out, width = source.rows, source.width
     if not scheme.is_float and width % scheme.block_size:
-        b.pad(name, width, scheme.block_size)
-    weights = _matrix(b, f"{name}/weight", kind, site or str(x.name), source, scheme)
+        b.plan.pad(name, width, scheme.block_size)
+    weights = _matrix(b, f"{name}/weight", kind, activation or str(x.name), source, scheme)
     if scheme.is_float:
         return b.op("Gemm", name, [x, *weights], [rows, out], transB=1)
     return b.op(
@@ -115,29 +104,9 @@ def mixture_of_experts(
     by the second. One fused node; gate and up are interleaved row by row, as its CPU kernel asks.
     ``gate_up`` and ``down`` may differ in bits and zero points.
     """
+    declared = declare_experts(b.plan, name, str(x.name), experts, gate_up, down)
+    fc1, fc2 = ([b.weight(weight) for weight in weights] for weights in declared)
     hidden = experts[0].gate.width
-    inner = experts[0].gate.rows
-    if gate_up.is_float != down.is_float or gate_up.block_size != down.block_size:
-        raise BuildError(
-            f"{name}: gate and up are {gate_up}, down is {down}; the kernel wants both quantized "
-            "in blocks of one size, or neither"
-        )
-    if not gate_up.is_float and hidden % gate_up.block_size:
-        raise BuildError(
-            f"{experts[0].gate.label}: width {hidden} does not divide by block "
-            f"{gate_up.block_size}; use a smaller --block-size"
-        )
-    # The kernel takes whole blocks only: pad the inner width with units that add nothing.
-    padded = inner if down.is_float else down.blocks(inner) * down.block_size
-    if padded != inner:
-        b.pad(name, inner, down.block_size)
-    stack = [len(experts)]
-    fc1 = declare(
-        b, f"{name}/gate_up", "experts_gate_up", [*stack, 2 * padded], hidden, gate_up, flat=True
-    )
-    fc2 = declare(b, f"{name}/down", "experts_down", [*stack, hidden], padded, down, flat=True)
-    for index, expert in enumerate(experts):
-        _expert_step(b, name, str(x.name), index, expert, padded, gate_up, down)
     if gate_up.is_float:
         return float_experts(b, name, x, selection, fc1[0], fc2[0], hidden, top_k)
     common = {**_SWIGLU, "k": top_k}
@@ -187,73 +156,15 @@ def float_experts(
     )
 
 
-def expert_site(name: str, index: int) -> str:
-    """Return the site of what an expert's down projection multiplies."""
-    return f"{name}/product[{index}]"
-
-
 def _matrix(
     b: GraphBuilder,
     name: str,
     kind: str,
-    site: str,
+    activation: str,
     source: Matrix,
     scheme: Scheme,
     flat: bool = False,
 ) -> list[ir.Value]:
-    """Declare the tensors that store ``source`` and the steps that fill them."""
-    values = declare(b, name, kind, [source.rows], source.width, scheme, flat)
-    b.matrices[name] = StoredMatrix(source, site, kind, scheme)
-    for start, stop in source.chunks():
-
-        def produce(start: int = start, stop: int = stop) -> Converted:
-            arrays, record = convert(b, name, start, stop, flat)
-            keys = names(name, scheme)
-            parts = [Part(key, start, array) for key, array in zip(keys, arrays, strict=True)]
-            return Converted(parts, [record])
-
-        b.step(f"{name}[{start}:{stop}]", source.tensors, (stop - start) * source.width, produce)
-    return values
-
-
-def _expert_step(
-    b: GraphBuilder,
-    name: str,
-    site: str,
-    index: int,
-    expert: Expert,
-    padded: int,
-    gate_up: Scheme,
-    down: Scheme,
-) -> None:
-    inner = expert.gate.rows
-    gate_name, up_name, down_name = (f"{name}/{role}[{index}]" for role in ("gate", "up", "down"))
-    for key, source in ((gate_name, expert.gate), (up_name, expert.up)):
-        b.matrices[key] = StoredMatrix(source, site, "experts_gate_up", gate_up)
-    b.matrices[down_name] = StoredMatrix(
-        expert.down, expert_site(name, index), "experts_down", down
-    )
-
-    def produce() -> Converted:
-        records: list[TensorRecord] = []
-        found: list[Arrays] = []
-        for key in (gate_name, up_name, down_name):
-            arrays, record = convert(b, key, flat=True)
-            found.append(arrays)
-            records.append(record)
-        b.quantizer.release(down_name)
-        gate_arrays, up_arrays, down_arrays = found
-        parts = []
-        for key, gate, up in zip(
-            names(f"{name}/gate_up", gate_up), gate_arrays, up_arrays, strict=True
-        ):
-            rows = np.zeros((1, 2 * padded, gate.shape[1]), gate.dtype)
-            rows[0, 0 : 2 * inner : 2] = gate
-            rows[0, 1 : 2 * inner : 2] = up
-            parts.append(Part(key, index, rows))
-        keys = names(f"{name}/down", down)
-        parts += [Part(key, index, a[None]) for key, a in zip(keys, down_arrays, strict=True)]
-        return Converted(parts, records)
-
-    tensors = expert.gate.tensors + expert.up.tensors + expert.down.tensors
-    b.step(f"{name}/experts.{index}", tensors, 3 * inner * expert.gate.width, produce)
+    """Return what a kernel takes of a matrix: itself, or codes, float32 scales and zero points."""
+    declared = declare_matrix(b.plan, name, kind, activation, source, scheme, flat)
+    return [b.weight(weight) for weight in declared]

@@ -145,7 +145,7 @@ class _Search:
         self._goal, self._options, self._writer, self._say = goal, options, writer, say
         self._rounds: list[Round] = []
         self._values: Counter[str] = Counter()
-        for stored in plan_graph(source, request.recipe).b.matrices.values():
+        for stored in plan_graph(source, request.recipe).b.plan.matrices.values():
             self._values[stored.kind] += stored.source.rows * stored.source.width
         self._kept = writer.workspace / "kept"
 
@@ -221,10 +221,10 @@ class _Search:
         """Return the bytes of an engine beside those that a choice counts."""
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
         graph = plan_graph(self._source, recipe)
-        _, size = layout(graph.b.weights.values())
+        _, size = layout(graph.b.plan.weights.values())
         copied = (self._source.folder / name for name in COPIED_FILES)
         files = sum(path.stat().st_size for path in copied if path.is_file())
-        records = len(graph.b.matrices) + len(graph.b.weights)
+        records = len(graph.b.plan.matrices) + len(graph.b.plan.weights)
         return size - choice.nbytes + files + graph_bytes(graph.b) + records * _RECORD_BYTES
 
 
@@ -247,7 +247,7 @@ def _sensitivity(
     candidates = {kind: _fitting(source, kind) for kind in SCHEMED}
     layers = source.config.num_hidden_layers
     with step_progress("measuring what each class loses", layers + 1) as advance:
-        options = measure(source, graph.b.matrices, text.sequences, candidates, advance)
+        options = measure(source, graph.b.plan.matrices, text.sequences, candidates, advance)
     saved = {kind: [_to_json(option) for option in found] for kind, found in options.items()}
     path.write_text(json.dumps({"key": key, "options": saved}), encoding="utf-8")
     return options

@@ -20,9 +20,9 @@ from trtcoder.calib.quantizers.rounding import round_to_nearest
 from trtcoder.calib.storage.record import CLASSES
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.cores import available_cores
-from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.weights.data_file import layout
+from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.writer import WORKERS_PER_CORE
 
 GIB = 1 << 30
@@ -126,13 +126,13 @@ class Sizing:
 
 def estimate(graph: DeepseekV2Graph) -> Sizing:
     """Return the sizing of a graph whose weights have not been read."""
-    b, config = graph.b, graph.config
-    _, written = layout(b.weights.values())
-    classes, values = _classes(b)
+    plan, config = graph.b.plan, graph.config
+    _, written = layout(plan.weights.values())
+    classes, values = _classes(plan)
     read = graph.checkpoint.nbytes
     cores = available_cores()
-    compute = sum(step.values for step in b.steps) * _seconds_per_value() / cores
-    largest = max(step.values for step in b.steps)
+    compute = sum(step.values for step in plan.steps) * _seconds_per_value() / cores
+    largest = max(step.values for step in plan.steps)
     cache = CONTEXT * sum(
         info.width * (4 if info.dtype == "float32" else 1)
         for each in graph.caches
@@ -154,15 +154,15 @@ def estimate(graph: DeepseekV2Graph) -> Sizing:
     )
 
 
-def _classes(b: GraphBuilder) -> tuple[dict[str, int], dict[str, int]]:
+def _classes(plan: WeightPlan) -> tuple[dict[str, int], dict[str, int]]:
     """Return bytes and number of weights by class."""
     sizes: Counter[str] = Counter()
     values: Counter[str] = Counter()
-    for weight in b.weights.values():
+    for weight in plan.weights.values():
         sizes[weight.kind] += weight.nbytes
         if weight.kind in EXACT:
             values[weight.kind] += math.prod(weight.shape)
-    for stored in b.matrices.values():
+    for stored in plan.matrices.values():
         values[stored.kind] += stored.source.rows * stored.source.width
     ordered = [kind for kind in CLASSES if kind in sizes]
     return {kind: sizes[kind] for kind in ordered}, {kind: values[kind] for kind in ordered}
@@ -176,7 +176,7 @@ def _rank_bytes(graph: DeepseekV2Graph, tp: int, ep: int) -> int:
     """
     total = 0.0
     inner, cut = graph.config.moe_intermediate_size, tp // ep
-    for weight in graph.b.weights.values():
+    for weight in graph.b.plan.weights.values():
         if weight.kind in ("router", "norms", "activations") or any(
             part in weight.name for part in _WHOLE
         ):

@@ -24,9 +24,9 @@ from trtcoder.export.graph.batch import CACHE_BLOCK
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.recipe import Recipe
-from trtcoder.export.weights.data_file import external_tensors, layout
+from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.journal import Journal
-from trtcoder.export.weights.writer import OnStep, Stages, Written, write_data
+from trtcoder.export.weights.writer import OnStep, Stages, Written, write_weights
 from trtcoder.prompting.source import Prompting
 
 GRAPH_FILE = "model.onnx"
@@ -55,27 +55,28 @@ def write_graph(
     journal: Journal | None = None,
     stages: Stages | None = None,
 ) -> Written:
-    """Write the weights of ``builder`` (see `write_data`), then the graph that points at them."""
-    written = write_data(
-        builder,
-        folder / DATA_FILE,
-        on_step=on_step,
-        checkpoint=checkpoint,
-        journal=journal,
-        stages=stages,
-    )
-    weights = list(builder.weights.values())
-    tensors = external_tensors(weights, written.offsets, DATA_FILE, folder)
-    ir.save(builder.finish(tensors), folder / GRAPH_FILE)
+    """Write the weights of a graph (see `write_weights`), then the graph that points at them."""
+    with open_data(builder.plan, folder / DATA_FILE) as sink:
+        written = write_weights(
+            builder.plan,
+            sink,
+            on_step=on_step,
+            checkpoint=checkpoint,
+            journal=journal,
+            stages=stages,
+        )
+    ir.save(_model(builder, folder), folder / GRAPH_FILE)
     return written
 
 
 def graph_bytes(builder: GraphBuilder) -> int:
     """Return the size of the graph's file; the builder is used up."""
-    weights = list(builder.weights.values())
-    offsets, _ = layout(weights)
-    model = builder.finish(external_tensors(weights, offsets, DATA_FILE, Path()))
-    return int(ir.to_proto(model).ByteSize())
+    return int(ir.to_proto(_model(builder, Path())).ByteSize())
+
+
+def _model(builder: GraphBuilder, folder: Path) -> ir.Model:
+    offsets, _ = layout(builder.plan.weights.values())
+    return builder.finish(DATA_FILE, folder, offsets)
 
 
 def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
@@ -83,7 +84,7 @@ def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
 
     ``more`` is what a calibrated build adds.
     """
-    shapes = [[w.name, w.dtype.name, *w.shape] for w in graph.b.weights.values()]
+    shapes = [[w.name, w.dtype.name, *w.shape] for w in graph.b.plan.weights.values()]
     return {
         "trtcoder": __version__,
         "checkpoint": graph.checkpoint.identity(),
@@ -115,7 +116,7 @@ def describe(
         target="onnx",
         model=ModelInfo(_model_name(graph.checkpoint), dict(config.raw)),
         source=SourceInfo(digest, graph.checkpoint.stored_dtype),
-        recipe={**recipe, "padded": dict(sorted(graph.b.padded.items()))},
+        recipe={**recipe, "padded": dict(sorted(graph.b.plan.padded.items()))},
         capabilities=prompting.capabilities,
         chat_format=prompting.chat_format,
         tokens=prompting.tokens,

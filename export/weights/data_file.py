@@ -8,15 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.builder import GraphBuilder, Part, Step, Weight
+from trtcoder.export.weights.hash_follower import HashFollower
+from trtcoder.export.weights.plan import Part, Step, Weight, WeightPlan
 
 # A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
 ALIGNMENT = 4096
@@ -32,32 +32,19 @@ def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
-def external_tensors(
-    weights: Iterable[Weight], offsets: dict[str, int], location: str, base_dir: Path
-) -> dict[str, ir.ExternalTensor]:
-    """Return the references that the graph's initializers hold into the data file."""
-    return {
-        weight.name: ir.ExternalTensor(
-            location,
-            offsets[weight.name],
-            weight.nbytes,
-            weight.dtype,
-            shape=ir.Shape(list(weight.shape)),
-            name=weight.name,
-            base_dir=base_dir,
-        )
-        for weight in weights
-    }
-
-
 class DataFile:
-    """The data file while it is written, from several threads at once; see `open_data`."""
+    """A sink: one file, hashed while it is written from several threads; see `open_data`."""
 
-    def __init__(self, builder: GraphBuilder, path: Path, descriptor: int) -> None:
-        self.offsets, self.size = layout(builder.weights.values())
-        self._weights = builder.weights
+    def __init__(self, plan: WeightPlan, path: Path, descriptor: int) -> None:
+        self.offsets, self.size = layout(plan.weights.values())
+        self._weights = plan.weights
         self._path = path
         self._descriptor = descriptor
+        self._follower = HashFollower(
+            [(name, weight.shape[0], self.offsets[name]) for name, weight in plan.weights.items()],
+            self.size,
+            self.read_into,
+        )
 
     def write(self, step: Step, part: Part) -> int:
         """Write a part of a weight; return its bytes."""
@@ -65,12 +52,12 @@ class DataFile:
         value = np.ascontiguousarray(part.value)
         if (
             value.shape[1:] != weight.shape[1:]
-            or value.dtype != weight.numpy_dtype
+            or value.dtype != weight.dtype.numpy
             or part.start + len(value) > weight.shape[0]
         ):
             raise BuildError(
                 f"{part.weight}: {step.key} made {value.dtype} {list(value.shape)} at row "
-                f"{part.start}, declared {weight.numpy_dtype} {list(weight.shape)}"
+                f"{part.start}, declared {weight.dtype.numpy} {list(weight.shape)}"
             )
         data = value.reshape(-1).view(np.uint8).data
         offset = self.offsets[part.weight] + part.start * weight.row_nbytes
@@ -98,6 +85,18 @@ class DataFile:
         except OSError as error:
             raise self._failed(error) from error
 
+    def add_filled(self, rows: Mapping[str, int]) -> None:
+        """Let rows that will not change be hashed."""
+        self._follower.add(rows)
+
+    def finish(self) -> dict[str, str]:
+        """Return the file's sha256 by its name, once every weight is filled."""
+        return {self._path.name: self._follower.finish()}
+
+    def stop(self) -> None:
+        """Give hashing up, if the file will not be whole."""
+        self._follower.stop()
+
     def reserve(self) -> None:
         """Give the file its size; refuse where the disk has no room for it."""
         status = os.fstat(self._descriptor)
@@ -119,17 +118,20 @@ class DataFile:
 
 
 @contextmanager
-def open_data(builder: GraphBuilder, path: Path) -> Iterator[DataFile]:
-    """Open the data file of a graph's weights for writing; what is in it stays.
+def open_data(plan: WeightPlan, path: Path) -> Iterator[DataFile]:
+    """Open the data file of a plan's weights for writing; what is in it stays.
 
     Raises:
         BuildError: the disk has no room for it.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        output = DataFile(builder, path, descriptor)
-        output.reserve()
-        yield output
-        output.sync()
+        output = DataFile(plan, path, descriptor)
+        try:
+            output.reserve()
+            yield output
+            output.sync()
+        finally:
+            output.stop()
     finally:
         os.close(descriptor)

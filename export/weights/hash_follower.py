@@ -1,28 +1,35 @@
-"""Hashes the data file while it is written: as far as it is whole from its beginning."""
+"""Hashes a file of weights while it is written: as far as it is whole from its beginning."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping
-
-from trtcoder.export.graph.builder import GraphBuilder
-from trtcoder.export.weights.data_file import DataFile
+from collections.abc import Callable, Mapping, Sequence
 
 _READ_BYTES = 1 << 20
 
 
 class HashFollower:
-    """A thread that follows the writers of a data file, so that hashing adds no time at the end.
+    """A thread that follows the writers of a file, so that hashing adds no time at the end.
 
     It reads what they have just written, which is in the page cache.
     """
 
-    def __init__(self, builder: GraphBuilder, output: DataFile) -> None:
-        """Start at the beginning of the file."""
-        self._output = output
-        self._rows = [(name, weight.shape[0]) for name, weight in builder.weights.items()]
+    def __init__(
+        self,
+        weights: Sequence[tuple[str, int, int]],
+        size: int,
+        read_into: Callable[[memoryview, int], None],
+    ) -> None:
+        """Start at the beginning of the file.
+
+        Args:
+            weights: name, rows and byte offset of each weight, in the file's order.
+            size: of the file, in bytes.
+            read_into: fills a buffer with the file's bytes at an offset.
+        """
+        self._weights, self._size, self._read_into = weights, size, read_into
         self._filled: Counter[str] = Counter()
         self._whole = 0  # weights, from the first, that are whole
         self._watermark = self._hashed = 0  # bytes
@@ -37,14 +44,14 @@ class HashFollower:
         """Take note of rows that have been written, by weight."""
         with self._changed:
             self._filled.update(filled)
-            while self._whole < len(self._rows):
-                name, rows = self._rows[self._whole]
+            while self._whole < len(self._weights):
+                name, rows, offset = self._weights[self._whole]
                 if self._filled[name] < rows:
+                    self._watermark = offset
                     break
                 self._whole += 1
-            self._watermark = self._output.size
-            if self._whole < len(self._rows):
-                self._watermark = self._output.offsets[self._rows[self._whole][0]]
+            else:
+                self._watermark = self._size
             self._changed.notify()
 
     def finish(self) -> str:
@@ -64,7 +71,7 @@ class HashFollower:
     def _follow(self) -> None:
         buffer = memoryview(bytearray(_READ_BYTES))
         try:
-            while self._hashed < self._output.size:
+            while self._hashed < self._size:
                 with self._changed:
                     self._changed.wait_for(self._has_work)
                     reach = self._watermark
@@ -72,7 +79,7 @@ class HashFollower:
                     if self._stopped:
                         return
                     part = buffer[: min(_READ_BYTES, reach - self._hashed)]
-                    self._output.read_into(part, self._hashed)
+                    self._read_into(part, self._hashed)
                     self._digest.update(part)
                     self._hashed += len(part)
                 if self._stopped:

@@ -1,8 +1,7 @@
-"""Streams a graph's weights into its data file, several conversion steps at a time.
+"""Streams a plan's weights into a sink, several conversion steps at a time.
 
-Offsets follow from the declared shapes alone, so the file can be written in any order and its
-bytes never depend on timing: two builds of the same checkpoint are identical, and so is one that
-was interrupted and went on.
+The bytes never depend on timing: two builds of the same checkpoint are identical, and so is one
+that was interrupted and went on.
 """
 
 from __future__ import annotations
@@ -11,19 +10,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import available_cores
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.builder import GraphBuilder, Step
-from trtcoder.export.weights.data_file import DataFile, open_data
-from trtcoder.export.weights.hash_follower import HashFollower
 from trtcoder.export.weights.journal import Finished, Journal
+from trtcoder.export.weights.plan import Step, WeightPlan
+from trtcoder.export.weights.sink import Sink
 
 # Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
 WORKERS_PER_CORE = 2
@@ -55,35 +51,33 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The data file's contents.
+    """What was written.
 
     Attributes:
-        offsets: byte offset of each weight.
-        records: what each stored tensor lost, in the graph's order.
+        records: what each stored tensor lost, in the plan's order.
         digests: hash of each checkpoint tensor, where a checkpoint was given.
-        sha256: of the file.
+        hashes: sha256 of each file of the sink.
     """
 
-    offsets: dict[str, int]
     records: list[TensorRecord]
     digests: dict[str, str]
-    sha256: str
+    hashes: dict[str, str]
 
 
-def write_data(
-    builder: GraphBuilder,
-    path: Path,
+def write_weights(
+    plan: WeightPlan,
+    sink: Sink,
     *,
     on_step: OnStep = lambda step: None,
     checkpoint: Checkpoint | None = None,
     journal: Journal | None = None,
     stages: Stages | None = None,
 ) -> Written:
-    """Run every step and write what it produces to ``path``.
+    """Run every step and write what it produces to ``sink``.
 
     Args:
-        builder: has the steps and the declared weights.
-        path: the data file; with a journal, what it says is finished must be in it.
+        plan: has the steps and the declared weights.
+        sink: with a journal, what it says is finished must be in it.
         on_step: told of each finished step, in the caller's thread.
         checkpoint: its tensors are hashed on the way, each when it is first read.
         journal: finished steps are left out and new ones noted.
@@ -94,35 +88,30 @@ def write_data(
             shape, or something that was declared stays unfilled.
         CheckpointError: a shard cannot be read.
     """
-    with ExitStack() as stack:
-        output = stack.enter_context(open_data(builder, path))
-        writer = _Writer(builder, output, on_step, checkpoint, journal, stages is not None)
-        stack.callback(writer.follower.stop)
-        if stages is None:
-            writer.run(builder.steps)
-        else:
-            _run_stages(builder, writer, stages, journal)
-        sha256 = writer.follower.finish()
-    finished = [writer.finished[step.key] for step in builder.steps]
-    _check_filled(builder, finished)
+    writer = _Writer(plan, sink, on_step, checkpoint, journal, stages is not None)
+    if stages is None:
+        writer.run(plan.steps)
+    else:
+        _run_stages(plan, writer, stages, journal)
+    finished = [writer.finished[step.key] for step in plan.steps]
+    _check_filled(plan, finished)
+    hashes = sink.finish()
     digests = {name: digest for step in finished for name, digest in step.digests.items()}
     if checkpoint is not None:
         # Buffers that some converters save and no step reads.
         left = checkpoint.tensors.keys() - digests.keys()
         digests |= {name: checkpoint.tensor_digest(name) for name in left}
     records = [record for step in finished for record in step.records]
-    return Written(output.offsets, records, digests, sha256)
+    return Written(records, digests, hashes)
 
 
-def _run_stages(
-    builder: GraphBuilder, writer: _Writer, stages: Stages, journal: Journal | None
-) -> None:
+def _run_stages(plan: WeightPlan, writer: _Writer, stages: Stages, journal: Journal | None) -> None:
     done = -1
     if journal is not None and journal.stage >= 0:
         done = journal.stage
         stages.restore(done, journal.state)
-    for stage in sorted({step.stage for step in builder.steps}):
-        steps = [step for step in builder.steps if step.stage == stage]
+    for stage in sorted({step.stage for step in plan.steps}):
+        steps = [step for step in plan.steps if step.stage == stage]
         if stage <= done:
             writer.run(steps)
             continue
@@ -140,25 +129,24 @@ class _Writer:
 
     def __init__(
         self,
-        builder: GraphBuilder,
-        output: DataFile,
+        plan: WeightPlan,
+        sink: Sink,
         on_step: OnStep,
         checkpoint: Checkpoint | None,
         journal: Journal | None,
         by_stage: bool,
     ) -> None:
+        self._sink = sink
         self.finished: dict[str, Finished] = dict(journal.steps) if journal is not None else {}
-        self.follower = HashFollower(builder, output)
         # A stage that is not whole is done again, so its parts may still change.
         self._stable = journal.stage if journal is not None and by_stage else None
-        for step in builder.steps:
+        for step in plan.steps:
             if step.key in self.finished and (self._stable is None or step.stage <= self._stable):
-                self.follower.add(self.finished[step.key].filled)
-        self._output = output
+                self._sink.add_filled(self.finished[step.key].filled)
         self._on_step = on_step
         self._checkpoint = checkpoint
         self._journal = journal
-        self._hashed = _first_readers(builder.steps) if checkpoint is not None else {}
+        self._hashed = _first_readers(plan.steps) if checkpoint is not None else {}
         self._workers = WORKERS_PER_CORE * available_cores()
         self._pending: list[Finished] = []
         self._pending_bytes = 0
@@ -199,7 +187,7 @@ class _Writer:
                     step = running.pop(future)
                     finished, written = future.result()
                     self.finished[step.key] = finished
-                    self.follower.add(finished.filled)
+                    self._sink.add_filled(finished.filled)
                     self._pending.append(finished)
                     self._pending_bytes += written
                     self._on_step(step)
@@ -222,7 +210,7 @@ class _Writer:
         written = 0
         filled: Counter[str] = Counter()
         for part in made.parts:
-            written += self._output.write(step, part)
+            written += self._sink.write(step, part)
             filled[part.weight] += len(part.value)
         return Finished(step.key, made.records, dict(filled), digests), written
 
@@ -242,7 +230,7 @@ class _Writer:
 
     def _commit(self, pending: list[Finished]) -> None:
         if self._journal is not None and pending:
-            self._output.sync()
+            self._sink.sync()
             self._journal.add(pending)
 
 
@@ -257,10 +245,10 @@ def _first_readers(steps: Iterable[Step]) -> dict[str, list[str]]:
     return found
 
 
-def _check_filled(builder: GraphBuilder, finished: Iterable[Finished]) -> None:
+def _check_filled(plan: WeightPlan, finished: Iterable[Finished]) -> None:
     filled: Counter[str] = Counter()
     for step in finished:
         filled.update(step.filled)
-    missing = [name for name, weight in builder.weights.items() if filled[name] != weight.shape[0]]
+    missing = [name for name, weight in plan.weights.items() if filled[name] != weight.shape[0]]
     if missing:
         raise BuildError(f"no step fills all of {', '.join(missing)}")

@@ -19,9 +19,9 @@ from trtcoder.calib.storage.float8 import LARGEST, VALUES, Float8, dequantize, q
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.float8 import weights as fp8_weights
 from trtcoder.export.recipe import Recipe, preset
 from trtcoder.export.targets.onnxruntime import plan_graph
+from trtcoder.export.weights import float8 as float8_weights
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
 Floats = NDArray[np.float32]
@@ -140,11 +140,11 @@ def test_the_graph_multiplies_with_what_dequantize_returns(
     *found, gate_up, down = inner_values(engines[scales], IDS, *names)
     scheme = Float8(scales == "block")
     for name, value in zip(plain, found, strict=True):
-        wanted = graph.b.matrices[f"{name}/weight"].source.read()
+        wanted = graph.b.plan.matrices[f"{name}/weight"].source.read()
         np.testing.assert_array_equal(value, dequantize(quantize(wanted, scheme, name)))
     for index in (0, 15):
         three = [
-            graph.b.matrices[f"layers.1/moe/experts/{role}[{index}]"].source.read()
+            graph.b.plan.matrices[f"layers.1/moe/experts/{role}[{index}]"].source.read()
             for role in ("gate", "up", "down")
         ]
         # One product makes gate and up, so that per tensor they share a scale.
@@ -171,7 +171,7 @@ def test_row_ranges_do_not_change_what_is_stored(
     source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scales: str
 ) -> None:
     whole = build_engine(source, tmp_path / "whole", "fp8", fp8_scales=scales)
-    monkeypatch.setattr(fp8_weights, "CHUNK_VALUES", 1000)
+    monkeypatch.setattr(float8_weights, "CHUNK_VALUES", 1000)
     parts = build_engine(source, tmp_path / "parts", "fp8", fp8_scales=scales)
     for name in whole.manifest.files:
         assert (whole.folder / name).read_bytes() == (parts.folder / name).read_bytes()
@@ -191,11 +191,11 @@ def rounded_checkpoint(source: Checkpoint, recipe: Recipe, folder: Path) -> Chec
     """Return a checkpoint whose weights are what float8 made of ``source``'s."""
     recorder = Recorder()
     graph = plan_graph(source, recipe, recorder)
-    for step in graph.b.steps:
+    for step in graph.b.plan.steps:
         step.produce()
     tensors = {name: source.read(name) for name in source.tensors}
     for name, start, restored in recorder.kept:
-        matrix = graph.b.matrices[name].source
+        matrix = graph.b.plan.matrices[name].source
         for piece, rows, place in matrix.parts(start, start + len(restored)):
             target = rows if piece.rows is None else piece.rows[rows]
             tensors[piece.tensor][target] = restored[place]
@@ -256,7 +256,7 @@ def test_an_embedding_is_not_float8(source: Checkpoint) -> None:
 
 def test_the_certificate_says_how_each_tensor_is_stored(source: Checkpoint) -> None:
     graph = plan_graph(source, preset("fp8"))
-    records = [record for step in graph.b.steps for record in step.produce().records]
+    records = [record for step in graph.b.plan.steps for record in step.produce().records]
     schemes = {record.scheme for record in records if record.method != "exact"}
     assert schemes == {"fp8 e4m3 128x128"}
     # Three bits of mantissa: 31.4 to 31.7 dB, measured, whatever the scales.

@@ -16,8 +16,9 @@ from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import GraphBuilder
-from trtcoder.export.graph.layers import Expert, embedding, mixture_of_experts
+from trtcoder.export.graph.layers import embedding, mixture_of_experts
 from trtcoder.export.targets.onnxruntime import GRAPH_FILE, write_graph
+from trtcoder.export.weights.experts import Expert
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.testing.random_checkpoint import tiny_config
 

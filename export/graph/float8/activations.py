@@ -1,4 +1,4 @@
-"""Activations as float8 holds them, and the float8 codes of stored values.
+"""Activations as float8 holds them, and what float8 codes stand for.
 
 ONNX Runtime's CPU kernels multiply in float32. Before a product the graph rounds activations to
 float8 as a GPU does, and multiplies what they stand for: the GPU's product, but for the order of
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from trtcoder.calib.storage.float8 import LARGEST, SMALLEST_SCALE, VALUES, Float8, scale_for
-from trtcoder.export.graph.builder import Converted, Dim, GraphBuilder, Part
+from trtcoder.calib.storage.float8 import LARGEST, SMALLEST_SCALE, VALUES, Float8
+from trtcoder.export.graph.builder import Dim, GraphBuilder
+from trtcoder.export.weights.float8 import declare_activation_scale
 
 FLOAT, FLOAT8, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN, ir.DataType.INT32
 
 
 def round_activations(
-    b: GraphBuilder, x: ir.Value, rows: str, width: int, site: str, scheme: Float8
+    b: GraphBuilder, x: ir.Value, rows: str, width: int, activation: str, scheme: Float8
 ) -> ir.Value:
     """Return ``x`` ``[rows, width]`` as float8 holds it, in float32; made once for all who ask."""
     if scheme.activations == "float":
@@ -30,7 +29,7 @@ def round_activations(
         name = f"{x.name}/fp8_{size}"
         return b.once(name, lambda: _round_dynamically(b, name, x, rows, width, size))
     name = f"{x.name}/fp8_static"
-    return b.once(name, lambda: _round_statically(b, name, x, rows, width, site))
+    return b.once(name, lambda: _round_statically(b, name, x, rows, width, activation))
 
 
 def round_with_scale(
@@ -42,18 +41,6 @@ def round_with_scale(
         axis=0, output_dtype=int(FLOAT8),
     )  # fmt: skip
     return b.op("DequantizeLinear", name, [codes, scale], shape, axis=0)
-
-
-def calibrated_scale(b: GraphBuilder, site: str) -> tuple[NDArray[np.float32], str | None]:
-    """Return a site's scale, float32 ``[1]``, and what is wrong with it (None if nothing is).
-
-    Raises:
-        BuildError: the quantizer observes no activations.
-    """
-    largest = b.quantizer.amax(site)
-    if largest is None:
-        return np.ones(1, np.float32), "no calibration token reached it: its input's scale is 1"
-    return scale_for(largest).reshape(1), None
 
 
 def round_groups(
@@ -96,11 +83,9 @@ def multiply_groups(
 
 
 def _round_statically(
-    b: GraphBuilder, name: str, x: ir.Value, rows: str, width: int, site: str
+    b: GraphBuilder, name: str, x: ir.Value, rows: str, width: int, activation: str
 ) -> ir.Value:
-    key = f"{name}/scale"
-    scale = b.weight(key, "activations", FLOAT, [1])
-    b.step(key, (), 0, lambda: Converted([Part(key, 0, calibrated_scale(b, site)[0])], []))
+    scale = b.weight(declare_activation_scale(b.plan, f"{name}/scale", activation))
     return round_with_scale(b, name, x, scale, [rows, width])
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from trtcoder.calib.storage.float8 import E4M3, LARGEST
-from trtcoder.export.graph.builder import Converted, Dim, GraphBuilder, Part
+from trtcoder.export.graph.builder import Dim, GraphBuilder
 from trtcoder.export.graph.float8.activations import decode, multiply_groups, round_groups
+from trtcoder.export.weights.plan import Converted, DType, Part
 
 BOOL, INT32, UINT8 = ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.UINT8
 
@@ -65,6 +66,6 @@ def _declare_table(b: GraphBuilder) -> ir.Value:
         codes = np.append((steps + 0).astype(E4M3).view(np.uint8), np.uint8(0x7F))
         return Converted([Part(_TABLE, 0, codes)], [])
 
-    table = b.weight(_TABLE, "activations", UINT8, [2 * _TOP + 2])
-    b.step(_TABLE, (), 0, produce)
-    return table
+    table = b.plan.declare(_TABLE, "activations", DType.UINT8, [2 * _TOP + 2])
+    b.plan.add_step(_TABLE, (), 0, produce)
+    return b.weight(table)

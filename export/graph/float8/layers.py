@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trtcoder.calib.storage.float8 import Float8, Storage
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.builder import CONTRIB, Converted, Dim, GraphBuilder, Part, StoredMatrix
-from trtcoder.export.graph.float8.activations import (
-    calibrated_scale,
-    round_activations,
-    round_with_scale,
-)
-from trtcoder.export.graph.float8.weights import (
-    convert,
-    largest_of,
-    restore,
-    scale_rows,
-    stored_matrix,
-)
-from trtcoder.export.graph.layers import Expert, expert_site, float_experts
+from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
+from trtcoder.export.graph.float8.activations import round_activations, round_with_scale
+from trtcoder.export.graph.float8.weights import restore, scale_rows
+from trtcoder.export.graph.layers import float_experts
+from trtcoder.export.weights.experts import Expert
+from trtcoder.export.weights.float8 import Float8Experts, declare_experts, declare_matrix
 from trtcoder.export.weights.matrix import Matrix
 
-FLOAT, FLOAT8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN
-INT64, UINT8 = ir.DataType.INT64, ir.DataType.UINT8
+FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
 
 def linear(
@@ -38,16 +27,17 @@ def linear(
     source: Matrix,
     scheme: Float8,
     rows: str = "tokens",
-    site: str | None = None,
+    activation: str | None = None,
 ) -> ir.Value:
     """Multiply ``x`` ``[rows, K]`` with the transpose of ``source`` ``[N, K]``: ``[rows, N]``.
 
     The arguments are those of `trtcoder.export.graph.layers.linear`.
     """
-    site = site or str(x.name)
-    rounded = round_activations(b, x, rows, source.width, site, scheme)
+    activation = activation or str(x.name)
+    rounded = round_activations(b, x, rows, source.width, activation, scheme)
     shape = [source.rows, source.width]
-    codes, scales = stored_matrix(b, f"{name}/weight", kind, site, source, scheme)
+    declared = declare_matrix(b.plan, f"{name}/weight", kind, activation, source, scheme)
+    codes, scales = (b.weight(weight) for weight in declared)
     if scheme.per_block:
         scales = scale_rows(b, f"{name}/weight/scales", scales, [], *shape)
     weight = restore(b, f"{name}/weight", codes, scales, shape, scheme)
@@ -77,13 +67,9 @@ def mixture_of_experts(
             f"{name}: gate and up are {gate_up}, down is {down}; fp8 experts are fp8 altogether"
         )
     count, hidden, inner = len(experts), experts[0].gate.width, experts[0].gate.rows
-    is_static = down.activations == "static"
-    fc1, fc2 = _declare_stacks(b, name, count, hidden, inner, down)
-    down_scale = (
-        b.weight(f"{name}/down/input_scale", "activations", FLOAT, [count]) if is_static else None
-    )
-    for index, expert in enumerate(experts):
-        _add_expert(b, name, str(x.name), index, expert, down)
+    stacks = declare_experts(b.plan, name, str(x.name), experts, down)
+    fc1, fc2 = _restore_stacks(b, name, stacks, inner, down)
+    down_scale = None if stacks.product_scales is None else b.weight(stacks.product_scales)
     if down.activations == "float":
         return float_experts(b, name, x, selection, fc1, fc2, hidden, top_k)
     rounded = round_activations(b, x, "tokens", hidden, str(x.name), down)
@@ -109,28 +95,23 @@ def mixture_of_experts(
     return b.op("ReduceSum", name, [weighed, b.ints(0)], ["tokens", hidden], keepdims=0)
 
 
-def _declare_stacks(
-    b: GraphBuilder, name: str, count: int, hidden: int, inner: int, scheme: Float8
+def _restore_stacks(
+    b: GraphBuilder, name: str, stacks: Float8Experts, inner: int, scheme: Float8
 ) -> tuple[ir.Value, ir.Value]:
-    """Declare all experts' weights; return float32 ``[E, 2 I, H]``, interleaved, and ``[E, H, I]``.
-
-    Scales per block are stored by expert, gate before up, as they would be for each by itself.
-    """
+    """Return all experts' weights in float32: ``[E, 2 I, H]``, interleaved, and ``[E, H, I]``."""
     fc1_name, fc2_name = f"{name}/gate_up", f"{name}/down"
-    fc1_shape, fc2_shape = [count, 2 * inner, hidden], [count, hidden, inner]
-    fc1 = b.weight(fc1_name, "experts_gate_up", FLOAT8, fc1_shape)
-    fc2 = b.weight(fc2_name, "experts_down", FLOAT8, fc2_shape)
+    fc1_shape, fc2_shape = stacks.gate_up.shape, stacks.down.shape
+    count, hidden = fc2_shape[:2]
+    fc1, fc2, scales1, scales2 = (
+        b.weight(weight)
+        for weight in (stacks.gate_up, stacks.down, stacks.gate_up_scales, stacks.down_scales)
+    )
     if not scheme.per_block:
-        scales1 = b.weight(f"{fc1_name}/scales", "experts_gate_up", FLOAT, [count])
-        scales2 = b.weight(f"{fc2_name}/scales", "experts_down", FLOAT, [count])
         return (
             restore(b, fc1_name, fc1, scales1, fc1_shape, scheme),
             restore(b, fc2_name, fc2, scales2, fc2_shape, scheme),
         )
-    blocks1, blocks2 = scheme.scale_shape(inner, hidden), scheme.scale_shape(hidden, inner)
-    scales1 = b.weight(f"{fc1_name}/scales", "experts_gate_up", FLOAT, [count, 2, *blocks1])
-    scales2 = b.weight(f"{fc2_name}/scales", "experts_down", FLOAT, [count, *blocks2])
-    columns = blocks1[1]
+    columns = stacks.gate_up_scales.shape[-1]
     rows1 = scale_rows(b, f"{fc1_name}/scales", scales1, [count, 2], inner, hidden)
     rows1 = b.op(
         "Transpose", f"{fc1_name}/scales/pairs", [rows1], [count, inner, 2, columns],
@@ -184,43 +165,3 @@ def _mixing_of_chosen(
     )
     turned = b.op("Transpose", f"{name}/mixing/by_expert", [spread], [count, "tokens"], perm=[1, 0])
     return b.op("Unsqueeze", f"{name}/mixing", [turned, b.ints(2)], [count, "tokens", 1])
-
-
-def _add_expert(
-    b: GraphBuilder, name: str, site: str, index: int, expert: Expert, scheme: Float8
-) -> None:
-    gate, up, down = (f"{name}/{role}[{index}]" for role in ("gate", "up", "down"))
-    product = expert_site(name, index)
-    for key, source in ((gate, expert.gate), (up, expert.up)):
-        b.matrices[key] = StoredMatrix(source, site, "experts_gate_up", scheme)
-    b.matrices[down] = StoredMatrix(expert.down, product, "experts_down", scheme)
-
-    def produce() -> Converted:
-        largest = None if scheme.per_block else largest_of(b, gate, up)
-        gate_matrix, gate_record = convert(b, gate, scheme, largest=largest)
-        up_matrix, up_record = convert(b, up, scheme, largest=largest)
-        # Asked for behind gate and up, so that it is observed with these as they are stored.
-        scale, fallback = (
-            calibrated_scale(b, product) if scheme.activations == "static" else (None, None)
-        )
-        down_matrix, down_record = convert(b, down, scheme, fallback=fallback)
-        pair = [gate_matrix.codes, up_matrix.codes]
-        codes = np.stack(pair, axis=1).reshape(1, -1, expert.gate.width)
-        scales: NDArray[np.float32] = gate_matrix.scales
-        down_scales = down_matrix.scales
-        if scheme.per_block:
-            scales = np.stack([gate_matrix.scales, up_matrix.scales])[None]
-            down_scales = down_scales[None]
-        parts = [
-            Part(f"{name}/gate_up", index, codes),
-            Part(f"{name}/gate_up/scales", index, scales),
-            Part(f"{name}/down", index, down_matrix.codes[None]),
-            Part(f"{name}/down/scales", index, down_scales),
-        ]
-        if scale is not None:
-            parts.append(Part(f"{name}/down/input_scale", index, scale))
-        return Converted(parts, [gate_record, up_record, down_record])
-
-    tensors = expert.gate.tensors + expert.up.tensors + expert.down.tensors
-    values = 3 * expert.gate.rows * expert.gate.width
-    b.step(f"{name}/experts.{index}", tensors, values, produce)

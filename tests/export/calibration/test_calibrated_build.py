@@ -183,7 +183,9 @@ def test_scaled_channels_leave_the_model_as_it_is(config: dict[str, Any], tmp_pa
     for name, quantizer in (("plain", RoundToNearest()), ("scaled", RandomScales())):
         graph = plan_graph(source, preset("fp32"), quantizer)
         if isinstance(quantizer, RandomScales):
-            quantizer.widths = {m.site: m.source.width for m in graph.b.matrices.values() if m.site}
+            quantizer.widths = {
+                m.activation: m.source.width for m in graph.b.plan.matrices.values() if m.activation
+            }
         with BundleWriter(tmp_path / name) as writer:
             write_graph(graph.b, writer.folder)
             copy_tokenizer(source, writer.folder)

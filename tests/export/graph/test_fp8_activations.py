@@ -153,7 +153,7 @@ def test_each_expert_has_a_static_scale_and_one_never_reached_has_1(
         wanted = to_float8(product[expert] / scale) * scale
         np.testing.assert_array_equal(found[expert], wanted)
     graph = plan_graph(source, preset("fp8", activations="static"), FixedAmax())
-    records = [record for step in graph.b.steps for record in step.produce().records]
+    records = [record for step in graph.b.plan.steps for record in step.produce().records]
     said = {record.name for record in records if record.fallback}
     assert said == {f"layers.{layer}/moe/experts/down[3]" for layer in (1, 2)}
 

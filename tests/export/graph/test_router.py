@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -29,7 +30,7 @@ def session(grouped: bool, normalised: bool) -> onnxruntime.InferenceSession:
     for name, value in zip(("selection", "mixing", "total"), outputs, strict=False):
         copy = b.op("Identity", f"{name}/copy", [value], ["tokens", "n"])
         b.output(copy, name)
-    model = ir.to_proto(b.finish({}))
+    model = ir.to_proto(b.finish("", Path(), {}))
     return onnxruntime.InferenceSession(model.SerializeToString())
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests.engines import write_checkpoint
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, CheckpointError
-from trtcoder.export.graph.builder import Step
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import DATA_FILE, GRAPH_FILE, plan, plan_graph, write_graph
 from trtcoder.export.weights.journal import Journal
+from trtcoder.export.weights.plan import Step
 from trtcoder.export.weights.writer import Written
 from trtcoder.testing.random_checkpoint import tiny_config
 
@@ -50,7 +50,7 @@ def build(
             raise StoppedError
 
     written = write_graph(graph.b, folder, on_step=on_step, checkpoint=source, journal=journal)
-    return written, len(graph.b.steps) - known
+    return written, len(graph.b.plan.steps) - known
 
 
 def contents(folder: Path) -> tuple[bytes, bytes]:
