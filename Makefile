@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 
-.PHONY: demo test lint types parity bench quality bench-fp8 build-lite demo-train cli-docs clean
+.PHONY: demo plugins test lint types parity bench quality bench-fp8 build-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,report,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,report,dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -20,7 +21,10 @@ demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
 	@echo; echo "== chat"
 	$(BIN)/python examples/chat.py engines/demo-int4
 
-test: $(STAMP) lint types  ## Lint, type-check and run the tests.
+plugins: $(STAMP)  ## Compile the kernels; without a compiler engines run on ONNX Runtime's own.
+	@$(BIN)/python plugins/build.py $(KERNELS) || test $$? -eq 3
+
+test: $(STAMP) plugins lint types  ## Lint, type-check and run the tests.
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)

@@ -15,6 +15,7 @@ COMMANDS = {
     "build": "Convert a checkpoint into a verified engine.",
     "verify": "Compare an engine with its checkpoint's reference logits.",
     "inspect": "Show what an engine folder holds.",
+    "doctor": "Show what engines run with on this machine.",
     "report": "Write an engine's certificate as an HTML page.",
     "diff": "Compare the certificates of two engines.",
     "complete": "Complete a prompt.",

@@ -1,0 +1,53 @@
+"""Matrices in panels of sixteen rows, in the storage layout of our own kernels.
+
+`plugins/kernels/matrix.h` describes it. Between it and the rows of blocks of `blocks.py` bytes move
+but do not change, so the runtime's own operators can read it behind a transposition.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.calib.storage.blocks import QuantizedMatrix
+from trtcoder.calib.storage.scheme import Scheme
+
+PANEL = 16
+
+_Stored = TypeVar("_Stored", bound=np.generic)
+
+
+def to_panels(matrix: QuantizedMatrix, scheme: Scheme) -> QuantizedMatrix:
+    """Return the matrix in panels; rows that fill the last panel have scale 0.
+
+    ``packed`` becomes uint8 ``[panels, blocks * block_size * 16 * bits / 8]``, ``scales`` float16
+    ``[panels, blocks * 16]``, ``zero_points`` uint8 ``[panels, ceil(blocks * bits / 8) * 16]``.
+    """
+    packed, scales, zeros = _filled(matrix.packed), _filled(matrix.scales), matrix.zero_points
+    panels, blocks = len(packed) // PANEL, scales.shape[1]
+    if scheme.bits == 4:
+        eights = packed.reshape(panels, PANEL, blocks, -1, 4)
+        codes = eights.transpose(0, 2, 3, 1, 4)
+    else:
+        # The even columns of each eight lie before the odd ones.
+        pairs = packed.reshape(panels, PANEL, blocks, -1, 4, 2)
+        codes = pairs.transpose(0, 2, 3, 5, 1, 4)
+    return QuantizedMatrix(
+        packed=np.ascontiguousarray(codes).reshape(panels, -1),
+        scales=_columns_first(scales),
+        zero_points=None if zeros is None else _columns_first(_filled(zeros)),
+    )
+
+
+def _filled(rows: NDArray[_Stored]) -> NDArray[_Stored]:
+    """Return the rows with zeros behind them up to a whole panel."""
+    missing = -len(rows) % PANEL
+    return np.pad(rows, [(0, missing), *[(0, 0)] * (rows.ndim - 1)]) if missing else rows
+
+
+def _columns_first(rows: NDArray[_Stored]) -> NDArray[_Stored]:
+    """Return ``[N, columns]`` as ``[panels, columns * 16]``, row by row within a column."""
+    panels = rows.reshape(-1, PANEL, rows.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(panels).reshape(len(panels), -1)

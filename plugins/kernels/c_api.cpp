@@ -1,0 +1,56 @@
+#include "kernels/c_api.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/guarded.h"
+#include "kernels/isa.h"
+#include "kernels/linear.h"
+#include "kernels/threads.h"
+
+namespace trtcoder {
+namespace {
+
+Isa named(const char* name) {
+  for (Isa isa : kIsas)
+    if (!std::strcmp(name, isa_name(isa)) && isa_available(isa)) return isa;
+  throw std::invalid_argument(std::string("instruction set ") + name +
+                              ": this machine has only " + trtcoder_isas());
+}
+
+Matrix view(const trtcoder_matrix& m) {
+  return {m.codes, m.scales, m.zeros, m.rows, m.width, m.bits, m.block};
+}
+
+}  // namespace
+}  // namespace trtcoder
+
+using namespace trtcoder;
+
+const char* trtcoder_isas() {
+  static const std::string names = [] {
+    std::string found;
+    for (Isa isa : kIsas) {
+      if (!isa_available(isa)) continue;
+      if (!found.empty()) found += ' ';
+      found += isa_name(isa);
+    }
+    return found;
+  }();
+  return names.c_str();
+}
+
+const char* trtcoder_isa() { return isa_name(isa_chosen()); }
+
+const char* trtcoder_set_threads(int32_t count) {
+  return guarded([&] {
+    if (count < 1) throw std::invalid_argument("threads: " + std::to_string(count) + " < 1");
+    process_team().resize(count);
+  });
+}
+
+const char* trtcoder_linear(const char* isa, const float* x, int64_t tokens,
+                            const trtcoder_matrix* matrix, float* y) {
+  return guarded([&] { linear(named(isa), process_team(), x, tokens, view(*matrix), y); });
+}

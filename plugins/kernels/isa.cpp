@@ -1,0 +1,73 @@
+#include "kernels/isa.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace trtcoder {
+namespace {
+
+#if defined(__x86_64__)
+// These also ask the system whether it saves the wide registers.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+Isa best() {
+  Isa found = Isa::portable;
+  for (Isa isa : kIsas)
+    if (isa_available(isa)) found = isa;
+  return found;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::portable: return "portable";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+    case Isa::neon: return "neon";
+  }
+  return "";
+}
+
+bool isa_available(Isa isa) {
+  switch (isa) {
+    case Isa::portable: return true;
+#if defined(__x86_64__)
+    case Isa::avx2: return has_avx2();
+    case Isa::avx512: return has_avx512();
+#elif defined(__aarch64__)
+    case Isa::neon: {
+      const unsigned long kDotProduct = 1UL << 20, kHalfVectors = 1UL << 10;
+      const unsigned long has = getauxval(AT_HWCAP);
+      return (has & kDotProduct) && (has & kHalfVectors);
+    }
+#endif
+    default: return false;
+  }
+}
+
+Isa isa_chosen() {
+  static const Isa chosen = [] {
+    const char* named = std::getenv("TRTCODER_ISA");
+    if (named)
+      for (Isa isa : kIsas)
+        if (!std::strcmp(named, isa_name(isa)) && isa_available(isa)) return isa;
+    return best();
+  }();
+  return chosen;
+}
+
+}  // namespace trtcoder

@@ -1,0 +1,32 @@
+// Instruction sets that kernels are written for, and the one place that chooses between them.
+#pragma once
+
+namespace trtcoder {
+
+// In rising order: of those that a machine has, the last is the best.
+enum class Isa { portable, avx2, avx512, neon };
+inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::neon};
+
+const char* isa_name(Isa isa);
+
+// Whether this library has code for it and this machine can run it.
+bool isa_available(Isa isa);
+
+// The best available one; the environment variable TRTCODER_ISA names another.
+Isa isa_chosen();
+
+// A kernel family's implementations; null where this architecture has none.
+template <class Table>
+struct PerIsa {
+  const Table* portable;
+  const Table* avx2;
+  const Table* avx512;
+  const Table* neon;
+
+  const Table& operator[](Isa isa) const {
+    const Table* tables[] = {portable, avx2, avx512, neon};
+    return *tables[static_cast<int>(isa)];
+  }
+};
+
+}  // namespace trtcoder

@@ -1,0 +1,56 @@
+// How quantized matrices and activations lie in memory.
+#pragma once
+
+#include <stdint.h>
+
+namespace trtcoder {
+
+// A matrix [rows, width] in blocks of columns, of which each row's has a scale and, if `zeros` is
+// given, a zero point; otherwise the zero point is the middle code, 8 or 128. A weight is
+// (code - zero) * scale.
+//
+// Sixteen rows are a panel. For panel p and block b, 64-byte aligned:
+//   codes   4 bits: [p][b][block / 8][16 rows][4 bytes]; a byte is an even column (low) and the next
+//           8 bits: [p][b][block / 8][even, odd][16 rows][4 bytes]
+//   scales  float16 [p][b][16 rows]
+//   zeros   4 bits: [p][b / 2][16 rows], an even block (low) and the next; 8 bits: [p][b][16 rows]
+// Rows and columns beyond the matrix have scale 0.
+struct Matrix {
+  const uint8_t* codes;
+  const uint16_t* scales;
+  const uint8_t* zeros;
+  int64_t rows;
+  int64_t width;
+  int bits;
+  int block;
+
+  int64_t panels() const { return (rows + 15) / 16; }
+  int64_t blocks() const { return (width + block - 1) / block; }
+  int64_t panel_code_bytes() const { return blocks() * block * 16 * bits / 8; }
+  int64_t panel_zero_bytes() const { return (bits == 4 ? (blocks() + 1) / 2 : blocks()) * 16; }
+};
+
+// How activations are quantized for a matrix: its blocks, and what the sums of a block's codes are
+// multiplied with beforehand.
+struct ActivationFormat {
+  int bits;
+  int block;
+  bool has_zeros;
+
+  explicit ActivationFormat(const Matrix& m)
+      : bits(m.bits), block(m.block), has_zeros(m.zeros != nullptr) {}
+};
+
+// Some tokens' activations as a product reads them, in blocks of `block` columns:
+//   codes    int8 [width / 4][tokens][4], the columns of each eight in the order 0 2 4 6 1 3 5 7
+//   scales   float32 [blocks][tokens]
+//   offsets  int32 [blocks][tokens]: where sums of products start that have one zero point, or the
+//            sum of the block's codes
+struct Activations {
+  int tokens;
+  const int8_t* codes;
+  const float* scales;
+  const int32_t* offsets;
+};
+
+}  // namespace trtcoder

@@ -1,0 +1,40 @@
+#include "kernels/linear.h"
+
+#include "ort/operators.h"
+
+namespace ort {
+namespace {
+
+// y = x W^T; x [tokens, K], W [N, K] as `kernels/matrix.h` lays it out.
+//
+// Inputs: x; codes, scales and zeros (optional) of W. Attributes: N, K, bits, block.
+struct Linear {
+  static constexpr const char* kName = "Linear";
+  static constexpr Argument kInputs[] = {{kFloat}, {kUint8}, {kHalf}, {kUint8, true}};
+  static constexpr Argument kOutputs[] = {{kFloat}};
+
+  explicit Linear(const Attributes& attributes) {
+    matrix.rows = attributes.integer("N");
+    matrix.width = attributes.integer("K");
+    matrix.bits = int(attributes.integer("bits"));
+    matrix.block = int(attributes.integer("block"));
+  }
+
+  void compute(const Call& call) {
+    const Tensor x = call.input(0);
+    const int64_t tokens = x.rank ? x.dims[0] : 0;
+    x.expect("x", {tokens, matrix.width});
+    const trtcoder::Matrix weight = with_data(matrix, call, 1);
+    const Tensor y = call.output(0, {tokens, weight.rows});
+    trtcoder::linear(trtcoder::isa_chosen(), trtcoder::process_team(), x.as<float>(), tokens,
+                     weight, y.as<float>());
+  }
+
+  trtcoder::Matrix matrix{};
+};
+
+}  // namespace
+
+const Op* linear_op() { return describe<Linear>(); }
+
+}  // namespace ort

@@ -1,0 +1,47 @@
+#include "ort/operators.h"
+
+#include "kernels/linear.h"
+
+namespace ort {
+
+trtcoder::Matrix with_data(trtcoder::Matrix form, const Call& call, size_t first) {
+  const Tensor codes = call.input(first), scales = call.input(first + 1);
+  const Tensor zeros = call.input(first + 2);
+  form.codes = codes.as<const uint8_t>();
+  form.scales = scales.as<const uint16_t>();
+  form.zeros = zeros.as<const uint8_t>();
+  trtcoder::check(form);
+  codes.expect("codes", {form.panels(), form.panel_code_bytes()});
+  scales.expect("scales", {form.panels(), form.blocks() * 16});
+  if (form.zeros) zeros.expect("zero points", {form.panels(), form.panel_zero_bytes()});
+  return form;
+}
+
+namespace {
+
+constexpr const char* kDomain = "trtcoder";
+
+Status* register_operators(SessionOptions* options) {
+  OpDomain* domain = nullptr;
+  if (Status* failed = CreateOpDomain::call(*g_table, kDomain, &domain)) return failed;
+  for (const Op* op : {linear_op()})
+    if (Status* failed = AddOp::call(*g_table, domain, op)) return failed;
+  return AddOpDomain::call(*g_table, options, domain);
+}
+
+}  // namespace
+}  // namespace ort
+
+// The runtime calls this by name when the library is registered with a session's options.
+extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps(
+    ort::SessionOptions* options, const ort::TableSource* source) {
+  ort::g_table = source->get(ort::kApiVersion);
+  if (!ort::g_table) {
+    // Every version has had these places, whatever the runtime.
+    const ort::Table* oldest = source->get(1);
+    return ort::CreateStatus::call(*oldest, ort::kFail,
+                                   "trtcoder's kernels need a newer ONNX Runtime: version 18 of "
+                                   "its C interface");
+  }
+  return ort::register_operators(options);
+}

@@ -1,0 +1,60 @@
+"""Adds the compiled kernels to the package where there is a compiler.
+
+A package without them is complete: engines then run on the runtime's own operators, and
+`trtcoder doctor` says so.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+BUILD = Path(__file__).parent / "plugins" / "build.py"
+LIBRARY = "trtcoder.plugins.libtrtcoder_kernels"
+
+
+class BuildKernels(build_ext):
+    """Runs `plugins/build.py`, and goes on without the library if that fails."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile the library to where the package wants it."""
+        target = Path(self.get_ext_fullpath(ext.name)).absolute()
+        status = subprocess.run([sys.executable, str(BUILD), str(target)]).returncode
+        if status:
+            print(
+                "trtcoder: the kernels were not compiled; engines run on ONNX Runtime's own "
+                "operators. Later: `make plugins`, or `python plugins/build.py` in a checkout."
+            )
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Return a name without Python's version: the library is called through ctypes."""
+        return f"{fullname.replace('.', '/')}.so"
+
+    def get_outputs(self) -> list[str]:
+        """Return what was built."""
+        return [path for path in super().get_outputs() if Path(path).is_file()]
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy the library into the source tree, if there is one."""
+        if all(Path(self.get_ext_fullpath(ext.name)).is_file() for ext in self.extensions):
+            super().copy_extensions_to_source()
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for any Python of one platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag: the library is for a platform, and for no Python in particular."""
+        _, _, platform = super().get_tag()
+        return "py3", "none", platform
+
+
+setup(
+    ext_modules=[Extension(LIBRARY, sources=[])],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+)

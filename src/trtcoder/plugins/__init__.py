@@ -1,0 +1,1 @@
+"""The compiled kernels: where they are, and what this machine runs of them."""

@@ -1,0 +1,126 @@
+"""The kernels as NumPy functions, and what they must compute."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, pack
+from trtcoder.calib.storage.panels import to_panels
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.errors import DependencyError
+from trtcoder.plugins.library import KernelLibrary, open_library
+
+Floats = NDArray[np.float32]
+
+
+def library() -> KernelLibrary:
+    try:
+        return open_library()
+    except DependencyError as error:
+        pytest.skip(str(error), allow_module_level=True)
+
+
+class CMatrix(ctypes.Structure):
+    _fields_ = [
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("zeros", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("bits", ctypes.c_int32),
+        ("block", ctypes.c_int32),
+    ]
+
+
+def pointer(array: NDArray[np.generic] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def guarded(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Copy an array to a 64-byte boundary, as the data file has it."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A quantized matrix [N, K] in both layouts."""
+
+    scheme: Scheme
+    width: int
+    rows: QuantizedMatrix
+    panels: QuantizedMatrix
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, rows: int, width: int, scheme: Scheme) -> Weights:
+        blocks = scheme.blocks(width)
+        codes = rng.integers(0, scheme.top + 1, (rows, blocks, scheme.block_size), np.uint8)
+        scales = (rng.standard_normal((rows, blocks)) * 0.01).astype(np.float16)
+        zeros = rng.integers(0, scheme.top + 1, (rows, blocks), np.uint8)
+        plain = QuantizedMatrix(
+            pack(codes, scheme.bits),
+            scales,
+            None if scheme.symmetric else pack(zeros, scheme.bits),
+        )
+        panels = to_panels(plain, scheme)
+        aligned = QuantizedMatrix(
+            guarded(panels.packed).view(np.uint8),
+            guarded(panels.scales).view(np.float16),
+            None if panels.zero_points is None else guarded(panels.zero_points).view(np.uint8),
+        )
+        return cls(scheme, width, plain, aligned)
+
+    @property
+    def view(self) -> CMatrix:
+        panels = self.panels
+        return CMatrix(
+            pointer(panels.packed),
+            pointer(panels.scales),
+            pointer(panels.zero_points),
+            len(self.rows.packed),
+            self.width,
+            self.scheme.bits,
+            self.scheme.block_size,
+        )
+
+    @property
+    def values(self) -> Floats:
+        return dequantize(self.rows, self.scheme, self.width)
+
+
+def rounded(x: Floats, block: int) -> NDArray[np.float64]:
+    """Activations [T, K] as the kernels round them: to 127 steps of each block's largest."""
+    tokens, width = x.shape
+    padded = np.pad(x, ((0, 0), (0, -width % block))).reshape(tokens, -1, block)
+    largest = np.abs(padded).max(-1, keepdims=True)
+    with np.errstate(all="ignore"):
+        inverse = np.where(largest < np.float32(2.0**-100), 0, np.float32(127) / largest)
+    codes = np.rint(padded * inverse.astype(np.float32))
+    scales = (largest / np.float32(127)).astype(np.float64)
+    return (codes * scales).reshape(tokens, -1)[:, :width]
+
+
+def linear(isa: str, x: Floats, weights: Weights) -> Floats:
+    out = np.full((len(x), len(weights.rows.packed)), np.nan, np.float32)
+    found = library()
+    function = found.functions.trtcoder_linear
+    function.restype = ctypes.c_char_p
+    x = np.ascontiguousarray(x)
+    found.check(
+        function(
+            isa.encode(),
+            ctypes.c_void_p(pointer(x)),
+            ctypes.c_int64(len(x)),
+            ctypes.byref(weights.view),
+            ctypes.c_void_p(pointer(out)),
+        )
+    )
+    return out

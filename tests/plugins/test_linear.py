@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.plugins.kernels import Weights, library, linear, rounded
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.errors import EngineError
+
+LIBRARY = library()
+ISAS = LIBRARY.isas
+SCHEMES = st.builds(
+    Scheme,
+    bits=st.sampled_from([4, 8]),
+    block_size=st.sampled_from([32, 64, 128]),
+    symmetric=st.booleans(),
+)
+THREADS = st.sampled_from([1, 2, 3])
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), st.integers(1, 30), SCHEMES,
+    THREADS,
+)  # fmt: skip
+def test_a_product_is_that_of_rounded_activations_and_weights(
+    seed: int, rows: int, width: int, tokens: int, scheme: Scheme, threads: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = Weights.random(rng, rows, width, scheme)
+    x = rng.standard_normal((tokens, width)).astype(np.float32)
+    LIBRARY.set_threads(threads)
+    found = linear("portable", x, weights)
+    inputs, values = rounded(x, scheme.block_size), weights.values.astype(np.float64)
+    # One rounding to float32 a block, relative to the sum of magnitudes.
+    bound = np.abs(inputs) @ np.abs(values).T * (scheme.blocks(width) + 3) * 2.0**-24
+    assert (np.abs(found - inputs @ values.T) <= bound + 1e-30).all()
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), st.integers(1, 30), SCHEMES,
+    THREADS,
+)  # fmt: skip
+def test_every_instruction_set_gives_the_same_bits(
+    seed: int, rows: int, width: int, tokens: int, scheme: Scheme, threads: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = Weights.random(rng, rows, width, scheme)
+    x = rng.standard_normal((tokens, width)).astype(np.float32)
+    LIBRARY.set_threads(threads)
+    expected = linear("portable", x, weights)
+    for isa in ISAS:
+        np.testing.assert_array_equal(linear(isa, x, weights), expected, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("rows", "width"), [(1408, 256), (48, 1408), (32, 10944)])
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(isa: str, rows: int, width: int) -> None:
+    rng = np.random.default_rng(rows)
+    weights = Weights.random(rng, rows, width, Scheme(4, 32))
+    x = rng.standard_normal((41, width)).astype(np.float32)
+    LIBRARY.set_threads(2)
+    together = linear(isa, x, weights)
+    for start, stop in ((0, 1), (0, 41), (5, 9), (7, 40), (40, 41), (11, 35)):
+        np.testing.assert_array_equal(linear(isa, x[start:stop], weights), together[start:stop])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_spoils_its_own_token_only(isa: str, value: float) -> None:
+    rng = np.random.default_rng(1)
+    weights = Weights.random(rng, 33, 96, Scheme(4, 32))
+    x = rng.standard_normal((9, 96)).astype(np.float32)
+    clean = linear(isa, x, weights)
+    x[4, 50] = value
+    found = linear(isa, x, weights)
+    assert np.isnan(found[4]).all()
+    others = np.arange(9) != 4
+    np.testing.assert_array_equal(found[others], clean[others])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_zeros_and_magnitudes_of_any_size_are_multiplied(isa: str) -> None:
+    rng = np.random.default_rng(2)
+    weights = Weights.random(rng, 16, 128, Scheme(8, 64, symmetric=False))
+    scales = np.array([0, 1e-44, 1e-38, 1e-20, 1, 1e20, 1e30], np.float32)
+    x = rng.standard_normal((1, 128)).astype(np.float32) * scales[:, None]
+    expected = rounded(x, 64) @ weights.values.astype(np.float64).T
+    found = linear(isa, x, weights)
+    # What is below 2^-100 counts as zero: its scale's reciprocal may be infinite.
+    expected[1:3] = 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-28)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("bits", 3, "bits: 3"), ("block", 48, "block: 48"), ("rows", 0, "matrix: 0 x"),
+     ("width", -1, "x -1"), ("scales", None, "missing")],
+)  # fmt: skip
+def test_a_matrix_of_another_form_is_refused(field: str, value: int | None, message: str) -> None:
+    weights = Weights.random(np.random.default_rng(3), 16, 64, Scheme(4, 32))
+
+    class Wrong(Weights):
+        @property
+        def view(self):  # type: ignore[no-untyped-def]
+            found = super().view
+            setattr(found, field, value)
+            return found
+
+    wrong = Wrong(weights.scheme, weights.width, weights.rows, weights.panels)
+    with pytest.raises(EngineError, match=message):
+        linear(ISAS[-1], np.zeros((2, 64), np.float32), wrong)
+
+
+def test_an_instruction_set_that_the_machine_lacks_is_refused() -> None:
+    weights = Weights.random(np.random.default_rng(3), 16, 64, Scheme(4, 32))
+    with pytest.raises(EngineError, match="this machine has only portable"):
+        linear("mmx", np.zeros((2, 64), np.float32), weights)
