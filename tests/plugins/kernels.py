@@ -105,7 +105,8 @@ def rounded(x: Floats, block: int) -> NDArray[np.float64]:
         inverse = np.where(largest < np.float32(2.0**-100), 0, np.float32(127) / largest)
     codes = np.rint(padded * inverse.astype(np.float32))
     scales = (largest / np.float32(127)).astype(np.float64)
-    return (codes * scales).reshape(tokens, -1)[:, :width]
+    values: NDArray[np.float64] = (codes * scales).reshape(tokens, -1)[:, :width]
+    return values
 
 
 def linear(isa: str, x: Floats, weights: Weights) -> Floats:

@@ -41,7 +41,7 @@ def session(node: onnx.NodeProto, weights: Weights, **changed: Any) -> ort.Infer
 
 def linear_node(weights: Weights, **changed: int) -> onnx.NodeProto:
     names = ["x", "codes", "scales"] + ([] if weights.scheme.symmetric else ["zeros"])
-    form = {
+    form: dict[str, Any] = {
         "N": len(weights.rows.packed),
         "K": weights.width,
         "bits": weights.scheme.bits,
