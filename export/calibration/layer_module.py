@@ -26,11 +26,15 @@ class LayerModule:
         import torch
 
         for piece, rows, place in source.parts(start, start + len(restored)):
-            target = rows if piece.rows is None else torch.from_numpy(piece.rows[rows])
-            values = torch.from_numpy(np.ascontiguousarray(restored[place]))
             # Each thread has its own mode, and a quantizer works in several.
             with torch.inference_mode():
-                self.parameter(piece.tensor)[target] = values
+                # A view with NumPy's indexing.
+                target = self.parameter(piece.tensor).detach().numpy()
+                if piece.columns is None:
+                    target[piece.chosen(rows)] = restored[place]
+                else:
+                    indices = np.arange(len(target))[piece.chosen(rows)]
+                    target[np.ix_(indices, piece.columns)] = restored[place]
 
     def parameter(self, tensor: str) -> torch.Tensor:
         """Return the part of the module that holds a checkpoint tensor."""

@@ -5,7 +5,7 @@ Scales are stored as float16, and what keeps the checkpoint's values in the chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,10 +165,12 @@ def scaled_rows(
 
     See `Quantizer` for these scales.
     """
-    values = stored.source.read(start, stop, quantizer.input_scale)
-    scale = quantizer.input_scale(stored.activation)
-    if scale is not None:
-        values *= scale
+    values = stored.source.read(start, stop)
+    for place, made, taken in _scales(quantizer, stored, start, stop):
+        if made is not None:
+            values[place] /= made
+        if taken is not None:
+            values[place] *= taken
     return values
 
 
@@ -176,13 +178,30 @@ def unscaled_rows(
     quantizer: Quantizer, stored: StoredMatrix, start: int, stop: int, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Undo the scales of `scaled_rows`."""
-    scale = quantizer.input_scale(stored.activation)
-    values = values.copy() if scale is None else values / scale
-    for piece, rows, place in stored.source.parts(start, stop):
-        divisor = None if piece.makes is None else quantizer.input_scale(piece.makes)
-        if divisor is not None:
-            values[place] *= divisor[rows, None]
+    values = values.copy()
+    for place, made, taken in _scales(quantizer, stored, start, stop):
+        if taken is not None:
+            values[place] /= taken
+        if made is not None:
+            values[place] *= made
     return values
+
+
+def _scales(
+    quantizer: Quantizer, stored: StoredMatrix, start: int, stop: int
+) -> Iterator[tuple[slice, NDArray[np.float32] | None, NDArray[np.float32] | None]]:
+    """Return the places of a matrix' pieces, with the scales of what each makes and takes.
+
+    These are ``[n, 1]`` and ``[K]``, or None for ones.
+    """
+    taken = quantizer.input_scale(stored.activation)
+    for piece, rows, place in stored.source.parts(start, stop):
+        made = None if piece.makes is None else quantizer.input_scale(piece.makes)
+        yield (
+            place,
+            None if made is None else made[piece.chosen(rows), None],
+            taken if taken is None or piece.columns is None else taken[piece.columns],
+        )
 
 
 def _narrow(values: NDArray[np.float32], dtype: DType) -> NDArray[np.generic]:

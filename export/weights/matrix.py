@@ -1,34 +1,46 @@
-"""Matrices as the graph wants them, read row range by row range from checkpoint tensors."""
+"""Matrices as a plan wants them, read row range by row range from checkpoint tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint, widen
+from trtcoder.errors import BuildError
 
 # Row ranges of about this many values bound a step's memory: 64 MiB as float32.
 CHUNK_VALUES = 1 << 24
 
+Indices = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows of one checkpoint tensor ``[N, K]``, in the given order; all of them when None.
+    """Rows and columns of one checkpoint tensor ``[N, K]``, in the given order; all when None.
 
-    ``makes`` is the site of the activation whose channels these rows make, if a scale of that site
-    divides them (see `trtcoder.calib.quantizers.quantizer.Quantizer`).
+    ``makes`` names an activation whose channels the tensor's rows make, channel n by row n, if a
+    scale of that activation divides them (see `trtcoder.calib.quantizers.quantizer.Quantizer`).
     """
 
     tensor: str
-    rows: NDArray[np.int64] | None = None
+    rows: Indices | None = None
+    columns: Indices | None = None
     makes: str | None = None
 
-    def chosen(self, rows: slice) -> slice | NDArray[np.int64]:
+    def chosen(self, rows: slice) -> slice | Indices:
         """Return which of the tensor's rows are this piece's ``rows``."""
         return rows if self.rows is None else self.rows[rows]
+
+    def shape(self, checkpoint: Checkpoint) -> tuple[int, int]:
+        """Return how many rows and columns it has."""
+        rows, columns = checkpoint.shape(self.tensor)
+        return (
+            rows if self.rows is None else len(self.rows),
+            columns if self.columns is None else len(self.columns),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,12 @@ class Matrix:
     checkpoint: Checkpoint
     pieces: tuple[Piece, ...]
 
+    def __post_init__(self) -> None:
+        """Raise BuildError where the pieces have different widths."""
+        widths = [piece.shape(self.checkpoint)[1] for piece in self.pieces]
+        if len(set(widths)) != 1:
+            raise BuildError(f"{self.label}: have widths {widths}; only equal ones can be stacked")
+
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of the checkpoint tensors that it reads."""
@@ -46,43 +64,28 @@ class Matrix:
     @property
     def width(self) -> int:
         """Values a row, K."""
-        return self.checkpoint.shape(self.pieces[0].tensor)[1]
+        return self.pieces[0].shape(self.checkpoint)[1]
 
     @property
     def rows(self) -> int:
         """Number of rows, N."""
-        return sum(self._piece_rows(piece) for piece in self.pieces)
+        return sum(piece.shape(self.checkpoint)[0] for piece in self.pieces)
 
     @property
     def label(self) -> str:
         """How errors name it."""
         return " + ".join(self.tensors)
 
-    def read(
-        self,
-        start: int = 0,
-        stop: int | None = None,
-        scale: Callable[[str], NDArray[np.float32] | None] = lambda site: None,
-    ) -> NDArray[np.float32]:
-        """Return rows ``start`` up to ``stop`` as float32 ``[n, K]``.
-
-        Rows that make a site's channels are divided by its scale.
-        """
-        found: list[NDArray[np.float32]] = []
-        for piece, rows, _ in self.parts(start, self.rows if stop is None else stop):
-            values = self.checkpoint.read(piece.tensor, piece.chosen(rows))
-            divisor = None if piece.makes is None else scale(piece.makes)
-            if divisor is not None:
-                values /= divisor[rows, None]
-            found.append(values)
-        return found[0] if len(found) == 1 else np.concatenate(found)
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Return rows ``start`` up to ``stop`` as float32 ``[n, K]``."""
+        return widen(self.stored(start, self.rows if stop is None else stop))
 
     def stored(self, start: int, stop: int) -> NDArray[np.generic]:
         """Return rows ``start`` up to ``stop`` ``[n, K]``: uint16 bits of bfloat16, or float32."""
-        found = [
-            self.checkpoint.stored(piece.tensor, piece.chosen(rows))
-            for piece, rows, _ in self.parts(start, stop)
-        ]
+        found = []
+        for piece, rows, _ in self.parts(start, stop):
+            part = self.checkpoint.stored(piece.tensor, piece.chosen(rows))
+            found.append(part if piece.columns is None else part.take(piece.columns, axis=1))
         if {part.dtype for part in found} != {np.dtype(np.uint16)}:
             found = [widen(part) for part in found]
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -94,7 +97,7 @@ class Matrix:
         """
         offset = 0
         for piece in self.pieces:
-            count = self._piece_rows(piece)
+            count, _ = piece.shape(self.checkpoint)
             first, last = max(start - offset, 0), min(stop - offset, count)
             if first < last:
                 place = offset + first - start
@@ -106,6 +109,3 @@ class Matrix:
         size = max(1, CHUNK_VALUES // self.width)
         for start in range(0, self.rows, size):
             yield start, min(start + size, self.rows)
-
-    def _piece_rows(self, piece: Piece) -> int:
-        return self.checkpoint.shape(piece.tensor)[0] if piece.rows is None else len(piece.rows)

@@ -197,7 +197,7 @@ def rounded_checkpoint(source: Checkpoint, recipe: Recipe, folder: Path) -> Chec
     for name, start, restored in recorder.kept:
         matrix = graph.b.plan.matrices[name].source
         for piece, rows, place in matrix.parts(start, start + len(restored)):
-            target = rows if piece.rows is None else piece.rows[rows]
+            target = piece.chosen(rows)
             tensors[piece.tensor][target] = restored[place]
     folder.mkdir()
     config = (source.folder / "config.json").read_text().replace('"bfloat16"', '"float32"')
