@@ -1,4 +1,4 @@
-"""What calibration observes of the activations of a site.
+"""What calibration observes of an activation.
 
 Costs, for K channels and T tokens: the channels' moments take 4 T K operations and 3 K numbers,
 the Hessian 2 T K^2 operations and K^2 numbers.
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """Moments of the channels of a site over the tokens that reached it.
+    """Moments of an activation's channels over the tokens that reached it.
 
     Attributes:
         tokens: how many tokens.
@@ -38,15 +38,15 @@ class ChannelStatistics:
         return float(self.largest.max())
 
 
-class SiteObserver:
-    """Adds up the moments of one site's activations, and its Hessian if that is wanted.
+class ActivationObserver:
+    """Adds up the moments of one activation, and its Hessian if that is wanted.
 
-    A token may count less than others: its activations are multiplied with its weight, as what
-    they lead to is. The amax is of the activations themselves.
+    A token may count less than others: its values are multiplied with its weight, as what they
+    lead to is. The amax is of the values themselves.
     """
 
     def __init__(self, where: str, width: int, *, with_hessian: bool) -> None:
-        """Start empty; ``where`` names the site in errors, ``width`` is its K channels."""
+        """Start empty; ``where`` names it in errors, ``width`` is its K channels."""
         self.where = where
         self.width = width
         self.tokens = 0
@@ -55,20 +55,20 @@ class SiteObserver:
         self._squares = np.zeros(width, np.float64)
         self._hessian = np.zeros((width, width), np.float32) if with_hessian else None
 
-    def add(self, activations: Floats, weights: Floats | None = None) -> None:
-        """Observe ``activations`` ``[T, K]`` of tokens that count ``weights`` ``[T]``.
+    def add(self, values: Floats, weights: Floats | None = None) -> None:
+        """Observe ``values`` ``[T, K]`` of tokens that count ``weights`` ``[T]``.
 
         Raises:
             BuildError: a value is not finite.
         """
-        if not len(activations):
+        if not len(values):
             return
-        magnitude = np.abs(activations)
+        magnitude = np.abs(values)
         np.maximum(self._largest, magnitude.max(axis=0), out=self._largest)
         if weights is not None:
-            activations = activations * weights[:, None]
+            values = values * weights[:, None]
             magnitude *= np.abs(weights)[:, None]
-        self.tokens += len(activations)
+        self.tokens += len(values)
         self._sum += magnitude.sum(axis=0, dtype=np.float64)
         squares = np.square(magnitude).sum(axis=0, dtype=np.float64)
         if not np.isfinite(squares).all():
@@ -78,7 +78,7 @@ class SiteObserver:
             )
         self._squares += squares
         if self._hessian is not None:
-            self._hessian += activations.T @ activations
+            self._hessian += values.T @ values
 
     def statistics(self) -> ChannelStatistics:
         """Return the moments.
@@ -97,7 +97,7 @@ class SiteObserver:
     def hessian(self) -> Floats:
         """Return the mean of ``x x^T``, float32 ``[K, K]``.
 
-        It is half the Hessian of the squared error of a product with these activations.
+        It is half the Hessian of the squared error of a matmul with these values.
 
         Raises:
             BuildError: no token was observed, or the observer was made without it.

@@ -27,7 +27,7 @@ class Recipe:
         cache: ``fp32``, ``int8`` or ``fp8``.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
-        activations: what products with float8 weights round activations to, one of
+        activations: what matmuls with float8 weights round activations to, one of
             `trtcoder.calib.storage.float8.ACTIVATIONS`; None with other weights.
     """
 

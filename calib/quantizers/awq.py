@@ -2,7 +2,7 @@
 
 Source: Lin et al., AWQ (arXiv 2306.00978), section 3.2: columns of the weights are multiplied by
 s = mean|x| ** alpha and the activations divided by it; alpha is searched for the least error of
-the product. Here the division is folded into what makes the activation, so it costs nothing when
+the matmul. Here the division is folded into what makes the activation, so it costs nothing when
 the engine runs.
 """
 
@@ -40,10 +40,10 @@ def search(
     hessian: Floats,
     matrices: Sequence[tuple[Floats, Callable[[Floats], Floats]]],
 ) -> Floats:
-    """Return the best scale of a site, float32 ``[K]``.
+    """Return the best scale of an activation's channels, float32 ``[K]``.
 
-    The error is the sum over ``matrices`` ``[N, K]``, all of which multiply the site's
-    activations, of ``trace(D H D^T)`` with D the difference that storing makes. With each comes
+    The error is the sum over ``matrices`` ``[N, K]``, all of which multiply the activation, of
+    ``trace(D H D^T)`` with D the difference that storing makes. With each comes
     a function that returns what it comes back as.
     """
     best, least = np.ones_like(statistics.mean), np.inf

@@ -25,10 +25,10 @@ _LAZY = 128
 
 
 class ColumnOrder:
-    """A site's Hessian, made ready for all matrices that multiply its activations."""
+    """An activation's Hessian, made ready for all matrices that multiply it."""
 
     def __init__(self, hessian: Floats, where: str, damping: float = DAMPING) -> None:
-        """Factor the Hessian ``[K, K]`` of the site ``where``.
+        """Factor the Hessian ``[K, K]`` of the activation ``where``.
 
         Raises:
             BuildError: it is not finite, all zeros, or not positive definite after damping.
@@ -54,7 +54,7 @@ class ColumnOrder:
 
 
 def quantize(weights: Floats, columns: ColumnOrder, grid: Grid, scheme: Scheme) -> QuantizedMatrix:
-    """Store ``weights`` ``[N, K]`` on ``grid`` with the least error on the site's activations."""
+    """Store ``weights`` ``[N, K]`` on ``grid`` with the least error of the matmul."""
     rows, width = weights.shape
     order, factor = columns.order, columns.factor
     left = np.ascontiguousarray(weights[:, order])
@@ -80,7 +80,7 @@ def quantize(weights: Floats, columns: ColumnOrder, grid: Grid, scheme: Scheme) 
 
 
 def _lower_inverse(lower: NDArray[Any]) -> NDArray[Any]:
-    """Return the inverse of a lower triangular matrix, halving it: all work is in products."""
+    """Return the inverse of a lower triangular matrix, halving it: all work is in matmuls."""
     size = len(lower)
     if size <= 64:
         return np.asarray(np.linalg.inv(lower))

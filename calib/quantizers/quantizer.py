@@ -37,10 +37,10 @@ class Quantized:
 class Quantizer(Protocol):
     """Chooses the stored values of matrices.
 
-    A *site* is the name of the activation that a matrix multiplies, such as
-    ``layers.3/post_attention_norm``. Where a quantizer returns a scale for a site, the matrices
-    behind it are stored with their columns multiplied by it, and what makes the activation
-    (a norm's weight, the rows of an up projection, W_UV) is divided by it: the product stays.
+    An activation is what matrices multiply; its name is that of its value in the graph, such as
+    ``layers.3/post_attention_norm``. Where a quantizer returns a scale for it, the matrices behind
+    it are stored with their columns multiplied by the scale, and what makes the activation (a
+    norm's weight, the rows of an up projection, W_UV) is divided by it: the matmul stays.
     """
 
     @property
@@ -49,28 +49,28 @@ class Quantizer(Protocol):
 
     @property
     def rescales(self) -> bool:
-        """Whether any site may have a scale."""
+        """Whether any activation may have a scale."""
 
-    def input_scale(self, site: str) -> Floats | None:
-        """Return the scale of a site's channels, float32 ``[K]``, or None for ones."""
+    def input_scale(self, activation: str) -> Floats | None:
+        """Return the scale of an activation's channels, float32 ``[K]``, or None for ones."""
 
     def quantize(
-        self, name: str, site: str, weights: NDArray[np.generic], scheme: Scheme, start: int
+        self, name: str, activation: str, weights: NDArray[np.generic], scheme: Scheme, start: int
     ) -> Quantized:
         """Quantize rows ``start`` and on, ``weights`` ``[N, K]``, of the tensor ``name``.
 
-        They are float32 with columns already multiplied by the site's scale; where the quantizer
-        does not calibrate they may be uint16, the bits of bfloat16.
+        They are float32 with columns already multiplied by the activation's scale; where the
+        quantizer does not calibrate they may be uint16, the bits of bfloat16.
 
         Raises:
             BuildError: a value or a statistic is not finite; the error names the tensor.
         """
 
-    def amax(self, site: str) -> float | None:
-        """Return the largest magnitude of a site's activations; None if no token reached it.
+    def amax(self, activation: str) -> float | None:
+        """Return the largest magnitude of an activation; None if no token reached it.
 
         Raises:
-            BuildError: no activations are observed.
+            BuildError: nothing is observed.
         """
 
     def keep(self, name: str, start: int, restored: Floats) -> None:
@@ -86,21 +86,22 @@ class RoundToNearest:
     calibrates = False
     rescales = False
 
-    def input_scale(self, site: str) -> Floats | None:
-        """Return None: no site is scaled."""
+    def input_scale(self, activation: str) -> Floats | None:
+        """Return None: nothing is scaled."""
         return None
 
     def quantize(
-        self, name: str, site: str, weights: NDArray[np.generic], scheme: Scheme, start: int
+        self, name: str, activation: str, weights: NDArray[np.generic], scheme: Scheme, start: int
     ) -> Quantized:
         """Round ``weights``."""
         matrix, loss = round_to_nearest(weights, scheme, name)
         return Quantized(matrix, "rtn", loss)
 
-    def amax(self, site: str) -> float | None:
+    def amax(self, activation: str) -> float | None:
         """Refuse."""
         raise BuildError(
-            f"{site}: static activation scales need calibration text; use --activations dynamic"
+            f"{activation}: static activation scales need calibration text; use "
+            "--activations dynamic"
         )
 
     def keep(self, name: str, start: int, restored: Floats) -> None:

@@ -30,13 +30,13 @@ VALUES: Floats = np.arange(256, dtype=np.uint8).view(E4M3).astype(np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Float8:
-    """Storage of a matrix ``[N, K]`` as float8, and what its product does to activations.
+    """Storage of a matrix ``[N, K]`` as float8, and what its matmul does to activations.
 
     Attributes:
         per_block: one scale for 128 x 128 weights, or one for the whole matrix.
-        activations: ``float`` leaves them float32. ``static`` rounds them to float8 with one scale
-            a site, from calibration; ``dynamic`` with scales of what comes: one a token, or one
-            a token and 128 channels where the weights have blocks.
+        activations: ``float`` leaves them float32. ``static`` rounds each to float8 with one scale,
+            from calibration; ``dynamic`` with scales of what comes: one a token, or one a token
+            and 128 channels where the weights have blocks.
     """
 
     per_block: bool = True

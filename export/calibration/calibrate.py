@@ -1,9 +1,9 @@
 """Runs calibration text through a checkpoint, layer by layer, while its weights are converted.
 
 Before a layer is converted, the text runs through it with the checkpoint's weights, and every
-site is observed. After it, the text runs through it again with the weights as they are stored, so
-that the next layer is calibrated on what it will get. One layer is in memory at a time, and the
-text's activations (`trtcoder.calib.spill` moves them to disk when they are large).
+activation is observed. After it, the text runs through it again with the weights as they are
+stored, so that the next layer is calibrated on what it will get. One layer is in memory at a time,
+and the text's activations (`trtcoder.calib.spill` moves them to disk when they are large).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.calib.coverage import ExpertCoverage, ExpertTokens
-from trtcoder.calib.observers import SiteObserver
-from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Site
+from trtcoder.calib.observers import ActivationObserver
+from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Observed
 from trtcoder.calib.spill import CAP_BYTES, ActivationStore
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.calib.text.calibration import CalibrationText
@@ -102,7 +102,7 @@ class Calibration:
         return {"method": self.quantizer.method, **self.text.to_dict(), "experts": experts}
 
     def before_stage(self, stage: int) -> None:
-        """Observe the sites of a stage: 0 is the embedding, then the layers, then the head."""
+        """Observe a stage's activations: 0 is the embedding, then the layers, then the head."""
         import torch
 
         with torch.inference_mode():
@@ -117,7 +117,7 @@ class Calibration:
             else:
                 self._layer = -1
                 normed = self._reference.final_norm(torch.from_numpy(self._streams)).numpy()
-                self._add_site("final_norm", [normed])
+                self._add("final_norm", normed)
             self._search_scales()
 
     def after_stage(self, stage: int) -> None:
@@ -134,7 +134,7 @@ class Calibration:
             with parallel() as pool:
                 list(pool.map(advance, self._states))
         self._layer_module = None
-        self.quantizer.drop_sites()
+        self.quantizer.forget_activations()
 
     def save(self, stage: int) -> Mapping[str, object]:
         """Keep the residual stream in a file; the file of the stage before goes."""
@@ -170,7 +170,7 @@ class Calibration:
             self._states.append(state)
 
     def _observe_layer(self, module: Any) -> None:
-        """Run the layer with the checkpoint's weights and register its sites."""
+        """Run the layer with the checkpoint's weights and observe its activations."""
         name = f"layers.{self._layer}"
         attention, mlp = module.self_attn, module.mlp
         is_moe = self._checkpoint.config.is_moe_layer(self._layer)
@@ -185,7 +185,7 @@ class Calibration:
             watched[f"{name}/mlp/product"] = mlp.down_proj
         elif self._checkpoint.config.shared_intermediate_size:
             watched[f"{name}/moe/shared_experts/product"] = mlp.shared_experts.down_proj
-        observers: dict[str, SiteObserver] = {}
+        observers: dict[str, ActivationObserver] = {}
         routed: list[tuple[torch.Tensor, ...]] = []
         gate = mlp.gate if is_moe else None
         with parallel() as pool, LayerWatch(self._reference, module, watched, gate) as watch:
@@ -197,27 +197,27 @@ class Calibration:
                     inputs = [each.activations[f"{name}/post_attention_norm"] for each in seen]
                     rows = slice(self._offsets[start], self._offsets[start + len(seen)])
                     np.concatenate(inputs, out=self._moe_input[rows])
-        for site, observer in observers.items():
-            self.quantizer.add_site(site, partial(Site, observer))
+        for activation, observer in observers.items():
+            self.quantizer.add_activation(activation, partial(Observed, observer))
         if is_moe:
             self._register_experts(module.mlp.experts, routed)
 
     def _observe(
-        self, observers: dict[str, SiteObserver], seen: list[Seen], pool: ThreadPoolExecutor
+        self, observers: dict[str, ActivationObserver], seen: list[Seen], pool: ThreadPoolExecutor
     ) -> None:
-        """Add what sequences showed to the observers, a site in each thread."""
-        for site, x in seen[0].activations.items():
-            if site not in observers:
-                observers[site] = self._observer(site, x.shape[1])
+        """Add what sequences showed to the observers, an activation in each thread."""
+        for activation, x in seen[0].activations.items():
+            if activation not in observers:
+                observers[activation] = self._observer(activation, x.shape[1])
 
-        def add(site: str) -> None:
+        def add(activation: str) -> None:
             for each in seen:
-                observers[site].add(each.activations[site])
+                observers[activation].add(each.activations[activation])
 
         list(pool.map(add, observers))
 
     def _register_experts(self, experts: Any, routed: list[tuple[torch.Tensor, ...]]) -> None:
-        """Make the sites of each expert known, with the tokens that it learns from."""
+        """Make the activations of each expert known, with the tokens that it learns from."""
         import torch
 
         logits, weights, chosen = (torch.cat(part) for part in zip(*routed, strict=True))
@@ -232,12 +232,12 @@ class Calibration:
     def _register_expert(self, expert: int, gate_up: torch.Tensor, found: ExpertTokens) -> None:
         hidden, name = self._moe_input, f"layers.{self._layer}/moe/experts"
 
-        def observe(site: str, activations: Floats) -> Site:
-            observer = self._observer(site, activations.shape[1])
-            observer.add(activations, found.shares)
-            return Site(observer, found.short)
+        def observe(activation: str, values: Floats) -> Observed:
+            observer = self._observer(activation, values.shape[1])
+            observer.add(values, found.shares)
+            return Observed(observer, found.short)
 
-        def product() -> Floats:
+        def gated() -> Floats:
             import torch
 
             with torch.inference_mode():
@@ -247,16 +247,16 @@ class Calibration:
             return result
 
         own, down = f"{name}/input[{expert}]", expert_product(name, expert)
-        self.quantizer.add_site(own, lambda: observe(own, hidden[found.tokens]))
-        self.quantizer.add_site(down, lambda: observe(down, product()))
+        self.quantizer.add_activation(own, lambda: observe(own, hidden[found.tokens]))
+        self.quantizer.add_activation(down, lambda: observe(down, gated()))
         for role in ("gate", "up"):
-            self.quantizer.set_own_site(f"{name}/{role}[{expert}]", own)
+            self.quantizer.set_own_activation(f"{name}/{role}[{expert}]", own)
         self.quantizer.set_private(f"{name}/down[{expert}]", (own, down))
 
     def _search_scales(self) -> None:
         if not self.quantizer.rescales:
             return
-        by_site: dict[str, list[StoredMatrix]] = {}
+        by_activation: dict[str, list[StoredMatrix]] = {}
         for name, stored in self._matrices.items():
             expert = int(name.rpartition("[")[2][:-1]) if name.endswith("]") else 0
             stands_for_all = expert % self._expert_step == 0 or stored.kind == "experts_down"
@@ -264,25 +264,24 @@ class Calibration:
             # Float8 keeps its relative precision whatever a channel's scale.
             is_integer = isinstance(scheme, Scheme) and not scheme.is_float
             if is_integer and stands_for_all:
-                by_site.setdefault(stored.activation, []).append(stored)
-        for site in self.quantizer.known_sites():
-            found = by_site.get(site, [])
+                by_activation.setdefault(stored.activation, []).append(stored)
+        for activation in self.quantizer.known_activations():
+            found = by_activation.get(activation, [])
             if found:
                 schemes = [s.scheme for s in found if isinstance(s.scheme, Scheme)]
-                self.quantizer.add_scale(site, partial(_read_all, found), schemes)
+                self.quantizer.add_scale(activation, partial(_read_all, found), schemes)
 
     @property
     def _expert_step(self) -> int:
         return max(1, self._checkpoint.config.n_routed_experts // _SEARCHED_EXPERTS)
 
-    def _observer(self, site: str, width: int) -> SiteObserver:
-        return SiteObserver(site, width, with_hessian=self.quantizer.needs_hessian)
+    def _observer(self, activation: str, width: int) -> ActivationObserver:
+        return ActivationObserver(activation, width, with_hessian=self.quantizer.needs_hessian)
 
-    def _add_site(self, site: str, activations: list[Floats]) -> None:
-        observer = self._observer(site, activations[0].shape[1])
-        for part in activations:
-            observer.add(part)
-        self.quantizer.add_site(site, partial(Site, observer))
+    def _add(self, activation: str, values: Floats) -> None:
+        observer = self._observer(activation, values.shape[1])
+        observer.add(values)
+        self.quantizer.add_activation(activation, partial(Observed, observer))
 
     def _assign(self, name: str, start: int, restored: Floats) -> None:
         """Put stored rows back where the checkpoint has them, for the run behind the stage."""

@@ -1,4 +1,4 @@
-"""Runs sequences through a layer, several at a time, and takes down what goes into its products."""
+"""Runs sequences through a layer, several at a time, and takes down what its matmuls take."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def parallel() -> Iterator[ThreadPoolExecutor]:
     """Return a pool of a thread a core, each of which computes by itself.
 
-    One sequence's products are too small to be shared among threads, which would spend their time
+    One sequence's matmuls are too small to be shared among threads, which would spend their time
     waiting for each other. And sums do not depend on the number of cores.
     """
     import torch
@@ -44,7 +44,7 @@ class Seen:
     """What one sequence of T tokens showed of a layer.
 
     Attributes:
-        activations: float32 ``[T, K]`` by site.
+        activations: float32 ``[T, K]`` by name.
         routed: logits ``[T, E]``, mixing weights and ids of the chosen experts ``[T, k]``; None
             without experts.
     """
@@ -68,13 +68,13 @@ class LayerWatch:
         Args:
             reference: what runs the layer.
             module: the layer.
-            watched: by site, the module whose input the site is.
+            watched: by the activation's name, the module whose input it is.
             gate: the router, if the layer has experts.
         """
         self._reference, self._module = reference, module
         self._local = threading.local()
         self._hooks = [
-            each.register_forward_pre_hook(self._watch(site)) for site, each in watched.items()
+            each.register_forward_pre_hook(self._watch(name)) for name, each in watched.items()
         ]
         if gate is not None:
             self._hooks.append(gate.register_forward_hook(self._watch_routing))
@@ -101,10 +101,10 @@ class LayerWatch:
         seen: Seen = self._local.seen
         return seen
 
-    def _watch(self, site: str) -> Any:
+    def _watch(self, name: str) -> Any:
         def observe(module: Any, arguments: tuple[torch.Tensor, ...]) -> None:
             x = arguments[0]
-            self._local.seen.activations[site] = x.reshape(-1, x.shape[-1]).numpy()
+            self._local.seen.activations[name] = x.reshape(-1, x.shape[-1]).numpy()
 
         return observe
 

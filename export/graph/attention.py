@@ -110,7 +110,7 @@ def _queries_and_latent(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return q_nope ``[tokens, heads * nope]``, c_kv before its norm, and q_pe with k_pe.
 
-    The rows of the projections are reordered so that one product yields the three runs, each
+    The rows of the projections are reordered so that one matmul yields the three runs, each
     of them contiguous.
     """
     b, config = parts.b, parts.config

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trtcoder.calib.storage.float8 import Float8
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.builder import GraphBuilder
-from trtcoder.export.graph.float8 import layers as fp8_layers
+from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.layers import linear
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.convert import declare_parameter
@@ -68,7 +68,7 @@ class CheckpointParts:
         """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
         scheme = self.recipe.scheme(kind, self.layer)
         if isinstance(scheme, Float8):
-            return fp8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
+            return float8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
         level = self.recipe.accuracy_level
         return linear(self.b, name, kind, x, source, scheme, level, rows, activation)
 

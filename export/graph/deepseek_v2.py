@@ -17,7 +17,7 @@ from trtcoder.export.graph.attention import latent_attention
 from trtcoder.export.graph.batch import declare_batch
 from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.graph.checkpoint_parts import CheckpointParts
-from trtcoder.export.graph.float8 import layers as fp8_layers
+from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.latent_cache import Cache, declare_cache
 from trtcoder.export.graph.layers import embedding, mixture_of_experts
 from trtcoder.export.graph.router import route
@@ -181,7 +181,7 @@ class DeepseekV2Graph:
             config.num_experts_per_tok,
         )
         if isinstance(gate_up, Float8) or isinstance(down, Float8):
-            routed = fp8_layers.mixture_of_experts(*common, gate_up, down)
+            routed = float8_layers.mixture_of_experts(*common, gate_up, down)
         else:
             routed = mixture_of_experts(*common, gate_up, down, self.recipe.accuracy_level)
         shape: list[Dim] = ["tokens", config.hidden_size]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trtcoder.bundle.manifest import CacheInfo
 from trtcoder.export.graph.batch import Batch
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.export.graph.float8 import cache as fp8_cache
+from trtcoder.export.graph.float8 import cache as float8_cache
 from trtcoder.model.config import ModelConfig
 
 FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
@@ -90,9 +90,9 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
         return written
     groups = cache.width // cache.group
     if cache.entries.dtype == UINT8:
-        codes, scale = fp8_cache.encode(b, f"{name}/cache", entry, groups, cache.group)
+        codes, scale = float8_cache.encode(b, f"{name}/cache", entry, groups, cache.group)
         written, scales = _write(b, cache, cache.scales, name, codes, scale, batch)
-        return fp8_cache.restore(b, f"{name}/cache", written, scales, groups, cache.group)
+        return float8_cache.restore(b, f"{name}/cache", written, scales, groups, cache.group)
     grouped_shape: list[Dim] = ["tokens", groups, cache.group]
     grouped = b.op(
         "Reshape", f"{name}/cache_groups", [entry, b.ints(-1, groups, cache.group)], grouped_shape

@@ -161,7 +161,7 @@ class _Writer:
         """Run the steps that are not finished."""
         from threadpoolctl import threadpool_limits
 
-        # The steps are what runs in parallel; products that each start threads would wait for
+        # The steps are what runs in parallel; matmuls that each start threads would wait for
         # one another, and round by how many cores there are.
         with threadpool_limits(1, "blas"):
             self._run(steps)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trtcoder.calib.observers import SiteObserver
+from trtcoder.calib.observers import ActivationObserver
 from trtcoder.calib.quantizers import awq, gptq
 from trtcoder.calib.quantizers.clip import clipped_grid
 from trtcoder.calib.quantizers.rounding import round_to_grid, round_to_nearest
@@ -33,12 +33,12 @@ def weights_of(shape: tuple[int, int], seed: int) -> Floats:
     return np.random.default_rng(seed).standard_t(4, shape).astype(np.float32) * np.float32(0.05)
 
 
-def observed(tokens: int, width: int, seed: int) -> tuple[Floats, SiteObserver]:
+def observed(tokens: int, width: int, seed: int) -> tuple[Floats, ActivationObserver]:
     """Return activations whose channels differ in size and lean on each other."""
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((tokens, width)) @ rng.standard_normal((width, width))
     x = (mixed * np.exp(rng.standard_normal(width))).astype(np.float32)
-    observer = SiteObserver("site", width, with_hessian=True)
+    observer = ActivationObserver("x", width, with_hessian=True)
     observer.add(x[: tokens // 3])
     observer.add(x[tokens // 3 :])
     return x, observer
@@ -119,7 +119,7 @@ def test_gptq_is_optimal_brain_quantization(scheme: Scheme, width: int) -> None:
     _, observer = observed(4 * width, width, 2)
     hessian = observer.hessian()
     grid = grid_of(round_to_nearest(weights, scheme, "w")[0], scheme)
-    found = gptq.quantize(weights, gptq.ColumnOrder(hessian, "site"), grid, scheme)
+    found = gptq.quantize(weights, gptq.ColumnOrder(hessian, "x"), grid, scheme)
     restored = dequantize(found, scheme, width)
     plain = plain_gptq(weights, hessian.astype(np.float64), grid, scheme)
     # A value on the border of two codes may go the other way in float32, and then all behind it.
@@ -135,7 +135,7 @@ def test_gptq_loses_less_than_rounding_on_the_same_grid(scheme: Scheme) -> None:
     weights = weights_of((8, width), 3)
     x, observer = observed(600, width, 4)
     rounded, _ = round_to_nearest(weights, scheme, "w")
-    columns = gptq.ColumnOrder(observer.hessian(), "site")
+    columns = gptq.ColumnOrder(observer.hessian(), "x")
     found = gptq.quantize(weights, columns, grid_of(rounded, scheme), scheme)
     better, worse = (
         output_error(x, weights, dequantize(matrix, scheme, width)) for matrix in (found, rounded)
@@ -196,20 +196,20 @@ def test_statistics_are_those_of_all_activations_at_once() -> None:
 
 
 def test_a_statistic_that_is_not_finite_is_named() -> None:
-    observer = SiteObserver("layers.7/mlp/product", 4, with_hessian=True)
+    observer = ActivationObserver("layers.7/mlp/product", 4, with_hessian=True)
     with pytest.raises(BuildError, match=r"layers\.7/mlp/product: .* not finite"):
         observer.add(np.array([[1, np.inf, 0, 0]], np.float32))
 
 
-def test_a_site_that_nothing_reached_is_named() -> None:
-    observer = SiteObserver("layers.7/mlp/product", 4, with_hessian=True)
+def test_an_activation_that_nothing_reached_is_named() -> None:
+    observer = ActivationObserver("layers.7/mlp/product", 4, with_hessian=True)
     observer.add(np.zeros((0, 4), np.float32))
     with pytest.raises(BuildError, match=r"layers\.7/mlp/product: no calibration token"):
         observer.statistics()
 
 
 def test_a_hessian_of_zeros_is_named() -> None:
-    observer = SiteObserver("layers.7/mlp/product", 4, with_hessian=True)
+    observer = ActivationObserver("layers.7/mlp/product", 4, with_hessian=True)
     observer.add(np.zeros((3, 4), np.float32))
     with pytest.raises(BuildError, match=r"layers\.7/mlp/product: .*zero or not finite"):
         gptq.ColumnOrder(observer.hessian(), observer.where)

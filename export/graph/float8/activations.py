@@ -1,7 +1,7 @@
 """Activations as float8 holds them, and what float8 codes stand for.
 
-ONNX Runtime's CPU kernels multiply in float32. Before a product the graph rounds activations to
-float8 as a GPU does, and multiplies what they stand for: the GPU's product, but for the order of
+ONNX Runtime's CPU kernels multiply in float32. Before a matmul the graph rounds activations to
+float8 as a GPU does, and multiplies what they stand for: the GPU's matmul, but for the order of
 its sums.
 """
 

@@ -161,19 +161,19 @@ def test_a_folder_of_source_files_calibrates(checkpoint: Path, tmp_path: Path) -
 
 
 class RandomScales(RoundToNearest):
-    """Scales the channels of every site by what a search might find."""
+    """Scales the channels of every activation by what a search might find."""
 
     rescales = True
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
 
-    def input_scale(self, site: str) -> NDArray[np.float32] | None:
-        if site not in self.widths:
+    def input_scale(self, activation: str) -> NDArray[np.float32] | None:
+        if activation not in self.widths:
             return None
         # By the name, since steps ask in any order.
-        rng = np.random.default_rng(zlib.crc32(site.encode()))
-        return np.exp(rng.normal(0, 1, self.widths[site])).astype(np.float32)
+        rng = np.random.default_rng(zlib.crc32(activation.encode()))
+        return np.exp(rng.normal(0, 1, self.widths[activation])).astype(np.float32)
 
 
 @pytest.mark.parametrize("config", [tiny_config(), tiny_grouped_config()], ids=["lite", "236b"])

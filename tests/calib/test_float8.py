@@ -147,7 +147,7 @@ def test_the_graph_multiplies_with_what_dequantize_returns(
             graph.b.plan.matrices[f"layers.1/moe/experts/{role}[{index}]"].source.read()
             for role in ("gate", "up", "down")
         ]
-        # One product makes gate and up, so that per tensor they share a scale.
+        # One matmul makes gate and up, so that per tensor they share a scale.
         largest = max(np.abs(three[0]).max(), np.abs(three[1]).max())
         pair = [dequantize(quantize(part, scheme, "w", largest)) for part in three[:2]]
         np.testing.assert_array_equal(gate_up[index, 0::2], pair[0])

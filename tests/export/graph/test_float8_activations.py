@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tests.engines import build_engine, inner_values, probe, write_checkpoint
 from trtcoder.bundle.folder import Bundle
-from trtcoder.calib.observers import SiteObserver
-from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Site
+from trtcoder.calib.observers import ActivationObserver
+from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Observed
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.recipe import preset
@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 E4M3 = ml_dtypes.float8_e4m3fn
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
 # 192 channels, which blocks of 128 do not divide, and 128.
-SITES = {
+ACTIVATIONS = {
     "layers.0/input_norm": 128,
     "layers.0/mlp/product": 192,
     "layers.1/post_attention_norm": 128,
@@ -57,11 +57,11 @@ class FixedAmax(CalibratedQuantizer):
     def __init__(self) -> None:
         super().__init__("rtn")
 
-    def site(self, key: str) -> Site:
-        observer = SiteObserver(key, 1, with_hessian=False)
+    def observed(self, key: str) -> Observed:
+        observer = ActivationObserver(key, 1, with_hessian=False)
         if not key.endswith("[3]"):
             observer.add(np.array([[self.amax_of(key)]], np.float32))
-        return Site(observer)
+        return Observed(observer)
 
     @staticmethod
     def amax_of(key: str) -> float:
@@ -84,11 +84,11 @@ def test_dynamic_rounding_is_that_of_ml_dtypes(
     source: Checkpoint, tmp_path: Path, scales: str
 ) -> None:
     engine = build_engine(source, tmp_path / "engine", "fp8", fp8_scales=scales)
-    sizes = {name: 128 if scales == "block" else width for name, width in SITES.items()}
-    names = [name for site, size in sizes.items() for name in (site, f"{site}/fp8_{size}")]
+    sizes = {name: 128 if scales == "block" else width for name, width in ACTIVATIONS.items()}
+    names = [each for name, size in sizes.items() for each in (name, f"{name}/fp8_{size}")]
     values = dict(zip(names, inner_values(engine, IDS, *names), strict=True))
-    for site, size in sizes.items():
-        np.testing.assert_array_equal(values[f"{site}/fp8_{size}"], rounded(values[site], size))
+    for name, size in sizes.items():
+        np.testing.assert_array_equal(values[f"{name}/fp8_{size}"], rounded(values[name], size))
 
 
 @pytest.mark.parametrize("scales", ["block", "tensor"])
@@ -122,7 +122,7 @@ def test_the_router_sees_what_was_not_rounded(source: Checkpoint, tmp_path: Path
     assert inputs["layers.1/moe/router"] == "layers.1/post_attention_norm"
     assert inputs["layers.1/moe/shared_experts/gate_up_proj"].endswith("/fp8_128")
     assert inputs["layers.1/moe/experts/gate_up_proj"].endswith("/fp8_128")
-    # Every product but the router's, the head's, and those with W_UK and W_UV.
+    # Every matmul but the router's, the head's, and those with W_UK and W_UV.
     gemms = [node.name for node in model.graph.node if node.op_type == "Gemm"]
     plain = [name for name in gemms if "/fp8_" not in inputs[name]]
     assert plain == ["layers.1/moe/router", "layers.2/moe/router", "lm_head"]
@@ -133,12 +133,12 @@ def test_static_rounding_takes_the_scales_of_calibration(
     source: Checkpoint, tmp_path: Path
 ) -> None:
     engine = static_engine(source, tmp_path / "engine")
-    names = [name for site in SITES for name in (site, f"{site}/fp8_static")]
+    names = [each for name in ACTIVATIONS for each in (name, f"{name}/fp8_static")]
     values = dict(zip(names, inner_values(engine, IDS, *names), strict=True))
-    for site in SITES:
-        scale = np.float32(FixedAmax.amax_of(site)) / np.float32(448)
-        wanted = to_float8((values[site] / scale).astype(np.float32)) * scale
-        np.testing.assert_array_equal(values[f"{site}/fp8_static"], wanted)
+    for name in ACTIVATIONS:
+        scale = np.float32(FixedAmax.amax_of(name)) / np.float32(448)
+        wanted = to_float8((values[name] / scale).astype(np.float32)) * scale
+        np.testing.assert_array_equal(values[f"{name}/fp8_static"], wanted)
 
 
 def test_each_expert_has_a_static_scale_and_one_never_reached_has_1(
@@ -163,14 +163,14 @@ def test_static_scales_need_calibration(source: Checkpoint, tmp_path: Path) -> N
         build_engine(source, tmp_path / "engine", "fp8", activations="static")
 
 
-def test_a_scaled_site_is_rounded_with_the_scale_of_what_is_left() -> None:
+def test_a_scaled_activation_is_rounded_with_the_scale_of_what_is_left() -> None:
     quantizer = CalibratedQuantizer("awq")
-    observer = SiteObserver("site", 2, with_hessian=True)
+    observer = ActivationObserver("x", 2, with_hessian=True)
     observer.add(np.array([[8.0, -2.0], [-4.0, 1.0]], np.float32))
-    quantizer.add_site("site", lambda: Site(observer))
-    assert quantizer.amax("site") == 8
-    quantizer._scales["site"] = np.array([8.0, 0.5], np.float32)
-    assert quantizer.amax("site") == 4
+    quantizer.add_activation("x", lambda: Observed(observer))
+    assert quantizer.amax("x") == 8
+    quantizer._scales["x"] = np.array([8.0, 0.5], np.float32)
+    assert quantizer.amax("x") == 4
 
 
 def test_decoding_rounds_as_prefill_does(source: Checkpoint, tmp_path: Path) -> None:
