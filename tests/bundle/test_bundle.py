@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -68,100 +64,6 @@ def test_writing_twice_gives_identical_bytes(tmp_path: Path) -> None:
     write(tmp_path / "b")
     first, second = ((tmp_path / name / "manifest.json").read_bytes() for name in "ab")
     assert first == second
-
-
-def test_an_existing_engine_is_replaced_only_with_force(tmp_path: Path) -> None:
-    write(tmp_path / "engine")
-    with pytest.raises(BuildError, match="exists; pass --force"):
-        write(tmp_path / "engine")
-    write(tmp_path / "engine", force=True, graph=b"newer")
-    assert Bundle.load(tmp_path / "engine").graph_path.read_bytes() == b"newer"
-    assert leftovers(tmp_path) == []
-
-
-def test_force_never_deletes_what_is_not_an_engine(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("years of work")
-    with pytest.raises(BuildError, match="not an engine folder"):
-        write(tmp_path / "home", force=True)
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(BuildError, match="not a folder"):
-        write(tmp_path / "file", force=True)
-    assert (tmp_path / "home" / "thesis.txt").exists()
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_write_leaves_nothing_and_keeps_the_old_engine(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    def interrupted_write() -> None:
-        with BundleWriter(tmp_path / "engine", force=True) as writer:
-            (writer.folder / "model.onnx").write_bytes(b"half")
-            raise error
-
-    write(tmp_path / "engine")
-    with pytest.raises(error):
-        interrupted_write()
-    assert Bundle.load(tmp_path / "engine").graph_path.read_bytes() == b"graph"
-    assert leftovers(tmp_path) == []
-
-
-def dead_pid() -> int:
-    return int(subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"]))
-
-
-def test_what_a_killed_writer_left_without_a_journal_is_removed(tmp_path: Path) -> None:
-    for name in (".engine.partial", ".another.partial"):
-        (tmp_path / name / "engine").mkdir(parents=True)
-        (tmp_path / name / "engine" / "model.data").write_bytes(b"stale")
-    manifest = write(tmp_path / "engine")
-    assert "model.data" not in manifest.files
-    assert leftovers(tmp_path) == [".another.partial"]
-
-
-def test_what_a_killed_writer_noted_in_its_journal_is_kept(tmp_path: Path) -> None:
-    with contextlib.suppress(RuntimeError), BundleWriter(tmp_path / "engine") as writer:
-        (writer.folder / "model.onnx").write_bytes(b"graph")
-        writer.journal.write_text("{}")
-        raise RuntimeError
-    with BundleWriter(tmp_path / "engine") as again:
-        assert (again.folder / "model.onnx").read_bytes() == b"graph"
-        again.commit(MANIFEST)
-    assert leftovers(tmp_path) == []
-    assert list((tmp_path / "engine").iterdir()) != []
-
-
-def test_a_journal_without_its_data_is_not_believed(tmp_path: Path) -> None:
-    workspace = tmp_path / ".engine.partial"
-    workspace.mkdir()
-    (workspace / "journal.jsonl").write_text("{}")
-    with BundleWriter(tmp_path / "engine") as writer:
-        assert not writer.journal.exists()
-
-
-def test_one_target_has_one_writer_at_a_time(tmp_path: Path) -> None:
-    script = (
-        "import sys\nfrom trtcoder.bundle.writer import BundleWriter\n"
-        "with BundleWriter(sys.argv[1]): print('writing', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "engine")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"writing\n"
-        with pytest.raises(BuildError, match="already writing"), BundleWriter(tmp_path / "engine"):
-            pass
-        other.kill()
-    # The lock ends with the process, however that ends.
-    write(tmp_path / "engine")
-
-
-def test_an_engine_caught_between_the_two_renames_comes_back(tmp_path: Path) -> None:
-    write(tmp_path / "engine")
-    os.rename(tmp_path / "engine", tmp_path / f".engine.old-{dead_pid()}")
-    with pytest.raises(BuildError, match="exists; pass --force"):
-        BundleWriter(tmp_path / "engine")
-    assert Bundle.load(tmp_path / "engine")
 
 
 def test_files_that_do_not_match_are_all_named(tmp_path: Path) -> None:
