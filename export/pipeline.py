@@ -16,7 +16,7 @@ from trtcoder.calib.storage.record import merge
 from trtcoder.calib.text.calibration import CalibrationText, load_calibration
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.errors import ParityError
+from trtcoder.errors import BuildError, ParityError
 from trtcoder.export.calibration.calibrate import Calibration
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.parity.certificate import FILE_NAME, Certificate
@@ -160,9 +160,8 @@ def commit(built: Built, writer: BundleWriter) -> Built:
         ParityError: it did not pass; the report is left beside where the engine would be.
     """
     started, certificate = time.monotonic(), built.certificate
-    report = writer.target.with_name(f"{writer.target.name}.parity.json")
     if certificate.report.verdict == "failed":
-        report.write_text(certificate.to_json(), encoding="utf-8")
+        report = _leave_report(writer, certificate)
         writer.discard()
         missed = "; ".join(
             f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}"
@@ -171,10 +170,9 @@ def commit(built: Built, writer: BundleWriter) -> Built:
         )
         raise ParityError(
             f"{writer.target}: not built, it misses its parity gate: "
-            f"{missed or 'values are not finite'}; the comparison is in {report}",
+            f"{missed or 'values are not finite'}; {report}",
             certificate.render(),
         )
-    report.unlink(missing_ok=True)
     (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")
     manifest = dataclasses.replace(built.manifest, parity=certificate.summary())
     manifest = writer.commit(manifest, built.hashes)
@@ -222,6 +220,15 @@ def _convert(
             journal=journal,
             stages=calibration,
         )
+
+
+def _leave_report(writer: BundleWriter, certificate: Certificate) -> str:
+    """Write the certificate of an engine that failed beside its target; return where it is."""
+    try:
+        return f"the comparison is in {writer.leave_report(FILE_NAME, certificate.to_json())}"
+    except BuildError as error:
+        # The comparison is shown all the same, and why the engine is not there.
+        return f"its comparison cannot be kept: {error}"
 
 
 def _tokenizer(source: Checkpoint) -> Tokenizer:

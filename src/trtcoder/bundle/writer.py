@@ -147,9 +147,7 @@ class BundleWriter:
             files = describe_files(self.folder, names, known)
             manifest = dataclasses.replace(manifest, files=files)
             manifest.check()
-            (self.folder / FILE_NAME).write_text(
-                manifest.to_json(), encoding="utf-8", newline="\n"
-            )
+            (self.folder / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
             sync_tree(self.folder)
             self._check_target()
             self._move()

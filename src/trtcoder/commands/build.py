@@ -117,10 +117,12 @@ def build(
     """Convert CHECKPOINT into an engine and verify it against the checkpoint.
 
     The engine appears in the folder --out only if it passes; the comparison is in its parity.json.
-    An engine that does not pass leaves nothing but OUT.parity.json.
+    An engine that does not pass leaves nothing but OUT.parity.json (or OUT.parity.2.json, where
+    that file is there already).
     """
     from trtcoder.bundle.writer import BundleWriter
     from trtcoder.checkpoint.reader import Checkpoint
+    from trtcoder.commands.interruption import ending_by_exception
     from trtcoder.errors import ParityError
     from trtcoder.export.pipeline import Request, build_engine
     from trtcoder.export.precision.mixed import Goal, build_mixed
@@ -159,7 +161,7 @@ def build(
         say(note)
     if out is None:
         raise click.UsageError("Missing option '--out'.")
-    with BundleWriter(out, force=force) as writer:
+    with ending_by_exception(), BundleWriter(out, force=force, say=say) as writer:
         try:
             if weights == "mixed":
                 built = build_mixed(source, prompting, request, goal, writer, say)
@@ -167,9 +169,6 @@ def build(
                 built = build_engine(source, prompting, request, writer, say)
         except ParityError as error:
             click.echo(error.table)
-            raise
-        except KeyboardInterrupt:
-            say(f"interrupted; the same command goes on from {writer.workspace}")
             raise
     if as_json:
         click.echo(json.dumps(built.to_dict(out)))
