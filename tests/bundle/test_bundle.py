@@ -20,7 +20,7 @@ from trtcoder.bundle.manifest import (
     Tokens,
 )
 from trtcoder.bundle.writer import BundleWriter
-from trtcoder.errors import BuildError, EngineError
+from trtcoder.errors import EngineError
 
 MANIFEST = Manifest(
     format=FORMAT,
