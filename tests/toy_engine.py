@@ -18,16 +18,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from trtcoder.bundle.manifest import (
     FORMAT,
-    CacheInfo,
     Capabilities,
     ChatFormat,
-    GraphInfo,
     Manifest,
     ModelInfo,
-    Requires,
     SourceInfo,
     Tokens,
 )
+from trtcoder.bundle.onnx import CacheInfo, GraphInfo, OnnxParts, Requires
 from trtcoder.bundle.writer import BundleWriter
 
 VOCAB, WIDTH, BLOCK, POSITIONS = 264, 8, 4, 64
@@ -71,22 +69,22 @@ def toy_manifest(*, fim: bool = True, chat: bool = True, completion: bool = True
         format=FORMAT,
         trtcoder="0.1.0",
         target="onnx",
-        model=ModelInfo("Toy", {"num_attention_heads": 1}),
+        model=ModelInfo("Toy", {"num_attention_heads": 1}, VOCAB, POSITIONS),
         source=SourceInfo("00" * 32, "F32"),
         recipe={"weights": "fp32", "cache": "fp32"},
         capabilities=Capabilities(completion=completion, fim=fim, chat=chat),
         chat_format=CHAT_FORMAT if chat else None,
         tokens=Tokens(BOS, (EOS,), FIM_BEGIN, FIM_HOLE, FIM_END, add_bos=True),
-        graph=GraphInfo(
-            "model.onnx",
-            BLOCK,
-            POSITIONS,
-            VOCAB,
-            (CacheInfo("cache.0", "float32", WIDTH), CacheInfo("cache.1", "int8", 1)),
-        ),
-        requires=Requires("1.31", "CPUExecutionProvider"),
         files={},
         parity=None,
+        onnx=OnnxParts(
+            GraphInfo(
+                "model.onnx",
+                BLOCK,
+                (CacheInfo("cache.0", "float32", WIDTH), CacheInfo("cache.1", "int8", 1)),
+            ),
+            Requires("1.31", "CPUExecutionProvider"),
+        ),
     )
 
 
@@ -95,7 +93,7 @@ def write_toy_engine(
 ) -> Path:
     """Write a toy engine folder and return it."""
     manifest = manifest or toy_manifest()
-    graph = toy_graph(scripted or {}, min(manifest.graph.max_positions, 1024))
+    graph = toy_graph(scripted or {}, min(manifest.model.max_positions, 1024))
     with BundleWriter(folder) as writer:
         onnx.save(graph, str(writer.folder / "model.onnx"))
         byte_tokenizer().save(str(writer.folder / "tokenizer.json"))

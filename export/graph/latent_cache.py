@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trtcoder.bundle.manifest import CacheInfo
+from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.export.graph.batch import Batch
 from trtcoder.export.graph.builder import Dim, GraphBuilder
 from trtcoder.export.graph.float8 import cache as float8_cache

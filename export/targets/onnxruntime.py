@@ -12,12 +12,11 @@ import onnx_ir as ir
 from trtcoder import __version__
 from trtcoder.bundle.manifest import (
     FORMAT,
-    GraphInfo,
     Manifest,
     ModelInfo,
-    Requires,
     SourceInfo,
 )
+from trtcoder.bundle.onnx import TARGET, GraphInfo, OnnxParts, Requires
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.batch import CACHE_BLOCK
@@ -113,23 +112,28 @@ def describe(
     return Manifest(
         format=FORMAT,
         trtcoder=__version__,
-        target="onnx",
-        model=ModelInfo(_model_name(graph.checkpoint), dict(config.raw)),
+        target=TARGET,
+        model=ModelInfo(
+            _model_name(graph.checkpoint),
+            dict(config.raw),
+            config.vocab_size,
+            config.max_position_embeddings,
+        ),
         source=SourceInfo(digest, graph.checkpoint.stored_dtype),
         recipe={**recipe, "padded": dict(sorted(graph.b.plan.padded.items()))},
         capabilities=prompting.capabilities,
         chat_format=prompting.chat_format,
         tokens=prompting.tokens,
-        graph=GraphInfo(
-            GRAPH_FILE,
-            CACHE_BLOCK,
-            config.max_position_embeddings,
-            config.vocab_size,
-            tuple(info for cache in graph.caches for info in cache.describe()),
-        ),
-        requires=Requires(ONNXRUNTIME, PROVIDER),
         files={},
         parity=None,
+        onnx=OnnxParts(
+            GraphInfo(
+                GRAPH_FILE,
+                CACHE_BLOCK,
+                tuple(info for cache in graph.caches for info in cache.describe()),
+            ),
+            Requires(ONNXRUNTIME, PROVIDER),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.manifest import CacheInfo
+from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
 from trtcoder.runtime.cache.blocks import LatentCache
@@ -58,8 +58,8 @@ class Engine:
         if cache_tokens is not None and cache_tokens < 1:
             raise EngineError(f"cache tokens is {cache_tokens}; it must be at least 1")
         self.manifest = manifest
-        self.max_positions = manifest.graph.max_positions
-        self.vocab_size = manifest.graph.vocab_size
+        self.max_positions = manifest.model.max_positions
+        self.vocab_size = manifest.model.vocab_size
         block = manifest.graph.cache_block
         self.cache = LatentCache(-(-(cache_tokens or self.max_positions) // block), block)
         self.threads = threads or available_cores()

@@ -113,7 +113,7 @@ def _check_contract(bundle: Bundle, session: onnxruntime.InferenceSession) -> No
         **caches,
     }
     expected_outputs = {
-        LOGITS: ("tensor(float)", [graph.vocab_size]),
+        LOGITS: ("tensor(float)", [bundle.manifest.model.vocab_size]),
         **{f"{name}.out": kind for name, kind in caches.items()},
     }
     problems = []

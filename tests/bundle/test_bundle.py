@@ -9,16 +9,14 @@ import pytest
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.manifest import (
     FORMAT,
-    CacheInfo,
     Capabilities,
     ChatFormat,
-    GraphInfo,
     Manifest,
     ModelInfo,
-    Requires,
     SourceInfo,
     Tokens,
 )
+from trtcoder.bundle.onnx import CacheInfo, GraphInfo, OnnxParts, Requires
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.errors import EngineError
 
@@ -26,16 +24,20 @@ MANIFEST = Manifest(
     format=FORMAT,
     trtcoder="0.1.0",
     target="onnx",
-    model=ModelInfo("toy", {"hidden_size": 8, "rope_theta": 10000.0, "rope_scaling": None}),
+    model=ModelInfo(
+        "toy", {"hidden_size": 8, "rope_theta": 10000.0, "rope_scaling": None}, 64, 256
+    ),
     source=SourceInfo("ab" * 32, "BF16"),
     recipe={"weights": "fp32", "cache": "fp32"},
     capabilities=Capabilities(completion=True, fim=True, chat=True),
     chat_format=ChatFormat("<b>", ("", "\n\n"), ("User: ", "\n\n"), ("A: ", "<e>"), "A:"),
     tokens=Tokens(bos=0, eos=(1,), fim_begin=2, fim_hole=3, fim_end=4, add_bos=True),
-    graph=GraphInfo("model.onnx", 16, 256, 64, (CacheInfo("cache.0", "float32", 8),)),
-    requires=Requires("1.31", "CPUExecutionProvider"),
     files={},
     parity=None,
+    onnx=OnnxParts(
+        GraphInfo("model.onnx", 16, (CacheInfo("cache.0", "float32", 8),)),
+        Requires("1.31", "CPUExecutionProvider"),
+    ),
 )
 
 
@@ -106,16 +108,20 @@ def changed(**changes: object) -> str:
     [
         ("nonsense", "manifest.json: not JSON"),
         ("[]", "expected an object"),
-        (changed(format=2), "format revision 2, this trtcoder reads 1"),
-        (changed(graph__file=...), "graph: missing file"),
+        (changed(format=3), "format revision 3, this trtcoder reads 1 and 2"),
+        (changed(onnx__graph__file=...), "onnx.graph: missing file"),
         (changed(colour="red"), "manifest.json: unknown colour"),
-        (changed(graph__caches=[{"name": "c", "dtype": "float32", "width": "8"}]),
-         r"graph.caches\[0\].width: expected an integer, found '8'"),
+        (changed(onnx__graph__caches=[{"name": "c", "dtype": "float32", "width": "8"}]),
+         r"onnx.graph.caches\[0\].width: expected an integer, found '8'"),
         (changed(tokens__add_bos=1), "tokens.add_bos: expected true or false, found 1"),
         (changed(tokens=None), "tokens: expected an object"),
-        (changed(graph__caches=[]), "graph.caches is empty"),
-        (changed(graph__caches=[{"name": "c", "dtype": "bf16", "width": 8}]), "type 'bf16'"),
-        (changed(graph__cache_block=0), "graph.cache_block is 0"),
+        (changed(onnx__graph__caches=[]), "onnx.graph.caches is empty"),
+        (changed(onnx__graph__caches=[{"name": "c", "dtype": "bf16", "width": 8}]), "type 'bf16'"),
+        (changed(onnx__graph__cache_block=0), "onnx.graph.cache_block is 0"),
+        (changed(model__vocab_size=0), "model.vocab_size is 0"),
+        (changed(model__max_positions=-1), "model.max_positions is -1"),
+        (changed(onnx=None), "target is 'onnx', and onnx is null"),
+        (changed(target="tensorrt-rtx"), "target is 'tensorrt-rtx', and onnx is set"),
         (changed(tokens__fim_hole=64), "tokens.fim_hole is 64, outside the vocabulary of 64"),
         (changed(tokens__fim_hole=None), "capabilities.fim is set but a fim token is null"),
         (changed(tokens__bos=None), "tokens.add_bos is set but tokens.bos is null"),
@@ -128,6 +134,48 @@ def changed(**changes: object) -> str:
 def test_a_malformed_manifest_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         Manifest.from_json(text)
+
+
+def of_format_1(**changes: object) -> str:
+    """Return the manifest as trtcoder wrote it when ``onnx`` was the only target."""
+    data = json.loads(changed(**changes))
+    sizes = {key: data["model"].pop(key) for key in ("vocab_size", "max_positions")}
+    onnx = data.pop("onnx")
+    graph = onnx["graph"] | sizes
+    return json.dumps(data | {"format": 1, "graph": graph, "requires": onnx["requires"]})
+
+
+def test_a_manifest_of_format_1_reads_as_one_of_today() -> None:
+    assert Manifest.from_json(of_format_1()) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (of_format_1(onnx__graph__file=...), "onnx.graph: missing file"),
+        (of_format_1(onnx__requires=None), "onnx.requires: expected an object"),
+        (of_format_1(onnx__graph__cache_block=0), "onnx.graph.cache_block is 0"),
+        (of_format_1(model__vocab_size="64"), "model.vocab_size: expected an integer"),
+        (json.dumps({"format": 1, "graph": 3}), "missing capabilities"),
+        (json.dumps({"format": 1}), "missing capabilities"),
+    ],
+)
+def test_a_malformed_manifest_of_format_1_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        Manifest.from_json(text)
+
+
+def test_an_engine_of_another_target_needs_no_onnx_and_says_so_where_it_is_wanted(
+    tmp_path: Path,
+) -> None:
+    manifest = dataclasses.replace(MANIFEST, target="compressed-tensors", onnx=None)
+    with BundleWriter(tmp_path / "engine") as writer:
+        (writer.folder / "model.safetensors").write_bytes(b"weights")
+        writer.commit(manifest)
+    bundle = Bundle.load(tmp_path / "engine")
+    assert bundle.manifest.model == MANIFEST.model
+    with pytest.raises(EngineError, match="an engine for compressed-tensors has no ONNX graph"):
+        bundle.graph_path  # noqa: B018
 
 
 def test_a_manifest_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:

@@ -307,10 +307,10 @@ def test_the_model_cards_snippets_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    graph = dataclasses.replace(toy_manifest().graph, max_positions=1024)
+    model = dataclasses.replace(toy_manifest().model, max_positions=1024)
     scripted = {position: TOKENIZER.encode("x")[0] for position in range(1024)}
     folder = write_toy_engine(
-        tmp_path / "engine", dataclasses.replace(toy_manifest(), graph=graph), scripted=scripted
+        tmp_path / "engine", dataclasses.replace(toy_manifest(), model=model), scripted=scripted
     )
     monkeypatch.setattr("sys.argv", [example, str(folder)])
     runpy.run_path(str(EXAMPLES / f"{example}.py"))

@@ -51,7 +51,7 @@ def coder_manifest() -> Manifest:
         manifest,
         chat_format=CODER_FORMAT,
         tokens=Tokens(100000, (100001,), 100003, 100002, 100004, add_bos=True),
-        graph=dataclasses.replace(manifest.graph, vocab_size=102400),
+        model=dataclasses.replace(manifest.model, vocab_size=102400),
     )
 
 

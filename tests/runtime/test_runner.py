@@ -26,7 +26,7 @@ from tests.toy_engine import (
     write_toy_engine,
 )
 from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.manifest import CacheInfo, Requires
+from trtcoder.bundle.onnx import CacheInfo, OnnxParts, Requires
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.errors import DependencyError, EngineError
 from trtcoder.runtime.cache.blocks import BlockTable
@@ -103,8 +103,8 @@ def test_a_forward_writes_its_own_rows_in_place_and_no_others(engine: Engine) ->
 def test_a_decode_step_copies_no_cache(tmp_path: Path) -> None:
     """A copy of the 256 MiB below takes over 20 ms; the step itself well under one."""
     rows = 1 << 23
-    graph = dataclasses.replace(toy_manifest().graph, max_positions=rows)
-    manifest = dataclasses.replace(toy_manifest(), graph=graph)
+    model = dataclasses.replace(toy_manifest().model, max_positions=rows)
+    manifest = dataclasses.replace(toy_manifest(), model=model)
     engine = Engine(Bundle.load(write_toy_engine(tmp_path / "engine", manifest)), threads=1)
     last = rows // BLOCK - 1
     batch = PackedBatch(
@@ -201,11 +201,11 @@ def test_a_failure_inside_onnxruntime_is_an_engine_error(engine: Engine) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"requires": Requires("1.12", "CPUExecutionProvider")},
+        ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.12", "CPUExecutionProvider"))},
          r"built for onnxruntime 1\.12, found .*; `pip install 'onnxruntime==1\.12\.\*'`"),
-        ({"requires": Requires("1.31", "CUDAExecutionProvider")},
+        ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.31", "CUDAExecutionProvider"))},
          "built for CUDAExecutionProvider"),
-        ({"target": "tensorrt-llm"}, "an engine for tensorrt-llm.*--target onnx"),
+        ({"target": "tensorrt-llm", "onnx": None}, "an engine for tensorrt-llm.*--target onnx"),
     ],
 )  # fmt: skip
 def test_an_engine_for_another_runtime_is_refused(
@@ -226,7 +226,8 @@ def test_a_graph_that_breaks_the_contract_is_refused(tmp_path: Path) -> None:
     )
     with BundleWriter(tmp_path / "engine") as writer:
         onnx.save(graph, str(writer.folder / "model.onnx"))
-        writer.commit(dataclasses.replace(toy_manifest(), graph=info))
+        parts = OnnxParts(info, toy_manifest().requires)
+        writer.commit(dataclasses.replace(toy_manifest(), onnx=parts))
     with pytest.raises(EngineError, match=r"inputs differ in input_ids, tokens; cache\.1 is"):
         Engine(Bundle.load(tmp_path / "engine"))
 

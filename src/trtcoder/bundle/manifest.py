@@ -1,8 +1,9 @@
 """What an engine folder says about itself: `manifest.json` as frozen dataclasses.
 
 Reading is strict: a missing key, an unknown key or a value of another type is an error that names
-its place, such as `graph.caches[3].width`. Writing is deterministic (sorted keys, no timestamps),
-so that building twice gives identical bytes.
+its place, such as `onnx.graph.caches[3].width`. Writing is deterministic (sorted keys, no
+timestamps), so that building twice gives identical bytes. What only engines of one target say is in
+a key named as the target (`trtcoder.bundle.onnx`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,28 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
+from trtcoder.bundle.onnx import TARGET as ONNX
+from trtcoder.bundle.onnx import GraphInfo, OnnxParts, Requires
 from trtcoder.errors import EngineError
 from trtcoder.typed_json import MismatchError, read
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "manifest.json"
-# uint8 is the bits of float8.
-CACHE_DTYPES = ("float32", "int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model's name and its configuration, with Hugging Face's keys."""
+    """The model's name, its configuration with Hugging Face's keys, and what callers must know.
+
+    ``max_positions`` is the length of the context in tokens.
+    """
 
     name: str
     config: dict[str, object]
+    vocab_size: int
+    max_positions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +82,6 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheInfo:
-    """One cache input: [rows, width] of ``dtype``, updated in place through ``NAME.out``."""
-
-    name: str
-    dtype: str
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class GraphInfo:
-    """The graph's file and the sizes that a caller must know.
-
-    ``cache_block`` is the number of cache rows (tokens) in a block, ``max_positions`` the length
-    of the context in tokens.
-    """
-
-    file: str
-    cache_block: int
-    max_positions: int
-    vocab_size: int
-    caches: tuple[CacheInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Requires:
-    """The ONNX Runtime release (major.minor) and execution provider that the graph needs."""
-
-    onnxruntime: str
-    provider: str
-
-
-@dataclass(frozen=True, slots=True)
 class FileInfo:
     """Size and hash of one file of the folder."""
 
@@ -127,10 +102,27 @@ class Manifest:
     capabilities: Capabilities
     chat_format: ChatFormat | None
     tokens: Tokens
-    graph: GraphInfo
-    requires: Requires
     files: dict[str, FileInfo]
     parity: dict[str, object] | None
+    onnx: OnnxParts | None = None
+
+    @property
+    def graph(self) -> GraphInfo:
+        """The ONNX graph.
+
+        Raises:
+            EngineError: the engine is for a target that has none.
+        """
+        return self._onnx().graph
+
+    @property
+    def requires(self) -> Requires:
+        """What runs the ONNX graph.
+
+        Raises:
+            EngineError: the engine is for a target that has none.
+        """
+        return self._onnx().requires
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
@@ -153,10 +145,13 @@ class Manifest:
             raise EngineError(f"{source}: not JSON ({error}); build the engine again") from error
         if not isinstance(data, dict):
             raise EngineError(f"{source}: expected an object; build the engine again")
+        if data.get("format") == 1:
+            data = _from_format_1(data)
         if data.get("format") != FORMAT:
             raise EngineError(
-                f"{source}: format revision {data.get('format')!r}, this trtcoder reads {FORMAT}; "
-                "build the engine again with this version, or use the version that built it"
+                f"{source}: format revision {data.get('format')!r}, this trtcoder reads 1 and "
+                f"{FORMAT}; build the engine again with this version, or use the version that "
+                "built it"
             )
         try:
             manifest = read(cls, data)
@@ -172,22 +167,17 @@ class Manifest:
             raise EngineError(f"{source}: {'; '.join(problems)}; build the engine again")
 
     def _problems(self) -> Iterator[str]:
-        graph, tokens = self.graph, self.tokens
+        tokens, vocabulary = self.tokens, self.model.vocab_size
         for name, value in (
-            ("cache_block", graph.cache_block),
-            ("max_positions", graph.max_positions),
-            ("vocab_size", graph.vocab_size),
-            *((f"caches: {cache.name}: width", cache.width) for cache in graph.caches),
+            ("vocab_size", vocabulary),
+            ("max_positions", self.model.max_positions),
         ):
             if value < 1:
-                yield f"graph.{name} is {value}, expected at least 1"
-        if not graph.caches:
-            yield "graph.caches is empty"
-        if len({cache.name for cache in graph.caches}) != len(graph.caches):
-            yield "graph.caches names a cache twice"
-        for cache in graph.caches:
-            if cache.dtype not in CACHE_DTYPES:
-                yield f"graph.caches: {cache.name} has unknown type {cache.dtype!r}"
+                yield f"model.{name} is {value}, expected at least 1"
+        if (self.target == ONNX) != (self.onnx is not None):
+            yield f"target is {self.target!r}, and onnx is {'set' if self.onnx else 'null'}"
+        if self.onnx is not None:
+            yield from self.onnx.problems()
         fim = {
             "fim_begin": tokens.fim_begin,
             "fim_hole": tokens.fim_hole,
@@ -195,8 +185,8 @@ class Manifest:
         }
         special = {"bos": tokens.bos, **fim, **{f"eos[{i}]": t for i, t in enumerate(tokens.eos)}}
         for name, token in special.items():
-            if token is not None and not 0 <= token < graph.vocab_size:
-                yield f"tokens.{name} is {token}, outside the vocabulary of {graph.vocab_size}"
+            if token is not None and not 0 <= token < vocabulary:
+                yield f"tokens.{name} is {token}, outside the vocabulary of {vocabulary}"
         if tokens.add_bos and tokens.bos is None:
             yield "tokens.add_bos is set but tokens.bos is null"
         if self.capabilities.fim and None in fim.values():
@@ -211,3 +201,26 @@ class Manifest:
             path = PurePosixPath(name)
             if not name or path.is_absolute() or ".." in path.parts or name == FILE_NAME:
                 yield f"files: {name!r} is not a name inside the folder"
+
+    def _onnx(self) -> OnnxParts:
+        if self.onnx is None:
+            raise EngineError(
+                f"{self.model.name}: an engine for {self.target} has no ONNX graph; build one with "
+                "`--target onnx`"
+            )
+        return self.onnx
+
+
+def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of format 1, which knew one target, in the present one.
+
+    What is malformed stays so, for the reader to name.
+    """
+    moved = {key: value for key, value in data.items() if key not in ("graph", "requires")}
+    graph, model = data.get("graph"), data.get("model")
+    if isinstance(graph, dict) and isinstance(model, dict):
+        sizes = {key: graph[key] for key in ("vocab_size", "max_positions") if key in graph}
+        graph = {key: value for key, value in graph.items() if key not in sizes}
+        moved["model"] = {**model, **sizes}
+    parts = {"graph": graph, "requires": data.get("requires")}
+    return {**moved, "format": FORMAT, "onnx": parts}

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.onnx import OnnxParts
 
 
 @click.command()
@@ -27,24 +28,19 @@ def inspect(engine: Path, as_json: bool) -> None:
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Return the table's rows."""
     manifest = bundle.manifest
-    graph, recipe = manifest.graph, manifest.recipe
+    model, recipe = manifest.model, manifest.recipe
     able = [name for name, value in dataclasses.asdict(manifest.capabilities).items() if value]
-    cache_bytes = sum(
-        cache.width * (4 if cache.dtype == "float32" else 1) for cache in graph.caches
-    )
     rows = [
-        ("model", manifest.model.name),
+        ("model", model.name),
         ("target", f"{manifest.target}, format {manifest.format}, trtcoder {manifest.trtcoder}"),
         ("source", f"{manifest.source.dtype}, sha256 {manifest.source.digest[:16]}…"),
         ("weights", ", ".join(f"{key} {value}" for key, value in recipe.items() if value != {})),
         ("capabilities", ", ".join(able)),
-        ("context", f"{graph.max_positions:,} tokens, {cache_bytes:,} bytes of cache a token"),
-        ("vocabulary", f"{graph.vocab_size:,} tokens"),
-        (
-            "requires",
-            f"onnxruntime {manifest.requires.onnxruntime}, {manifest.requires.provider}",
-        ),
+        ("context", f"{model.max_positions:,} tokens"),
+        ("vocabulary", f"{model.vocab_size:,} tokens"),
     ]
+    if manifest.onnx is not None:
+        rows += _of_onnx(manifest.onnx)
     if manifest.parity is not None:
         rows.append(
             ("parity", ", ".join(f"{key} {value}" for key, value in manifest.parity.items()))
@@ -54,3 +50,12 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         for name, info in sorted(manifest.files.items())
     ]
     return rows
+
+
+def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:
+    size = sum(cache.width * (4 if cache.dtype == "float32" else 1) for cache in parts.graph.caches)
+    requires = parts.requires
+    return [
+        ("cache", f"{size:,} bytes a token"),
+        ("requires", f"onnxruntime {requires.onnxruntime}, {requires.provider}"),
+    ]
