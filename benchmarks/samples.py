@@ -9,7 +9,7 @@ import click
 
 from benchmarks.engines import build_engine
 from benchmarks.record import environment, keep
-from trtcoder.runtime import open_engine
+from trtcoder import open_engine
 
 # Chosen before the model was trained.
 QUICK_SORT = (
@@ -28,23 +28,23 @@ LOOP = (
 def answer(folder: Path) -> list[dict[str, str]]:
     """Return what the engine answers to each prompt."""
     found = []
-    with open_engine(folder) as coder:
+    with open_engine(folder) as llm:
         for prompt in (
             "#写一个快速排序算法",
             "# write a quick sort algorithm\ndef quick_sort(arr):",
             POINT,
         ):
-            text = coder.complete(prompt, max_tokens=128).text()
+            text = llm.stream(prompt, max_tokens=128).text()
             found.append({"title": "Completion", "prompt": prompt, "answer": text})
         for prefix, suffix in (QUICK_SORT, LOOP):
-            text = coder.fill(prefix, suffix, max_tokens=64).text()
+            text = llm.stream_fill(prefix, suffix, max_tokens=64).text()
             shown = f"{prefix}█{suffix}"
             found.append({"title": "Fill in the middle", "prompt": shown, "answer": text})
         for request in (
             "write a quick sort algorithm in python.",
             "Write a function that returns the n-th Fibonacci number.",
         ):
-            text = coder.chat([{"role": "user", "content": request}], max_tokens=200).text()
+            text = llm.stream_chat([{"role": "user", "content": request}], max_tokens=200).text()
             found.append({"title": "Chat", "prompt": request, "answer": text})
     return found
 

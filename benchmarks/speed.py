@@ -33,28 +33,28 @@ COLUMNS = ("engine", "load s", "prefill tok/s", "decode tok/s", "peak RSS MB", "
 def measure_engine(folder: Path) -> dict[str, Any]:
     """Return the figures of an engine, in this process."""
     from trtcoder.bundle.folder import Bundle
-    from trtcoder.runtime.cache.blocks import BlockTable
-    from trtcoder.runtime.engine.batch import PackedBatch
-    from trtcoder.runtime.engine.runner import Engine
+    from trtcoder.runtime.engine.batch import PackedBatch, Span
+    from trtcoder.runtime.engine.runner import ModelRunner
 
     started = time.perf_counter()
     bundle = Bundle.load(folder, verify_hashes=False)
-    engine = Engine(bundle, cache_tokens=PREFILL + DECODE)
+    runner = ModelRunner(bundle, cache_tokens=PREFILL + DECODE)
     load = time.perf_counter() - started
-    prompt = _prompt(engine.vocab_size)
+    prompt = _prompt(runner.vocab_size)
+    blocks = np.arange(runner.num_blocks, dtype=np.int64)
+
+    def forward(tokens: list[int], start: int) -> int:
+        used = blocks[: -(-(start + len(tokens)) // runner.block_size)]
+        batch = PackedBatch.pack([Span(tokens, start, used, 1)], runner.block_size)
+        return int(runner.forward(batch)[0].argmax())
 
     def generate() -> tuple[float, float]:
-        table = BlockTable(engine.cache)
-        table.append(PREFILL)
         start = time.perf_counter()
-        logits = engine.forward(PackedBatch.of_sequence(prompt, table))
+        token = forward(prompt, 0)
         prefilled = time.perf_counter()
-        for _ in range(DECODE):
-            table.append(1)
-            logits = engine.forward(PackedBatch.of_sequence([int(logits[0].argmax())], table))
-        finished = time.perf_counter()
-        table.free()
-        return prefilled - start, finished - prefilled
+        for count in range(DECODE):
+            token = forward([token], PREFILL + count)
+        return prefilled - start, time.perf_counter() - prefilled
 
     size = sum(info.bytes for info in bundle.manifest.files.values())
     return _figures(generate, load, size)

@@ -5,11 +5,11 @@ Run it with an engine folder: python examples/chat.py engines/demo
 
 import sys
 
-from trtcoder.runtime import open_engine
+from trtcoder import open_engine
 
 messages = [{"role": "user", "content": "write a quick sort algorithm in python."}]
 
-with open_engine(sys.argv[1]) as coder:
-    for chunk in coder.chat(messages, max_tokens=512):
+with open_engine(sys.argv[1]) as llm:
+    for chunk in llm.stream_chat(messages, max_tokens=512):
         print(chunk.text, end="", flush=True)
 print()

@@ -5,9 +5,9 @@ Run it with an engine folder: python examples/complete.py engines/demo
 
 import sys
 
-from trtcoder.runtime import open_engine
+from trtcoder import open_engine
 
-with open_engine(sys.argv[1]) as coder:
-    for chunk in coder.complete("#写一个快速排序算法", max_tokens=128):
+with open_engine(sys.argv[1]) as llm:
+    for chunk in llm.stream("#写一个快速排序算法", max_tokens=128):
         print(chunk.text, end="", flush=True)
 print()

@@ -8,7 +8,7 @@ Run it with an engine folder: python examples/fill.py engines/demo
 
 import sys
 
-from trtcoder.runtime import open_engine
+from trtcoder import open_engine
 
 PREFIX = """def quick_sort(arr):
     if len(arr) <= 1:
@@ -24,7 +24,7 @@ SUFFIX = """
             right.append(arr[i])
     return quick_sort(left) + [pivot] + quick_sort(right)"""
 
-with open_engine(sys.argv[1]) as coder:
-    for chunk in coder.fill(PREFIX, SUFFIX, max_tokens=128):
+with open_engine(sys.argv[1]) as llm:
+    for chunk in llm.stream_fill(PREFIX, SUFFIX, max_tokens=128):
         print(chunk.text, end="", flush=True)
 print()

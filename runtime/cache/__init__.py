@@ -1,1 +1,1 @@
-"""Which cache rows a sequence owns."""
+"""Blocks of latent cache rows: who holds them, and which prefixes of tokens they stand for."""

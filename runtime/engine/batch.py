@@ -8,9 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.runtime.cache.blocks import BlockTable
-
 Indices = NDArray[np.int64]
+PAD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one sequence.
+
+    Attributes:
+        tokens: the ids.
+        start: position of the first.
+        blocks: int64, the sequence's cache blocks in logical order.
+        samples: the logits of so many of the last tokens are wanted.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    blocks: Indices
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +50,30 @@ class PackedBatch:
     sample_rows: Indices
 
     @classmethod
-    def of_sequence(
-        cls, tokens: Sequence[int], table: BlockTable, *, sample: bool = True
-    ) -> PackedBatch:
-        """Return a batch of the last ``tokens`` of one sequence, already appended to ``table``.
-
-        ``sample`` asks for the logits of the last token.
-        """
-        stop = table.num_tokens
-        start = stop - len(tokens)
-        return cls(
-            input_ids=np.array(tokens, np.int64),
-            positions=np.arange(start, stop, dtype=np.int64),
-            slots=table.rows(start, stop),
-            sequences=np.zeros(len(tokens), np.int64),
-            block_table=np.array([table.blocks], np.int64),
-            sample_rows=np.array([len(tokens) - 1] if sample else [], np.int64),
-        )
+    def pack(cls, spans: Sequence[Span], block_size: int) -> PackedBatch:
+        """Return the batch of ``spans``, in their order."""
+        ids: list[int] = []
+        counts = [len(span.tokens) for span in spans]
+        for span in spans:
+            ids.extend(span.tokens)
+        table = np.full((len(spans), max(len(span.blocks) for span in spans)), PAD, np.int64)
+        for row, span in zip(table, spans, strict=True):
+            row[: len(span.blocks)] = span.blocks
+        if len(ids) == len(spans):  # one token each: no repetition, no ranges
+            rows = np.arange(len(spans), dtype=np.int64)
+            positions = np.array([span.start for span in spans], np.int64)
+            sample_rows = rows
+            if not all(span.samples for span in spans):
+                sample_rows = np.flatnonzero([span.samples for span in spans])
+        else:
+            rows = np.repeat(np.arange(len(spans), dtype=np.int64), counts)
+            ends: Indices = np.cumsum(counts, dtype=np.int64)
+            starts = np.array([span.start for span in spans], np.int64)
+            shifts = np.repeat(starts - (ends - counts), counts)
+            positions = np.arange(len(ids), dtype=np.int64)
+            positions += shifts
+            sample_rows = np.concatenate(
+                [np.arange(e - s.samples, e) for s, e in zip(spans, ends, strict=True)]
+            )
+        slots = table[rows, positions // block_size] * block_size + positions % block_size
+        return cls(np.array(ids, np.int64), positions, slots, rows, table, sample_rows)

@@ -8,29 +8,34 @@ only when their shape changes, which for the caches is once a block of tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
-from trtcoder.runtime.cache.blocks import LatentCache
+from trtcoder.runtime.engine.arena import Arena
 from trtcoder.runtime.engine.batch import PackedBatch
 from trtcoder.runtime.engine.session import INDEX_INPUTS, LOGITS, open_session
 
-PREFILL_CHUNK = 512
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
 # prompt takes shorter chunks instead of more memory.
 SCORE_BYTES = 256 << 20
-_CACHE_LINE = 64
 _CPU = "CPUExecutionProvider"
 
 
-class Engine:
-    """A loaded engine and its latent cache. Not for use by several threads at once."""
+class ModelRunner:
+    """A loaded graph and the memory of its latent cache. Not for use by several threads at once.
+
+    Attributes:
+        manifest: the engine's.
+        block_size: cache rows of a block.
+        num_blocks: blocks of the cache.
+        max_positions: length of the model's context in tokens.
+        vocab_size: logits of a token.
+        score_cells: most tokens x bound rows of a step that keep attention in `SCORE_BYTES`.
+        threads: of the matrix products.
+    """
 
     def __init__(
         self, bundle: Bundle, *, threads: int | None = None, cache_tokens: int | None = None
@@ -60,13 +65,16 @@ class Engine:
         self.manifest = manifest
         self.max_positions = manifest.model.max_positions
         self.vocab_size = manifest.model.vocab_size
-        block = manifest.graph.cache_block
-        self.cache = LatentCache(-(-(cache_tokens or self.max_positions) // block), block)
+        self.block_size = manifest.graph.cache_block
+        self.num_blocks = -(-(cache_tokens or self.max_positions) // self.block_size)
+        heads = manifest.model.config.get("num_attention_heads")
+        self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
         self.threads = threads or available_cores()
         self._session = open_session(bundle, self.threads)
         self._binding = self._session.io_binding()
         self._arenas = [
-            _Arena.reserve(cache, self.cache.num_rows) for cache in manifest.graph.caches
+            Arena.reserve(cache, self.num_blocks * self.block_size)
+            for cache in manifest.graph.caches
         ]
         self._indices = {name: np.empty(1, np.int64) for name in INDEX_INPUTS}
         self._logits = np.empty((1, self.vocab_size), np.float32)
@@ -84,7 +92,7 @@ class Engine:
         for name in INDEX_INPUTS:
             self._bind_index(name, getattr(batch, name))
         logits = self._bind_logits(len(batch.sample_rows))
-        self._bind_caches((int(batch.block_table.max()) + 1) * self.cache.block_size)
+        self._bind_caches((int(batch.block_table.max()) + 1) * self.block_size)
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's classes share no public base
@@ -93,12 +101,15 @@ class Engine:
             ) from error
         return logits
 
-    def prefill_chunk(self, num_tokens: int) -> int:
-        """Return how many tokens to run at once when a sequence has ``num_tokens`` in the end."""
-        heads = self.manifest.model.config.get("num_attention_heads")
-        bytes_a_token = 4 * num_tokens * (heads if isinstance(heads, int) else 1)
-        block = self.cache.block_size
-        return max(block, min(PREFILL_CHUNK, SCORE_BYTES // bytes_a_token // block * block))
+    def copy_rows(self, source: int, target: int, rows: int) -> None:
+        """Copy the first ``rows`` rows of a block to another block, in every cache."""
+        for arena in self._arenas:
+            arena.copy(source * self.block_size, target * self.block_size, rows)
+
+    def clear_rows(self, rows: NDArray[np.int64]) -> None:
+        """Set cache rows to zero, in every cache: what is not finite spreads from there."""
+        for arena in self._arenas:
+            arena.clear(rows)
 
     def _bind_index(self, name: str, values: NDArray[np.int64]) -> None:
         buffer = self._indices[name]
@@ -129,31 +140,3 @@ class Engine:
             self._binding.bind_input(name, "cpu", 0, arena.array.dtype, shape, pointer)
             self._binding.bind_output(f"{name}.out", "cpu", 0, arena.array.dtype, shape, pointer)
         self._bound_rows = rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Arena:
-    """The rows of one cache input: [rows, width]."""
-
-    info: CacheInfo
-    array: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
-    pointer: int
-
-    @classmethod
-    def reserve(cls, info: CacheInfo, rows: int) -> _Arena:
-        """Reserve address space; the system gives zeroed pages to the rows that are written.
-
-        Zeros matter: attention multiplies rows that no token owns by 0, and 0 x NaN is NaN.
-        """
-        dtype = np.dtype(info.dtype)
-        size = rows * info.width * dtype.itemsize
-        try:
-            memory = np.zeros(size + _CACHE_LINE, np.uint8)
-        except (MemoryError, ValueError) as error:
-            raise EngineError(
-                f"{info.name}: cannot reserve {size / 2**20:,.0f} MiB of cache; "
-                "ask for a shorter context"
-            ) from error
-        start = -memory.ctypes.data % _CACHE_LINE
-        array = memory[start : start + size].view(dtype).reshape(rows, info.width)
-        return cls(info, array, array.ctypes.data)

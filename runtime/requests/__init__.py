@@ -1,1 +1,1 @@
-"""One request from prompt ids to its last piece of text."""
+"""One request: what is asked, and its answers as they come."""

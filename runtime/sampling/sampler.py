@@ -1,20 +1,21 @@
 """From one row of logits to one token.
 
-The order is: repetition penalty, frequency and presence penalties, temperature, top-k, top-p,
-min-p, then one draw. Each of the three filters sees the distribution that the one before it left,
-renormalised, as in transformers' logits processors. Ties fall to the lower token id.
+The order is: bias, repetition penalty, frequency and presence penalties, temperature, top-k,
+top-p, min-p, then one draw. Each of the three filters sees the distribution that the one before
+it left, renormalised, as in transformers' logits processors. Ties fall to the lower token id.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.errors import EngineError
+from trtcoder.runtime.sampling.candidates import draw, keep_nucleus, largest, log_sum_exp
 from trtcoder.runtime.sampling.params import SamplingParams
 
 Logits = NDArray[np.float32]
@@ -30,129 +31,168 @@ class Sample:
 
 
 class Sampler:
-    """Chooses the tokens of one request and keeps the counts that the penalties need."""
+    """Chooses the tokens of one answer and keeps the counts that the penalties need."""
 
-    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab_size: int) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_ids: Sequence[int],
+        vocab_size: int,
+        *,
+        answer: int = 0,
+        ends: Iterable[int] = (),
+    ) -> None:
+        """Start an answer.
+
+        Args:
+            params: with a value for each parameter (see `SamplingParams.resolved`).
+            prompt_ids: the prompt.
+            vocab_size: logits of a row.
+            answer: its number among those to one prompt.
+            ends: token ids that are not chosen before ``params.min_tokens``.
+        """
         self.params = params
         # A drawn seed is kept, so that any answer can be had again.
-        self.seed = secrets.randbits(63) if params.seed is None else params.seed
+        seed = secrets.randbits(53) if params.seed is None else params.seed
+        self.seed = (seed + answer) % 2**64
         self._random = np.random.Generator(np.random.PCG64(self.seed))
-        self._penalties = _Penalties(params, prompt_ids, vocab_size)
+        self._temperature = params.temperature or 0.0
+        self._top_k, self._top_p = params.top_k or 0, 1.0 if params.top_p is None else params.top_p
+        self._adjust = _Adjustments(params, prompt_ids, vocab_size)
+        self._ends = np.array(sorted({end for end in ends if end < vocab_size}), np.int64)
+        self._count = 0
+        self._changes = self._adjust.active or params.min_tokens > 0
 
     def sample(self, logits: Logits) -> Sample:
-        """Choose the next token from ``logits``, float32 [vocab], which are not changed.
+        """Choose the next token from ``logits``, float32 [vocab], which may be changed.
 
         Raises:
-            EngineError: the logits hold NaN or infinity.
+            EngineError: the logits hold NaN, or no finite value.
         """
-        scores = self._penalties.apply(logits)
-        best = int(np.argmax(scores))
+        best = int(np.argmax(logits))
         # argmax stops at the first NaN, so looking at one value finds any.
-        if not np.isfinite(scores[best]):
+        if not np.isfinite(logits[best]):
             raise EngineError(
-                f"the engine returned logits that are not finite (token {best}: {scores[best]}); "
+                f"the engine returned logits that are not finite (token {best}: {logits[best]}); "
                 "run `trtcoder verify` on it"
             )
-        token = best if self.params.temperature == 0.0 else self._draw(scores)
-        self._penalties.count(token)
-        if self.params.logprobs is None:
-            return Sample(token)
-        return _with_logprobs(token, logits, self.params.logprobs)
+        wanted = self.params.logprobs
+        report = None
+        if wanted is not None:
+            report = Report.of(logits.copy() if self._changes else logits, wanted)
+        if self._adjust.active:
+            self._adjust.apply(logits)
+            best = -1
+        if self._count < self.params.min_tokens and len(self._ends):
+            logits[self._ends] = -np.inf
+            best = -1
+        if self._temperature:
+            token = self._draw(logits)
+        else:
+            token = best if best >= 0 else int(np.argmax(logits))
+        self._count += 1
+        self._adjust.count(token)
+        return Sample(token) if report is None else report.sample(token)
 
     def _draw(self, scores: Logits) -> int:
-        params = self.params
-        ids = top_k_ids(scores, params.top_k)
-        kept = (scores if ids is None else scores[ids]).astype(np.float64)
-        kept -= kept.max()
-        with np.errstate(over="ignore"):  # a tiny temperature: the others become -inf
-            kept /= params.temperature
-        weights = np.exp(kept, out=kept)
-        keep = nucleus(weights, params.top_p)
-        if params.min_p > 0.0:
-            common = np.flatnonzero(weights >= params.min_p * weights.max())
-            keep = common if keep is None else np.intersect1d(keep, common, assume_unique=True)
-        if keep is not None:
-            weights = weights[keep]
-            ids = keep if ids is None else ids[keep]
-        sums = np.cumsum(weights)
-        drawn = np.searchsorted(sums, self._random.random() * sums[-1], side="right")
-        index = int(min(drawn, len(sums) - 1))
+        ids = None
+        if self._top_k and self._top_k < len(scores):
+            ids = np.sort(largest(scores, self._top_k))
+            scores = scores[ids]
+        weights = scores - scores.max()
+        weights *= np.float32(1.0 / self._temperature)
+        np.exp(weights, out=weights)
+        if self._top_p < 1.0:
+            keep_nucleus(weights, self._top_p)
+        if self.params.min_p > 0.0:
+            weights *= weights >= np.float32(self.params.min_p)
+        index = draw(weights, self._random.random())
         return index if ids is None else int(ids[index])
 
 
-def top_k_ids(scores: Logits, k: int) -> NDArray[np.intp] | None:
-    """Return the ids of the k highest scores, ascending; None when that is all of them."""
-    if k == 0 or k >= len(scores):
-        return None
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-    ids = np.flatnonzero(scores >= threshold)
-    if len(ids) > k:  # ties at the threshold
-        ids = np.sort(ids[np.argsort(-scores[ids], kind="stable")[:k]])
-    return ids
-
-
-def nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp] | None:
-    """Return the ascending indices that top-p keeps of unnormalised probabilities; None: all.
-
-    They are the shortest prefix, in descending order, whose sum reaches ``top_p`` of the total
-    (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
-    """
-    if top_p >= 1.0:
-        return None
-    total = weights.sum()
-    # The n indices below (1 - top_p) / n sum to less than 1 - top_p: the nucleus is reached
-    # without them. What is left to sort is a few hundred of a vocabulary of 100,000.
-    threshold = min((1.0 - top_p) / len(weights) * total, weights.max())
-    candidates = np.flatnonzero(weights >= threshold)
-    descending = -np.sort(-weights[candidates])
-    count = 1 + int(np.searchsorted(np.cumsum(descending), top_p * total, side="left"))
-    if count >= len(candidates):
-        return candidates
-    kept = candidates[weights[candidates] >= descending[count - 1]]
-    ties = np.flatnonzero(weights[kept] == descending[count - 1])
-    return np.delete(kept, ties[len(ties) - (len(kept) - count) :])
-
-
-class _Penalties:
-    """Counts tokens and lowers the scores of those that were there already."""
+class _Adjustments:
+    """Bias and penalties: what changes single logits before anything else."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab_size: int) -> None:
         self._params = params
-        self._vocab_size = vocab_size
-        self._active = params.has_penalties
-        self._answer: dict[int, int] = {}
-        self._seen = set(prompt_ids) if params.repetition_penalty != 1.0 else set()
+        self._repetition = params.repetition_penalty or 1.0
+        self._counts_answer = params.frequency_penalty != 0 or params.presence_penalty != 0
+        bias = {token: value for token, value in params.logit_bias.items() if token < vocab_size}
+        self._bias_ids = np.array(list(bias), np.int64)
+        self._bias = np.array(list(bias.values()), np.float32)
+        self._seen = _Counts(vocab_size)
+        if self._repetition != 1.0:
+            self._seen.add(np.unique(np.array(prompt_ids, np.int64)))
+        self._answer = _Counts(vocab_size)
+        self.active = bool(bias) or self._repetition != 1.0 or self._counts_answer
 
     def count(self, token: int) -> None:
-        if self._active:
-            self._answer[token] = self._answer.get(token, 0) + 1
-            if self._params.repetition_penalty != 1.0:
-                self._seen.add(token)
+        """Note a token of the answer."""
+        if self._repetition != 1.0 and not self._seen.has(token):
+            self._seen.add(np.array([token], np.int64))
+        if self._counts_answer:
+            self._answer.add(np.array([token], np.int64))
 
-    def apply(self, logits: Logits) -> Logits:
-        if not self._active:
-            return logits
-        params, scores = self._params, logits.copy()
-        if self._seen:
-            ids = np.fromiter(self._seen, np.int64, len(self._seen))
-            values = scores[ids]
-            scores[ids] = np.where(
-                values > 0, values / params.repetition_penalty, values * params.repetition_penalty
-            )
-        if self._answer:
-            ids = np.fromiter(self._answer.keys(), np.int64, len(self._answer))
-            counts = np.fromiter(self._answer.values(), np.float32, len(self._answer))
-            scores[ids] -= params.frequency_penalty * counts + params.presence_penalty
-        return scores
+    def apply(self, logits: Logits) -> None:
+        """Change ``logits`` in place."""
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._bias
+        if self._repetition != 1.0:
+            ids, _ = self._seen.all()
+            values = logits[ids]
+            factor = np.float32(self._repetition)
+            logits[ids] = np.where(values > 0, values / factor, values * factor)
+        if self._counts_answer:
+            ids, counts = self._answer.all()
+            params = self._params
+            logits[ids] -= params.frequency_penalty * counts + np.float32(params.presence_penalty)
 
 
-def _with_logprobs(token: int, logits: Logits, count: int) -> Sample:
-    values = logits.astype(np.float64)
-    values -= values.max()
-    values -= np.log(np.exp(values).sum())
-    ids = top_k_ids(logits, count) if count else np.empty(0, np.intp)
-    if ids is None:
-        ids = np.arange(len(logits))
-    ordered = ids[np.argsort(-values[ids], kind="stable")]
-    top = tuple((int(i), float(values[i])) for i in ordered)
-    return Sample(token, float(values[token]), top)
+class _Counts:
+    """How often tokens were seen, kept as arrays that grow."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._place: dict[int, int] = {}
+        self._ids = np.empty(64, np.int64)
+        self._counts = np.empty(64, np.float32)
+        self._vocab_size = vocab_size
+
+    def has(self, token: int) -> bool:
+        return token in self._place
+
+    def add(self, tokens: NDArray[np.int64]) -> None:
+        for token in tokens.tolist():
+            place = self._place.get(token)
+            if place is not None:
+                self._counts[place] += 1
+                continue
+            place = self._place[token] = len(self._place)
+            if place == len(self._ids):
+                self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
+                self._counts = np.concatenate([self._counts, np.empty_like(self._counts)])
+            self._ids[place], self._counts[place] = token, 1
+
+    def all(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        count = len(self._place)
+        return self._ids[:count], self._counts[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Log-probabilities of a row, taken before it is changed."""
+
+    logits: Logits
+    normaliser: float
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, logits: Logits, count: int) -> Report:
+        """Return the ``count`` most likely tokens, and what any token's probability needs."""
+        normaliser = log_sum_exp(logits)
+        ids = largest(logits, count) if count else np.empty(0, np.intp)
+        top = tuple((int(i), float(logits[i]) - normaliser) for i in ids)
+        return cls(logits, normaliser, top)
+
+    def sample(self, token: int) -> Sample:
+        """Return a token with its log-probability."""
+        return Sample(token, float(self.logits[token]) - self.normaliser, self.top)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from trtcoder.errors import RequestError
 from trtcoder.prompting.tokenizer import TextTokenizer
 
 
@@ -22,6 +21,8 @@ class Detokenizer:
         stops: Sequence[str] = (),
         *,
         strip_leading_space: bool = False,
+        include_stop: bool = False,
+        min_tokens: int = 0,
     ) -> None:
         """Start an answer.
 
@@ -30,21 +31,21 @@ class Detokenizer:
             stops: the text ends before the stop string that is completed first.
             strip_leading_space: drop one space at the start, which a chat answer has because
                 its prompt ends in "Assistant:".
-
-        Raises:
-            RequestError: an empty stop string.
+            include_stop: keep the stop string in the text.
+            min_tokens: look for stop strings from this token of the answer on.
         """
-        if "" in stops:
-            raise RequestError("stop: an empty string would stop at once; leave it out")
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
         self._stops = tuple(dict.fromkeys(stops))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._strip = strip_leading_space
+        self._include_stop = include_stop
+        self._blind = min_tokens
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is certain now, often one token behind."""
+        self._blind -= 1
         return self._add(self._tokenizer.token_bytes(token), final=False)
 
     def finish(self) -> str:
@@ -60,14 +61,14 @@ class Detokenizer:
         text = self._decoder.decode(data, final)
         if self._strip and text:
             text, self._strip = text.removeprefix(" "), False
-        if not self._stops:
+        if not self._stops or self._blind > 0:
             return text
         text = self._held + text
         first = self._first_stop(text)
         if first is not None:
             start, self.stopped_by = first
             self._held = ""
-            return text[:start]
+            return text[: start + len(self.stopped_by)] if self._include_stop else text[:start]
         certain = self._certain_length(text)
         self._held = text[certain:]
         return text[:certain]

@@ -1,3 +1,32 @@
-"""trtcoder: DeepSeek-Coder-V2 checkpoints to verified engines."""
+"""trtcoder: DeepSeek-Coder-V2 checkpoints to verified engines, and answers from them.
+
+>>> from trtcoder import LLM, SamplingParams, open_engine                        # doctest: +SKIP
+
+Names are imported when they are first used, so that ``import trtcoder`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtcoder.prompting.auto_tokenizer import AutoTokenizer
+    from trtcoder.runtime.llm import LLM, open_engine
+    from trtcoder.runtime.sampling.params import SamplingParams
 
 __version__ = "0.1.0"
+__all__ = ["LLM", "AutoTokenizer", "SamplingParams", "open_engine"]
+
+_MODULES = {
+    "LLM": "trtcoder.runtime.llm",
+    "AutoTokenizer": "trtcoder.prompting.auto_tokenizer",
+    "SamplingParams": "trtcoder.runtime.sampling.params",
+    "open_engine": "trtcoder.runtime.llm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -39,5 +39,9 @@ class RequestError(TrtcoderError):
     """A request that this engine cannot serve: too long, bad parameters, missing capability."""
 
 
+class BusyError(TrtcoderError):
+    """A request that has no place in the queue now, and may have one later."""
+
+
 class DependencyError(TrtcoderError):
     """A package that the command needs is not installed; the message names the extra."""

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,10 @@ from trtcoder.commands.terminal import stream_answer
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Message
 from trtcoder.prompting.tokenizer import TextTokenizer
-from trtcoder.runtime import open_engine
-from trtcoder.runtime.requests.generation import Chunk, Generation, Usage
+from trtcoder.runtime.llm import open_engine
+from trtcoder.runtime.requests.events import Chunk
+from trtcoder.runtime.requests.generation import Generation
+from trtcoder.runtime.requests.request import Request
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKENIZER = TextTokenizer(byte_tokenizer())
@@ -75,6 +76,7 @@ def test_json_is_one_object_with_text_reason_usage_and_timings(tmp_path: Path) -
         "model": "Toy",
         "text": "x é",
         "finish_reason": "stop",
+        "stop_reason": None,
         "seed": 5,
         "usage": {"prompt_tokens": 4, "cached_tokens": 0, "completion_tokens": 5},
     }
@@ -223,37 +225,43 @@ def test_fill_wants_a_place_or_texts(toy: str, arguments: tuple[str, ...]) -> No
 
 
 def test_a_terminal_shows_no_control_characters_and_a_pipe_gets_the_text(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def generation() -> Generation:
-        chunks = [Chunk("a\x1b[2J\n\t", 1), Chunk("\x9bb", 2, "stop")]
-        return Generation(0, Usage(1), None, iter(chunks))
+    answer = "a\x1b[2J\n\t\x9bb"
+    with open_engine(engine(tmp_path, 4, answer)) as llm:
+        pieces: list[str] = []
+        stream_answer(llm.stream("def"), pieces)
+        assert capsys.readouterr().out == "".join(pieces) == answer
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        stream_answer(llm.stream("def"), [])
+    shown = "a\N{REPLACEMENT CHARACTER}[2J\n\t\N{REPLACEMENT CHARACTER}b\n"
+    assert capsys.readouterr().out == shown
 
-    pieces: list[str] = []
-    stream_answer(generation(), pieces)
-    assert capsys.readouterr().out == "".join(pieces) == "a\x1b[2J\n\t\x9bb"
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    stream_answer(generation(), [])
-    assert (
-        capsys.readouterr().out == "a\N{REPLACEMENT CHARACTER}[2J\n\t\N{REPLACEMENT CHARACTER}b\n"
-    )
+
+class Interrupted(Generation):
+    """An answer during which Ctrl-C is pressed after the first chunk."""
+
+    def __next__(self) -> Chunk:
+        if self.finish_reason == "length":
+            raise KeyboardInterrupt
+        super().__next__()
+        self.finish_reason = "length"
+        return Chunk("Well", 1)
 
 
 def test_ctrl_c_keeps_what_the_answer_had_so_far(
     toy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_engine(toy) as coder:
+    with open_engine(toy) as llm:
 
         def interrupted(*_: object, **__: object) -> Generation:
-            def chunks() -> Iterator[Chunk]:
-                yield Chunk("Well", 1)
-                raise KeyboardInterrupt
+            return Interrupted(llm._engine.thread, Request((1, 2)))
 
-            return Generation(0, Usage(1), None, chunks())
-
-        monkeypatch.setattr(coder, "chat", interrupted)
-        options = GenerationOptions(9, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, None, (), None, None, False)
-        conversation = Conversation(coder, options, options.sampling_params(), None)
+        monkeypatch.setattr(llm, "stream_chat", interrupted)
+        options = GenerationOptions(
+            9, None, None, None, 0.0, None, 0.0, 0.0, None, (), None, None, False
+        )
+        conversation = Conversation(llm, options, options.sampling_params(), None)
         monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
         conversation.run()
     assert capsys.readouterr().out == "Well\n"

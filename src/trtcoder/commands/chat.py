@@ -14,7 +14,7 @@ from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
     from trtcoder.prompting.prompts import Message
-    from trtcoder.runtime.coder import Coder
+    from trtcoder.runtime.llm import LLM
     from trtcoder.runtime.sampling.params import SamplingParams
 
 HELP = """\
@@ -40,8 +40,8 @@ def chat(engine: str, message: str | None, system: str | None, **values: Any) ->
     options = GenerationOptions(**values)
     params = options.sampling_params()
     text = None if message is None else read_text(message, "MESSAGE")
-    with options.open(engine, "chat") as coder:
-        conversation = Conversation(coder, options, params, system)
+    with options.open(engine, "chat") as llm:
+        conversation = Conversation(llm, options, params, system)
         if text is not None:
             conversation.say(text)
         else:
@@ -52,7 +52,7 @@ def chat(engine: str, message: str | None, system: str | None, **values: Any) ->
 class Conversation:
     """The messages so far, and the loop that adds to them."""
 
-    coder: Coder
+    llm: LLM
     options: GenerationOptions
     params: SamplingParams
     system: str | None
@@ -68,17 +68,11 @@ class Conversation:
 
         opening = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", text)]
-        generation = self.coder.chat(
-            [*opening, *asked],
-            self.params,
-            max_tokens=self.options.max_tokens,
-            stop=self.options.stop,
-            reuse_prefix=True,
-        )
+        generation = self.llm.stream_chat([*opening, *asked], self.params)
         pieces: list[str] = []
         try:
             if self.options.as_json:
-                name = self.coder.manifest.model.name
+                name = self.llm.manifest.model.name
                 pieces.append(print_answer(generation, as_json=True, model=name))
             else:
                 stream_answer(generation, pieces)

@@ -23,6 +23,6 @@ def complete(engine: str, prompt: str | None, **values: Any) -> None:
     options = GenerationOptions(**values)
     params = options.sampling_params()
     text = read_text(prompt, "PROMPT")
-    with options.open(engine, "completion") as coder:
-        answer = coder.complete(text, params, max_tokens=options.max_tokens, stop=options.stop)
-        print_answer(answer, as_json=options.as_json, model=coder.manifest.model.name)
+    with options.open(engine, "completion") as llm:
+        answer = llm.stream(text, params)
+        print_answer(answer, as_json=options.as_json, model=llm.manifest.model.name)

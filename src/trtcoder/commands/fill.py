@@ -34,9 +34,9 @@ def fill(
     options = GenerationOptions(**values)
     params = options.sampling_params()
     before, after = (prefix or "", suffix or "") if place is None else split_file(place)
-    with options.open(engine, "fim") as coder:
-        answer = coder.fill(before, after, params, max_tokens=options.max_tokens, stop=options.stop)
-        print_answer(answer, as_json=options.as_json, model=coder.manifest.model.name)
+    with options.open(engine, "fim") as llm:
+        answer = llm.stream_fill(before, after, params)
+        print_answer(answer, as_json=options.as_json, model=llm.manifest.model.name)
 
 
 def split_file(place: str) -> tuple[str, str]:

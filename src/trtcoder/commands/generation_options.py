@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from trtcoder.prompting.prompts import Capability
-    from trtcoder.runtime.coder import Coder
+    from trtcoder.runtime.llm import LLM
     from trtcoder.runtime.sampling.params import SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -21,11 +21,11 @@ class GenerationOptions:
     """The shared options as the user gave them."""
 
     max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
     min_p: float
-    repetition_penalty: float
+    repetition_penalty: float | None
     frequency_penalty: float
     presence_penalty: float
     seed: int | None
@@ -51,14 +51,16 @@ class GenerationOptions:
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
             seed=self.seed,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
         )
 
-    def open(self, engine: str, capability: Capability) -> Coder:
+    def open(self, engine: str, capability: Capability) -> LLM:
         """Load the engine folder, refusing early when its model lacks ``capability``."""
-        from trtcoder.runtime.coder import open_coder
+        from trtcoder.runtime.llm import open_engine
 
-        return open_coder(
-            engine, threads=self.threads, cache_tokens=self.context, capability=capability
+        return open_engine(
+            engine, threads=self.threads, context=self.context, capability=capability
         )
 
 
@@ -78,23 +80,19 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
         click.option(
             "--temperature",
             type=float,
-            default=0.0,
-            show_default=True,
-            help="0 takes the most likely token; higher is more varied.",
+            help="0 takes the most likely token; higher is more varied.  "
+            "[default: the model's, or 0]",
         ),
         click.option(
             "--top-k",
             type=int,
-            default=0,
-            show_default=True,
-            help="Choose among the k most likely tokens; 0 is all.",
+            help="Choose among the k most likely tokens; 0 is all.  [default: the model's, or 0]",
         ),
         click.option(
             "--top-p",
             type=float,
-            default=1.0,
-            show_default=True,
-            help="Choose among the most likely tokens that together have this probability.",
+            help="Choose among the most likely tokens that together have this probability.  "
+            "[default: the model's, or 1]",
         ),
         click.option(
             "--min-p",
@@ -106,9 +104,7 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
         click.option(
             "--repetition-penalty",
             type=float,
-            default=1.0,
-            show_default=True,
-            help="Above 1, repeat the prompt and the answer less.",
+            help="Above 1, repeat the prompt and the answer less.  [default: the model's, or 1]",
         ),
         click.option(
             "--frequency-penalty",

@@ -78,6 +78,7 @@ def _report(generation: Generation, text: str, model: str) -> dict[str, object]:
         "model": model,
         "text": text,
         "finish_reason": generation.finish_reason,
+        "stop_reason": generation.stop_reason,
         "seed": generation.seed,
         "usage": {
             "prompt_tokens": usage.prompt_tokens,

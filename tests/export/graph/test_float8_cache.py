@@ -8,16 +8,15 @@ import onnx_ir as ir
 import pytest
 
 from tests.engines import build_engine, inner_values, probe, write_checkpoint
+from tests.runtime.packing import ByHand
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.storage.float8 import VALUES
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.float8 import cache as fp8_cache
 from trtcoder.export.targets.onnxruntime import GRAPH_FILE, write_graph
-from trtcoder.runtime.cache.blocks import BlockTable
-from trtcoder.runtime.coder import open_coder
-from trtcoder.runtime.engine.batch import PackedBatch
-from trtcoder.runtime.engine.runner import Engine
+from trtcoder.runtime.engine.runner import ModelRunner
+from trtcoder.runtime.llm import open_engine
 from trtcoder.testing.random_checkpoint import tiny_config
 
 E4M3 = ml_dtypes.float8_e4m3fn
@@ -109,17 +108,15 @@ def test_the_fp8_cache_is_close_to_the_float_cache(
 
 
 def test_rows_are_written_in_place_by_the_runtime(engine: Bundle) -> None:
-    running = Engine(engine, threads=1, cache_tokens=64)
-    cache = next(arena for arena in running._arenas if arena.info.name == "cache.0")
+    runner = ModelRunner(engine, threads=1, cache_tokens=64)
+    cache = next(arena for arena in runner._arenas if arena.info.name == "cache.0")
     assert cache.array.dtype == np.uint8
-    table = BlockTable(running.cache)
-    table.append(20)
-    running.forward(PackedBatch.of_sequence(IDS[:20], table))
+    sequence = ByHand(runner)
+    sequence.run(IDS[:20])
     before = cache.array.copy()
     assert before[:20].any(axis=1).all()
     assert not before[20:].any()
-    table.append(1)
-    running.forward(PackedBatch.of_sequence(IDS[20:21], table))
+    sequence.run(IDS[20:21])
     assert cache.array[20].any()
     np.testing.assert_array_equal(cache.array[:20], before[:20])
 
@@ -127,11 +124,9 @@ def test_rows_are_written_in_place_by_the_runtime(engine: Bundle) -> None:
 def test_an_engine_of_fp8_throughout_serves(source: Checkpoint, tmp_path: Path) -> None:
     built = build_engine(source, tmp_path / "engine", "fp8", cache="fp8")
     expected = probe(built, source).run(IDS, chunk=1).logits[-1]
-    running = Engine(built, threads=1, cache_tokens=64)
-    table = BlockTable(running.cache)
+    sequence = ByHand(ModelRunner(built, threads=1, cache_tokens=64))
     for token in IDS:
-        table.append(1)
-        logits = running.forward(PackedBatch.of_sequence([token], table))
-    np.testing.assert_allclose(logits[0], expected, atol=1e-2 * np.abs(expected).max())
-    with open_coder(built.folder, threads=1, cache_tokens=128) as coder:
-        assert coder.complete("def quick_sort(arr):", max_tokens=8).text()
+        logits = sequence.run([token])
+    np.testing.assert_allclose(logits, expected, atol=1e-2 * np.abs(expected).max())
+    with open_engine(built.folder, threads=1, context=128) as llm:
+        assert llm.stream("def quick_sort(arr):", max_tokens=8).text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.runtime.packing import ByHand
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
@@ -12,10 +13,9 @@ from trtcoder.export.parity.probe import Probe
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
 from trtcoder.prompting.source import read_prompting
-from trtcoder.runtime.cache.blocks import BlockTable
-from trtcoder.runtime.coder import open_coder
 from trtcoder.runtime.engine.batch import PackedBatch
-from trtcoder.runtime.engine.runner import Engine
+from trtcoder.runtime.engine.runner import ModelRunner
+from trtcoder.runtime.llm import open_engine
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.testing.random_checkpoint import (
     tiny_config,
@@ -44,63 +44,45 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def engine(bundle: Bundle) -> Engine:
-    return Engine(bundle, threads=1, cache_tokens=512)
+def runner(bundle: Bundle) -> ModelRunner:
+    return ModelRunner(bundle, threads=1, cache_tokens=512)
 
 
-def run(engine: Engine, sizes: list[int]) -> np.ndarray:
+def run(runner: ModelRunner, sizes: list[int]) -> np.ndarray:
     """Return the last logits of TOKENS, run in pieces of these sizes."""
-    table = BlockTable(engine.cache)
+    sequence = ByHand(runner)
     for size in sizes:
-        start = table.num_tokens
-        table.append(size)
-        last = table.num_tokens == len(TOKENS)
-        batch = PackedBatch.of_sequence(TOKENS[start : start + size], table, sample=last)
-        logits = engine.forward(batch)
-    table.free()
-    return np.array(logits[0])
+        start = sequence.num_tokens
+        logits = sequence.run(TOKENS[start : start + size])
+    return logits
 
 
 @pytest.mark.parametrize("sizes", [[70], [16, 16, 16, 16, 6], [33, 37], [69, 1], [1] * 70])
 def test_the_engine_agrees_with_a_plain_run_of_the_graph(
-    bundle: Bundle, engine: Engine, sizes: list[int]
+    bundle: Bundle, runner: ModelRunner, sizes: list[int]
 ) -> None:
     config = Checkpoint.open(bundle.folder.parent / "checkpoint").config
     expected = Probe(bundle.folder, bundle.manifest, config).run(TOKENS).logits[-1]
     tolerance = TOLERANCE[str(bundle.manifest.recipe["weights"])]
-    np.testing.assert_allclose(run(engine, sizes), expected, atol=tolerance)
+    np.testing.assert_allclose(run(runner, sizes), expected, atol=tolerance)
 
 
 def test_sequences_packed_together_get_the_logits_they_get_alone(
-    bundle: Bundle, engine: Engine
+    bundle: Bundle, runner: ModelRunner
 ) -> None:
-    alone, tables = [], [BlockTable(engine.cache) for _ in range(3)]
-    lengths = [40, 17, 5]
-    parts = np.split(np.array(TOKENS), np.cumsum(lengths))[:3]
-    for table, part in zip(tables, parts, strict=True):
-        table.append(len(part))
-        alone.append(engine.forward(PackedBatch.of_sequence(part.tolist(), table))[0].copy())
-        table.free()
-    for table, part in zip(tables, parts, strict=True):
-        table.append(len(part))
-    width = max(len(table.blocks) for table in tables)
-    logits = engine.forward(
-        PackedBatch(
-            input_ids=np.concatenate(parts),
-            positions=np.concatenate([np.arange(length) for length in lengths]),
-            slots=np.concatenate([table.rows(0, table.num_tokens) for table in tables]),
-            sequences=np.repeat(np.arange(3), lengths),
-            block_table=np.array([t.blocks + [-1] * (width - len(t.blocks)) for t in tables]),
-            sample_rows=np.cumsum(lengths) - 1,
-        )
-    )
+    parts = [part.tolist() for part in np.split(np.array(TOKENS), [40, 57, 62])[:3]]
+    alone = [ByHand(runner).run(part) for part in parts]
+    # The first in the last blocks, so that no sequence stands where it stood alone.
+    sequences = [ByHand(runner, first) for first in (8, 3, 0)]
+    spans = [sequence.span(part) for sequence, part in zip(sequences, parts, strict=True)]
+    logits = runner.forward(PackedBatch.pack(spans, runner.block_size))
     tolerance = TOLERANCE[str(bundle.manifest.recipe["weights"])]
     np.testing.assert_allclose(logits, alone, atol=tolerance)
 
 
 def test_same_seed_same_text(bundle: Bundle) -> None:
-    params = SamplingParams(temperature=1.0, top_p=0.95, seed=5)
-    with open_coder(bundle.folder, threads=1, cache_tokens=256) as coder:
-        first = coder.complete("def quick_sort(arr):", params, max_tokens=40).text()
-        coder.fill("def f(", "):", params, max_tokens=8).text()
-        assert coder.complete("def quick_sort(arr):", params, max_tokens=40).text() == first
+    params = SamplingParams(temperature=1.0, top_p=0.95, seed=5, max_tokens=40)
+    with open_engine(bundle.folder, threads=1, context=256) as llm:
+        first = llm.stream("def quick_sort(arr):", params).text()
+        llm.stream_fill("def f(", "):", params).text()
+        assert llm.stream("def quick_sort(arr):", params).text() == first

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.toy_engine import BOS, EOS, FIM_HOLE, byte_tokenizer
-from trtcoder.errors import EngineError, RequestError
+from trtcoder.errors import EngineError
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.text.detokenizer import Detokenizer
 
@@ -27,6 +27,8 @@ TEXT = st.text() | st.sampled_from(
         "\x00\x7f",
     ]
 )
+
+TOKENIZER = TextTokenizer(byte_tokenizer())
 
 
 @cache
@@ -141,11 +143,6 @@ def test_one_leading_space_of_a_chat_answer_is_dropped(text: str, shown: str) ->
     assert "".join(pieces) + detokenizer.finish() == shown
 
 
-def test_an_empty_stop_string_is_refused() -> None:
-    with pytest.raises(RequestError, match="stop: an empty string"):
-        Detokenizer(TextTokenizer(byte_tokenizer()), ["a", ""])
-
-
 def test_a_token_costs_the_same_after_a_long_answer() -> None:
     """Compares, in one run, the first and the last thousand of 20,000 tokens."""
     detokenizer = Detokenizer(TextTokenizer(byte_tokenizer()), ["</answer>", "aaab"])
@@ -167,3 +164,16 @@ def test_a_file_that_is_no_byte_level_tokenizer_is_refused(tmp_path: Path) -> No
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(EngineError, match="expected a byte-level tokenizer"):
         TextTokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_stop_string_may_stay_in_the_text() -> None:
+    detokenizer = Detokenizer(TOKENIZER, ["def"], include_stop=True)
+    text = "".join(detokenizer.push(byte) for byte in TOKENIZER.encode("a\ndef g"))
+    assert text + detokenizer.finish() == "a\ndef"
+    assert detokenizer.stopped_by == "def"
+
+
+def test_stop_strings_are_looked_for_from_a_token_on() -> None:
+    detokenizer = Detokenizer(TOKENIZER, ["a"], min_tokens=3)
+    text = "".join(detokenizer.push(byte) for byte in TOKENIZER.encode("aabca"))
+    assert text + detokenizer.finish() == "aabc"

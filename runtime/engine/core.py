@@ -1,0 +1,320 @@
+"""The engine's loop: schedule, run, sample. One thread owns it; see `engine_thread`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.errors import BusyError, EngineError, RequestError, TrtcoderError
+from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.cache.latent_cache import LatentCache
+from trtcoder.runtime.engine.batch import PackedBatch, Span
+from trtcoder.runtime.engine.runner import ModelRunner
+from trtcoder.runtime.engine.settings import EngineSettings
+from trtcoder.runtime.engine.stats import EngineStats
+from trtcoder.runtime.requests.answer import Answer
+from trtcoder.runtime.requests.events import (
+    Cancelled,
+    Event,
+    Failed,
+    Progress,
+    PromptLogprobs,
+    TokenLogprob,
+)
+from trtcoder.runtime.requests.request import Request
+from trtcoder.runtime.requests.usage import Usage
+from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.sampling.sampler import Report
+from trtcoder.runtime.scheduler.pace import Pace
+from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
+from trtcoder.runtime.scheduler.sequence import Sequence, State
+
+Sink = Callable[[Event], None]
+Logits = NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that is being answered.
+
+    Attributes:
+        request: what was asked.
+        params: its parameters, with the engine's defaults filled in.
+        sink: told of every event, in the engine's thread; must return at once.
+        usage: what it has cost so far.
+        answers: one for each of its sequences.
+    """
+
+    request: Request
+    params: SamplingParams
+    sink: Sink
+    usage: Usage
+    answers: dict[Sequence, Answer] = field(default_factory=dict)
+    prompt_logprobs: list[tuple[float, tuple[TokenLogprob, ...]]] = field(default_factory=list)
+
+
+class EngineCore:
+    """Requests, the scheduler and the runner. Not for use by several threads at once.
+
+    Attributes:
+        scheduler: what waits and what runs.
+        stats: counters.
+        context: most tokens of a prompt and its answer.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, tokenizer: TextTokenizer, settings: EngineSettings
+    ) -> None:
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._eos = frozenset(runner.manifest.tokens.eos)
+        rows = runner.num_blocks * runner.block_size
+        self.context = min(runner.max_positions, rows, settings.context or rows)
+        self._defaults = settings.sampling
+        self.scheduler = Scheduler(
+            LatentCache(
+                runner.num_blocks,
+                runner.block_size,
+                shares_prefixes=settings.prefix_cache and not settings.deterministic,
+            ),
+            Limits(
+                max_sequences=1 if settings.deterministic else settings.max_batch,
+                max_waiting=settings.max_queue,
+                context=self.context,
+                score_cells=runner.score_cells,
+                chunk=settings.chunk if settings.deterministic else None,
+            ),
+        )
+        self.stats = EngineStats()
+        self._pace = Pace(settings.chunk, settings.gap_seconds)
+        self._jobs: dict[Sequence, Job] = {}
+        self._most = settings.max_batch + settings.max_queue
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+        return self.scheduler.has_work
+
+    def prepare(self, request: Request, sink: Sink) -> Job:
+        """Check a request and return the job that `submit` takes. Any thread may call this.
+
+        Raises:
+            RequestError: a token or a parameter is out of range, or the prompt is too long.
+        """
+        size = self._runner.vocab_size
+        prompt = request.prompt_ids
+        if not prompt:
+            raise RequestError("the prompt is empty")
+        if len(prompt) > self.context:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, and the context holds {self.context}; "
+                "shorten it"
+            )
+        params = request.params.resolved(self._defaults)
+        for name, ids in (
+            ("the prompt", (min(prompt), max(prompt))),
+            ("stop_token_ids", params.stop_token_ids),
+            ("logit_bias", params.logit_bias),
+        ):
+            wrong = [token for token in ids if not 0 <= token < size]
+            if wrong:
+                raise RequestError(
+                    f"{name} has token id {wrong[0]}, outside the vocabulary of {size}"
+                )
+        job = Job(request, params, sink, Usage(len(prompt)))
+        leader: Sequence | None = None
+        for index in range(params.n):
+            sequence = Sequence(
+                list(prompt),
+                len(prompt),
+                client=request.client,
+                salt=request.salt,
+                leader=leader,
+                all_logits=params.prompt_logprobs is not None and index == 0,
+            )
+            leader = leader or sequence
+            job.answers[sequence] = Answer(request, params, index, self._tokenizer, self._eos, size)
+        return job
+
+    def check_room(self, answers: int) -> None:
+        """Raise BusyError where so many more answers may not be queued. Any thread may call it."""
+        if len(self._jobs) + answers > self._most:
+            raise BusyError(
+                f"{len(self._jobs)} answers are running or waiting and at most {self._most} may; "
+                "try again later"
+            )
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            BusyError: too many are waiting.
+        """
+        self.scheduler.add(*job.answers)
+        self._jobs |= dict.fromkeys(job.answers, job)
+        self.stats.requests += 1
+
+    def cancel(self, job: Job) -> None:
+        """End what is left of a job; its blocks are free at once."""
+        for sequence, answer in job.answers.items():
+            if sequence in self._jobs:
+                answer.finish_reason = "cancelled"
+                self._end(sequence)
+                job.sink(Cancelled(answer.index))
+
+    def step(self) -> None:
+        """Run one step: every sequence that takes part gets on."""
+        started = time.monotonic()
+        step = self.scheduler.schedule(self._pace.budget(self._is_decoding()))
+        for work in step.works:
+            usage = self._jobs[work.sequence].usage
+            if usage.started is None:
+                usage.started = started
+                usage.cached_tokens = work.sequence.num_cached or 0
+        for source, target, rows in step.copies:
+            self._runner.copy_rows(source, target, rows)
+        self.scheduler.copied()
+        self._cut(step)
+        if not step.works:
+            return
+        try:
+            logits = self._run(step.works)
+        except EngineError:
+            good = []
+        else:
+            good = list(self._by_work(step.works, logits))
+        if len(good) == len(step.works) and all(_is_finite(rows) for _, rows in good):
+            self._take(good)
+        else:
+            self._run_apart(step.works)
+        self._pace.note(step.num_tokens, time.monotonic() - started)
+        self.stats.note(step, self.scheduler)
+
+    def fail_all(self, error: TrtcoderError) -> None:
+        """End every request with ``error``."""
+        for job in set(self._jobs.values()):
+            self._fail(job, error)
+
+    def _is_decoding(self) -> bool:
+        return any(each.num_missing == 1 for each in self.scheduler.running)
+
+    def _run(self, works: list[Work]) -> Logits:
+        blocks_for = self.scheduler.cache.blocks_for
+        spans = []
+        for work in works:
+            stop = work.start + work.count
+            # Not those of tokens behind the step's: every block that is bound costs time.
+            blocks = work.sequence.table.row[: blocks_for(stop)]
+            tokens = work.sequence.tokens[work.start : stop]
+            spans.append(Span(tokens, work.start, blocks, work.samples))
+        return self._runner.forward(PackedBatch.pack(spans, self._runner.block_size))
+
+    def _by_work(self, works: list[Work], logits: Logits) -> Iterator[tuple[Work, Logits]]:
+        start = 0
+        for work in works:
+            yield work, logits[start : start + work.samples]
+            start += work.samples
+
+    def _run_apart(self, works: list[Work]) -> None:
+        """Run sequences one by one after a step that failed: only the bad ones end.
+
+        What a sequence wrote may have reached its neighbours' rows, so the rows of all are cleared
+        first. Earlier rows are good: each step's logits were finite.
+        """
+        self._clear(works)
+        for work in works:
+            try:
+                logits = self._run([work])
+                if not _is_finite(logits):
+                    raise EngineError(
+                        "the engine returned logits that are not finite; "
+                        "run `trtcoder verify` on it"
+                    )
+            except EngineError as error:
+                self._clear([work])
+                self._fail(self._jobs[work.sequence], error)
+            else:
+                self._take([(work, logits)])
+
+    def _clear(self, works: list[Work]) -> None:
+        size = self._runner.block_size
+        for work in works:
+            positions = np.arange(work.start, work.start + work.count)
+            blocks = work.sequence.table.row[positions // size]
+            self._runner.clear_rows(blocks * size + positions % size)
+
+    def _take(self, results: list[tuple[Work, Logits]]) -> None:
+        """Note the rows of works whose logits are good, and go on with them."""
+        for work, logits in results:
+            sequence = work.sequence
+            job = self._jobs.get(sequence)
+            if job is None:  # a neighbour's failure ended its request
+                continue
+            if sequence.all_logits and work.start < sequence.num_prompt:
+                self._report_prompt(job, work, logits)
+            self.scheduler.advance(work)
+            if sequence.num_missing:
+                job.sink(
+                    Progress(sequence.num_computed, sequence.num_prompt, sequence.num_cached or 0)
+                )
+                continue
+            self._sample(job, sequence, logits[-1])
+
+    def _sample(self, job: Job, sequence: Sequence, logits: Logits) -> None:
+        answer = job.answers[sequence]
+        try:
+            sample = answer.sampler.sample(logits)
+        except TrtcoderError as error:
+            self._fail(job, error)
+            return
+        sequence.tokens.append(sample.token)
+        job.usage.count(time.monotonic())
+        self.stats.generated_tokens += 1
+        is_last = len(sequence.tokens) > self.context
+        chunk = answer.accept(sample, is_last=is_last)
+        if chunk.finish_reason is not None:
+            self._end(sequence)
+            self.stats.finished[chunk.finish_reason] += 1
+        job.sink(chunk)
+
+    def _report_prompt(self, job: Job, work: Work, logits: Logits) -> None:
+        """Collect the prompt's log-probabilities; the row of a token is of the one before it."""
+        count = job.params.prompt_logprobs or 0
+        following = work.sequence.tokens[work.start + 1 : work.start + work.count + 1]
+        for row, token in zip(logits, following, strict=False):
+            sample = Report.of(row, count).sample(token)
+            job.prompt_logprobs.append((sample.logprob or 0.0, sample.top_logprobs))
+        if work.start + work.count >= work.sequence.num_prompt:
+            values = [None, *(value for value, _ in job.prompt_logprobs)]
+            tops = [(), *(top for _, top in job.prompt_logprobs)]
+            job.sink(PromptLogprobs(tuple(values), tuple(tops)))
+            work.sequence.all_logits = False
+
+    def _cut(self, step: Step) -> None:
+        """End answers for which the cache has no room, with the text that was held back."""
+        for sequence in step.out_of_room:
+            job = self._jobs[sequence]
+            self._end(sequence)
+            self.stats.finished["context"] += 1
+            job.sink(job.answers[sequence].cut())
+
+    def _fail(self, job: Job, error: TrtcoderError) -> None:
+        for sequence in job.answers:
+            if sequence in self._jobs:
+                self._end(sequence)
+        self.stats.failed += 1
+        job.sink(Failed(error))
+
+    def _end(self, sequence: Sequence) -> None:
+        if sequence.state is not State.FINISHED:
+            self.scheduler.finish(sequence)
+        self._jobs.pop(sequence, None)
+
+
+def _is_finite(logits: Logits) -> bool:
+    # argmax stops at the first NaN, so looking at one value finds any.
+    return all(np.isfinite(row[row.argmax()]) for row in logits)

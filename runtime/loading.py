@@ -1,0 +1,84 @@
+"""From an engine's folder to a running engine."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.manifest import Manifest
+from trtcoder.errors import EngineError
+from trtcoder.prompting.prompts import Capability, Prompts, require
+from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.engine.core import EngineCore
+from trtcoder.runtime.engine.engine_thread import EngineThread
+from trtcoder.runtime.engine.runner import ModelRunner
+from trtcoder.runtime.engine.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine that takes requests.
+
+    Attributes:
+        manifest: what the folder says about itself.
+        tokenizer: text to ids and back.
+        prompts: makes prompts for its model.
+        thread: runs it.
+    """
+
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    prompts: Prompts
+    thread: EngineThread
+
+
+def load_engine(
+    folder: str | Path,
+    settings: EngineSettings,
+    *,
+    verify_hashes: bool = True,
+    capability: Capability | None = None,
+) -> LoadedEngine:
+    """Load an engine folder and start its thread.
+
+    Args:
+        folder: what `trtcoder build` made.
+        settings: how to run it.
+        verify_hashes: compare every file with its hash while the graph loads.
+        capability: refuse at once, before anything heavy, when the model lacks it.
+
+    Raises:
+        DependencyError: onnxruntime is not installed.
+        EngineError: the folder does not match its manifest, or cannot run here.
+        RequestError: the model lacks ``capability``, or its context is shorter than asked for.
+    """
+    bundle = Bundle.load(folder, verify_hashes=False)
+    manifest = bundle.manifest
+    if capability is not None:
+        require(manifest, capability)
+    with ThreadPoolExecutor(1) as pool:
+        hashes = pool.submit(bundle.verify_hashes) if verify_hashes else None
+        try:
+            runner = ModelRunner(
+                bundle,
+                threads=settings.threads,
+                cache_tokens=settings.cache_tokens or settings.context,
+            )
+            tokenizer = TextTokenizer.load(bundle.tokenizer_path, _control_ids(manifest))
+        except EngineError:
+            # A changed file explains a load that failed better than the load does.
+            if hashes is not None:
+                hashes.result()
+            raise
+        if hashes is not None:
+            hashes.result()
+    core = EngineCore(runner, tokenizer, settings)
+    return LoadedEngine(manifest, tokenizer, Prompts(manifest, tokenizer), EngineThread(core))
+
+
+def _control_ids(manifest: Manifest) -> list[int]:
+    tokens = manifest.tokens
+    found = (tokens.bos, *tokens.eos, tokens.fim_begin, tokens.fim_hole, tokens.fim_end)
+    return [token for token in found if token is not None]

@@ -1,0 +1,79 @@
+"""One answer: from sampled tokens to text, and to its end."""
+
+from __future__ import annotations
+
+from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.requests.events import Chunk, FinishReason
+from trtcoder.runtime.requests.request import Request
+from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.sampling.sampler import Sample, Sampler
+from trtcoder.runtime.text.detokenizer import Detokenizer
+
+
+class Answer:
+    """What one answer has come to.
+
+    Attributes:
+        index: its number among those to one prompt.
+        sampler: chooses its tokens.
+        finish_reason: why it ended; None before.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        params: SamplingParams,
+        index: int,
+        tokenizer: TextTokenizer,
+        eos: frozenset[int],
+        vocab_size: int,
+    ) -> None:
+        self.index = index
+        self.finish_reason: FinishReason | None = None
+        self._params = params
+        self._eos = frozenset[int]() if params.ignore_eos else eos
+        self._stop_ids = frozenset(params.stop_token_ids)
+        self.sampler = Sampler(
+            params,
+            request.prompt_ids,
+            vocab_size,
+            answer=index,
+            ends=self._eos | self._stop_ids,
+        )
+        self._text = Detokenizer(
+            tokenizer,
+            tuple(params.stop),
+            strip_leading_space=request.strip_leading_space,
+            include_stop=params.include_stop,
+            min_tokens=params.min_tokens,
+        )
+        self._count = 0
+
+    def accept(self, sample: Sample, *, is_last: bool) -> Chunk:
+        """Take a sampled token; ``is_last`` where the context has no room for another."""
+        token = sample.token
+        self._count += 1
+        text = ""
+        reason: FinishReason | None = None
+        stop: str | int | None = None
+        if token in self._eos:
+            reason = "stop"
+        elif token in self._stop_ids:
+            reason, stop = "stop", token
+        else:
+            text = self._text.push(token)
+            if self._text.stopped_by is not None:
+                reason, stop = "stop", self._text.stopped_by
+        if reason is None and self._count == self._params.max_tokens:
+            reason = "length"
+        elif reason is None and is_last:
+            reason = "context"
+        if reason is not None:
+            text += self._text.finish()
+        self.finish_reason = reason
+        return Chunk(text, token, self.index, reason, stop, sample.logprob, sample.top_logprobs)
+
+    def cut(self) -> Chunk:
+        """Return the end of an answer for which there is no more room."""
+        self.finish_reason = "context"
+        return Chunk(self._text.finish(), None, self.index, "context")
