@@ -40,8 +40,8 @@ TOKENIZER = TextTokenizer(byte_tokenizer())
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    graph = dataclasses.replace(toy_manifest().graph, max_positions=256)
-    manifest = dataclasses.replace(toy_manifest(), graph=graph)
+    model = dataclasses.replace(toy_manifest().model, max_positions=256)
+    manifest = dataclasses.replace(toy_manifest(), model=model)
     return Bundle.load(write_toy_engine(tmp_path_factory.mktemp("toy") / "engine", manifest))
 
 
