@@ -20,6 +20,7 @@ from trtcoder.errors import BuildError, ParityError
 from trtcoder.export.calibration.calibrate import Calibration
 from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.parity.certificate import FILE_NAME, Certificate
+from trtcoder.export.parity.report import shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.targets.onnxruntime import (
@@ -55,6 +56,8 @@ class Request:
         text: held-out text as JSON lines; the built-in set if None.
         tokens: how much of it is compared.
         max_kl: a limit for the mean KL in nats, beside the precision's own gates.
+        gated: whether an engine that misses a gate is thrown away; one whose values are not finite
+            always is.
     """
 
     recipe: Recipe
@@ -66,6 +69,7 @@ class Request:
     text: Path | None = None
     tokens: int = 2048
     max_kl: float | None = None
+    gated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def build_engine(
         BuildError: it cannot be built as asked, or the disk is full.
         CheckpointError: a shard cannot be read.
     """
-    return commit(make_engine(source, prompting, request, writer, say), writer)
+    return commit(make_engine(source, prompting, request, writer, say), writer, request.gated)
 
 
 def make_engine(
@@ -153,18 +157,19 @@ def make_engine(
     )
 
 
-def commit(built: Built, writer: BundleWriter) -> Built:
-    """Move an engine that passed to its place, with its certificate.
+def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
+    """Move an engine that passed, or is not ``gated``, to its place, with its certificate.
 
     Raises:
         ParityError: it did not pass; the report is left beside where the engine would be.
     """
     started, certificate = time.monotonic(), built.certificate
-    if certificate.report.verdict == "failed":
+    verdict, finite = certificate.report.verdict, certificate.report.finite
+    if verdict == "failed" and (gated or not finite):
         report = _leave_report(writer, certificate)
         writer.discard()
         missed = "; ".join(
-            f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}"
+            f"{gate.name} is {shown(gate, gate.measured)}, limit {shown(gate, gate.limit)}"
             for gate in certificate.report.gates
             if gate.passed is False and gate.limit is not None
         )

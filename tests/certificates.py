@@ -28,6 +28,7 @@ def old_certificate() -> dict[str, Any]:
     report = ParityReport(
         precision="int4",
         verdict="measured",
+        quality="poor",
         gates=(
             GateResult("KL mean", 0.0123, None, None),
             GateResult("router disagreements", 37.0, None, None),
@@ -38,6 +39,7 @@ def old_certificate() -> dict[str, Any]:
             positions=1000, max_abs=2.5, relative_error=0.21, kl_mean=0.0123, kl_p99=0.0456,
             kl_max=0.789, kl_histogram=HISTOGRAM, top1_agreement=0.934, top1_ambiguous=4,
             top1_wrong=62, after_tie=0, judged_relative_error=0.21, judged_kl_max=0.789,
+            context_nats=0.3, constant_top1=0.1,
         ),
         layers=(
             LayerParity(0, 0.011, 0.02),
@@ -50,7 +52,9 @@ def old_certificate() -> dict[str, Any]:
         ),
     )  # fmt: skip
     written = report.to_dict()
-    del written["logits"]["kl_histogram"]
+    for key in ("kl_histogram", "context_nats", "constant_top1"):
+        del written["logits"][key]
+    del written["quality"]
     return {
         "format": 1,
         "reference": {"checkpoint": "ab" * 32, "versions": {"torch": "2.13.0", "numpy": "2.4.6"}},
@@ -64,6 +68,8 @@ def certificate() -> dict[str, Any]:
     """Return a certificate of format 2 with everything in it."""
     data = old_certificate()
     data["format"] = 2
+    data["verdict"], data["quality"] = "failed", "poor"
+    data["logits"] |= {"context_nats": 0.3, "constant_top1": 0.1}
     data["logits"]["kl_histogram"] = json.loads(json.dumps(dataclasses.asdict(HISTOGRAM)))
     data["tensors"] = [record.to_dict() for record in _records()]
     data["calibration"] = {

@@ -96,13 +96,14 @@ class Certificate:
         table = render_table(self.report)
         if self.weights_only_kl is None:
             return table
-        return f"{table}\nKL with float32 activations: {self.weights_only_kl:.3e}"
+        return f"{table}\nKL with float32 activations: {self.weights_only_kl:.3g}"
 
     def summary(self) -> dict[str, object]:
         """Return what the manifest repeats."""
         logits = self.report.logits
         return {
             "verdict": self.report.verdict,
+            "quality": self.report.quality,
             "kl_mean": logits.kl_mean,
             "top1_agreement": logits.top1_agreement,
             "tokens": logits.positions,

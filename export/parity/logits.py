@@ -19,6 +19,8 @@ LOGIT_TIE = 2 * GATES["fp32"]["relative logit error"]
 _KL_EDGES = np.arange(-14, 2.125, 0.25)
 # Rows of logits handled at once: 64 x 102,400 float64 are 52 MB.
 _ROWS = 64
+# Of a probability that is 0 in float64: 0 x -inf would be NaN, and 0 x this is 0.
+_LEAST_LOG = -1e4
 TINY = np.finfo(np.float64).tiny
 
 
@@ -52,6 +54,7 @@ class LogitErrors:
         self._after_tie: list[NDArray[np.bool_]] = []
         self._max_abs = 0.0
         self._top1 = np.zeros(3, np.int64)  # agree, ambiguous, wrong
+        self._context = ContextInformation()
 
     def add(self, reference: Floats, engine: Floats, after_tie: NDArray[np.bool_]) -> None:
         """Compare logits ``[T, V]``; ``after_tie`` ``[T]`` says which positions a tie reached."""
@@ -68,6 +71,7 @@ class LogitErrors:
             self._max_abs = float(np.maximum(self._max_abs, errors.max()))
             self._relative.append(errors / largest)
             self._kl.append(kl_divergence(wanted, found))
+            self._context.add(wanted)
             rows = np.arange(len(wanted))
             first, second = wanted.argmax(axis=-1), found.argmax(axis=-1)
             near = wanted[rows, first] - wanted[rows, second] <= LOGIT_TIE * largest
@@ -97,7 +101,48 @@ class LogitErrors:
             # Without any position to judge there is nothing that could pass.
             judged_relative_error=float(relative[judged].max()) if judged.any() else math.nan,
             judged_kl_max=float(kl[judged].max()) if judged.any() else math.nan,
+            context_nats=self._context.nats(),
+            constant_top1=self._context.constant_top1(),
         )
+
+
+class ContextInformation:
+    """What the reference's predictions owe to their context.
+
+    Of all answers that ignore the context, one fixed distribution for every position, the mean of
+    the reference's distributions is the nearest to them. Its mean KL from them is the entropy of
+    the mean less the mean of the entropies: the information between context and next token.
+    """
+
+    def __init__(self) -> None:
+        self._positions = 0
+        self._sum: NDArray[np.float64] | None = None
+        self._entropy = 0.0
+        self._first: NDArray[np.int64] | None = None
+
+    def add(self, logits: NDArray[np.float64]) -> None:
+        """Count logits ``[T, V]`` of the reference."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            log = _log_softmax(logits)
+            share = np.exp(log)
+        if self._sum is None or self._first is None:
+            self._sum, self._first = np.zeros(log.shape[-1]), np.zeros(log.shape[-1], np.int64)
+        self._positions += len(log)
+        self._sum += share.sum(axis=0)
+        self._entropy -= float((share * np.maximum(log, _LEAST_LOG)).sum())
+        self._first += np.bincount(log.argmax(axis=-1), minlength=log.shape[-1])
+
+    def nats(self) -> float:
+        """Return the information in nats a token; NaN where the reference is not finite."""
+        if self._sum is None:
+            return math.nan
+        mean = self._sum / self._positions
+        entropy = -float((mean * np.log(np.maximum(mean, TINY))).sum())
+        return max(entropy - self._entropy / self._positions, 0.0)
+
+    def constant_top1(self) -> float:
+        """Return how often the reference's most probable token is the most frequent such token."""
+        return math.nan if self._first is None else int(self._first.max()) / self._positions
 
 
 class TextSum:

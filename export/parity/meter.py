@@ -137,11 +137,11 @@ class ParityMeter:
         if logits is None:
             raise ParityError("nothing was compared; give held-out text of at least one token")
         layers = tuple(errors.parity(layer) for layer, errors in enumerate(self.layers))
-        verdict, gates = judge(
+        verdict, quality, gates = judge(
             self._precision, logits, layers, self._non_finite, self._max_kl, self._decode_error
         )
         texts = tuple(text.parity(kind) for kind, text in self.texts.items() if text.tokens)
-        return ParityReport(self._precision, verdict, gates, logits, layers, texts)
+        return ParityReport(self._precision, verdict, quality, gates, logits, layers, texts)
 
 
 class SequenceParity:

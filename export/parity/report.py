@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trtcoder.bundle.quality import FLOOR, GOOD, Quality, describe, lost_context
 from trtcoder.errors import ParityError
 
 # Limits for each storage of the weights, by the metrics that `judge` names.
@@ -79,6 +80,9 @@ class LogitParity:
             on single positions leave them out.
         judged_relative_error: ``relative_error`` of the other positions, NaN if there are none.
         judged_kl_max: ``kl_max`` of the other positions.
+        context_nats: what the reference's predictions owe to their context: their mean KL from the
+            one distribution that is nearest to all of them, in nats.
+        constant_top1: top-1 agreement of an engine that always gives that distribution.
     """
 
     positions: int
@@ -94,6 +98,8 @@ class LogitParity:
     after_tie: int
     judged_relative_error: float
     judged_kl_max: float
+    context_nats: float
+    constant_top1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +131,25 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The outcome: metrics, gates, and the verdict "passed", "failed" or "measured".
+    """The outcome: metrics, gates, and the verdict "passed" or "failed".
 
-    "measured" says that the precision has no gate: its numbers are stated, nothing was passed.
+    ``quality`` says the same for people: "good", "poor" or "broken", see `trtcoder.bundle.quality`.
     """
 
     precision: str
     verdict: str
+    quality: Quality
     gates: tuple[GateResult, ...]
     logits: LogitParity
     layers: tuple[LayerParity, ...]
     texts: tuple[TextParity, ...]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every value that was compared is finite."""
+        return not any(
+            gate.passed is False for gate in self.gates if gate.name.startswith("values not finite")
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a value that is not finite becomes null."""
@@ -153,6 +167,7 @@ class ParityReport:
             return cls(
                 precision=str(data["precision"]),
                 verdict=str(data["verdict"]),
+                quality=data["quality"],
                 gates=tuple(GateResult(**_measured(gate)) for gate in data["gates"]),
                 logits=_logits(data["logits"]),
                 layers=tuple(LayerParity(**_layer(layer)) for layer in data["layers"]),
@@ -171,8 +186,8 @@ def judge(
     non_finite: Mapping[str, int],
     max_kl: float | None,
     decode_error: float | None = None,
-) -> tuple[str, tuple[GateResult, ...]]:
-    """Return the verdict and every gate; ``non_finite`` counts bad values by where they are."""
+) -> tuple[str, Quality, tuple[GateResult, ...]]:
+    """Return verdict, quality and every gate; ``non_finite`` counts bad values by their place."""
     limits = GATES[precision]
     metrics = {
         "relative logit error": (
@@ -192,6 +207,15 @@ def judge(
         for name, value in metrics.items()
         for limit in [limits.get(name)]
     ]
+    lost = lost_context(logits.kl_mean, logits.context_nats)
+    # Half of what a fixed answer reaches: noise does not go so far, not even on short text.
+    other, most = 1 - logits.top1_agreement, 1 - logits.constant_top1 / 2
+    floors = [
+        GateResult("share of the context lost", lost, FLOOR, _within(lost, FLOOR)),
+        GateResult("share of other top tokens", other, most, _within(other, most)),
+    ]
+    missed = any(gate.passed is False for gate in gates)
+    gates += floors
     if max_kl is not None:
         gates.append(
             GateResult("KL mean, as asked", logits.kl_mean, max_kl, _within(logits.kl_mean, max_kl))
@@ -201,9 +225,11 @@ def judge(
         GateResult(f"values not finite in {place}", float(count), 0.0, False)
         for place, count in non_finite.items()
     ] or [GateResult("values not finite", 0.0, 0.0, True)]
-    if any(gate.passed is False for gate in gates):
-        return "failed", tuple(gates)
-    return ("passed" if limits or max_kl is not None else "measured"), tuple(gates)
+    quality: Quality = "good" if lost <= GOOD and not missed else "poor"
+    if non_finite or any(gate.passed is False for gate in floors):
+        quality = "broken"
+    failed = any(gate.passed is False for gate in gates)
+    return ("failed" if failed else "passed"), quality, tuple(gates)
 
 
 def render_table(report: ParityReport) -> str:
@@ -235,10 +261,21 @@ def render_table(report: ParityReport) -> str:
     lines.append("")
     for gate in report.gates:
         outcome = {True: "pass", False: "FAIL", None: "stated"}[gate.passed]
-        limit = "no limit" if gate.limit is None else f"limit {gate.limit:.1e}"
-        lines.append(f"{outcome:6s} {gate.name}: {gate.measured:.3e} ({limit})")
-    lines.append(f"verdict for {report.precision}: {report.verdict}")
+        limit = "no limit" if gate.limit is None else f"limit {shown(gate, gate.limit)}"
+        lines.append(f"{outcome:6s} {gate.name}: {shown(gate, gate.measured)} ({limit})")
+    lost = lost_context(logits.kl_mean, logits.context_nats)
+    lines += [
+        f"verdict for {report.precision}: {report.verdict}",
+        describe(report.quality, lost),
+    ]
     return "\n".join(lines)
+
+
+def shown(gate: GateResult, value: float) -> str:
+    """Return a gate's value or limit: a share in percent, a count in full."""
+    if gate.name.startswith("share of"):
+        return f"{value:.3g}" if not math.isfinite(value) else f"{value:.2%}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def _within(value: float, limit: float) -> bool:

@@ -101,7 +101,7 @@ def build_mixed(
     choices = Choices(options, ALIKE)
     search = _Search(source, prompting, request, goal, options, writer, say)
     if goal.target_bytes is not None:
-        return commit(search.fit(choices, goal.target_bytes), writer)
+        return commit(search.fit(choices, goal.target_bytes), writer, request.gated)
     limit = goal.max_kl
     if limit is None:
         raise BuildError("mixed precision needs a limit; give --max-kl or --target-size")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.text.heldout import load_heldout
@@ -55,14 +56,46 @@ def test_a_build_is_verified_and_carries_its_certificate(checkpoint: Path, tmp_p
     assert again.exit_code == 0, again.output
     assert "verdict for fp32: passed" in again.output
     assert json.loads((tmp_path / "p.json").read_text()) == parity
-    shown = run("inspect", out)
-    assert "verdict passed" in shown.output
+    assert "passed, good, KL mean" in run("inspect", out).output
 
 
-def test_int4_is_measured_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
+def test_int4_is_held_to_the_floor_and_called_good(checkpoint: Path, tmp_path: Path) -> None:
     result = run("build", checkpoint, "--out", tmp_path / "engine", *TOKENS)
     assert result.exit_code == 0, result.output
-    assert "verdict for int4: measured" in result.output
+    assert "verdict for int4: passed\ngood: it keeps 98." in result.output
+    assert "passed, good" in run("inspect", tmp_path / "engine").output
+    shown = json.loads(run("inspect", tmp_path / "engine", "--json").output)
+    assert shown["parity"]["quality"] == "good"
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that int4 breaks: one weight in each block leaves the others no step."""
+    folder = tmp_path_factory.mktemp("coarse") / "checkpoint"
+    write_random_checkpoint(folder, tiny_config())
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        for name, values in tensors.items():
+            if values.ndim == 2 and ("mlp" in name or "attn" in name) and "gate.weight" not in name:
+                values[:, ::16] *= 30
+        save_file(tensors, path)
+    return folder
+
+
+def test_a_broken_engine_is_not_built_unless_asked(coarse: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    options = ["--out", str(out), *TOKENS]
+    refused = run("build", coarse, *options)
+    assert refused.exit_code == 1
+    assert "share of the context lost is" in refused.output
+    assert not out.exists()
+    kept = run("build", coarse, *options, "--no-gate", "--json")
+    assert kept.exit_code == 0, kept.output
+    built = json.loads(kept.stdout)
+    assert (built["parity"]["verdict"], built["parity"]["quality"]) == ("failed", "broken")
+    assert "failed, broken" in run("inspect", out).output
+    assert run("report", out, "--out", tmp_path / "page.html").exit_code == 0
+    assert "broken: it loses" in (tmp_path / "page.html").read_text()
 
 
 def test_fp8_is_recorded_with_what_its_products_take(checkpoint: Path, tmp_path: Path) -> None:

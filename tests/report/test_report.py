@@ -84,7 +84,13 @@ def test_an_engines_page_has_every_section_and_its_numbers(tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     for section, shown in {
-        "verdict": ["router disagreements 37", "0.0200 ✓ pass", "✗ fail", "stated"],
+        "verdict": [
+            "It is poor: it loses 4.1%",
+            "router disagreements 37",
+            "0.0200 ✓ pass",
+            "✗ fail",
+            "stated",
+        ],
         "compared": ["toy, BF16", "ab" * 32, "held.jsonl, 1,000 tokens", "torch 2.13.0", "fp32"],
         "text": ["7.500 7.650 +2.00%", "0.6100 0.6200", "far 200 50.000 52.000 +4.00% – – –"],
         "logits": ["1,000 positions", "93.40%", "KL of a position, nats", "0.0456"],
@@ -98,7 +104,7 @@ def test_an_engines_page_has_every_section_and_its_numbers(tmp_path: Path) -> No
     }.items():
         for value in shown:
             assert value in page.section(section), f"{section}: {page.section(section)}"
-    assert "lite-int4: measured" in page.text
+    assert "lite-int4: failed, poor" in page.text
     assert page.tags.count("svg") == 7
 
 

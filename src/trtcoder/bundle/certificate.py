@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trtcoder.bundle.quality import QUALITIES, lost_context
 from trtcoder.errors import EngineError
 from trtcoder.typed_json import MismatchError, read
 
@@ -75,6 +76,8 @@ class Logits:
     judged_relative_error: float
     judged_kl_max: float
     kl_histogram: Histogram | None = None
+    context_nats: float | None = None
+    constant_top1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,15 @@ class Certificate:
     tensors: tuple[Tensor, ...] = ()
     calibration: Calibration | None = None
     plan: Plan | None = None
+    quality: str | None = None
+
+    @property
+    def lost_context(self) -> float | None:
+        """The share of the context that is lost; None where the certificate does not say it."""
+        logits = self.logits
+        if logits.context_nats is None:
+            return None
+        return lost_context(logits.kl_mean, logits.context_nats)
 
     @classmethod
     def from_json(cls, text: str, source: str = FILE_NAME) -> Certificate:
@@ -262,6 +274,8 @@ class Certificate:
         return cls.from_json(text, str(path))
 
     def _problems(self) -> Iterator[str]:
+        if self.quality not in (None, *QUALITIES):
+            yield f"quality: {self.quality!r} is not one of {', '.join(QUALITIES)}"
         histogram = self.logits.kl_histogram
         if histogram is not None:
             if len(histogram.edges) != len(histogram.counts) + 1:

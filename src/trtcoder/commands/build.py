@@ -83,6 +83,11 @@ import click
 @click.option(
     "--target-size", type=int, help="Bytes that the engine may take; the best mixed one is built."
 )
+@click.option(
+    "--no-gate",
+    is_flag=True,
+    help="Keep an engine that misses its gate or is broken; its certificate says so.",
+)
 @click.option("--force", is_flag=True, help="Replace an engine that is there.")
 @click.option(
     "--dry-run",
@@ -110,6 +115,7 @@ def build(
     tokens: int,
     max_kl: float | None,
     target_size: int | None,
+    no_gate: bool,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -134,6 +140,8 @@ def build(
     def say(note: str) -> None:
         click.echo(note, err=True)
 
+    if no_gate and max_kl is not None:
+        raise click.UsageError("--no-gate keeps what --max-kl refuses; give one of them.")
     if weights is None:
         weights = "int4" if max_kl is None and target_size is None else "mixed"
     goal = Goal(max_kl, target_size)
@@ -149,7 +157,7 @@ def build(
     )
     request = Request(
         recipe, method, calibration, calibration_tokens, min_expert_tokens, seed, text, tokens,
-        max_kl,
+        max_kl, not no_gate,
     )  # fmt: skip
     if dry_run:
         sizing = estimate(plan_graph(Checkpoint.describe(checkpoint), recipe))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.onnx import OnnxParts
+if TYPE_CHECKING:
+    from trtcoder.bundle.folder import Bundle
+    from trtcoder.bundle.onnx import OnnxParts
 
 
 @click.command()
@@ -17,45 +19,67 @@ from trtcoder.bundle.onnx import OnnxParts
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def inspect(engine: Path, as_json: bool) -> None:
     """Check an engine folder against its manifest and show what it holds."""
+    from trtcoder.bundle.folder import Bundle
+    from trtcoder.plain_json import dumps
+    from trtcoder.tables import render_table
+
     bundle = Bundle.load(engine)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(bundle.manifest), ensure_ascii=False, indent=2))
+        click.echo(dumps(dataclasses.asdict(bundle.manifest), indent=2))
         return
-    for label, value in describe(bundle):
-        click.echo(f"{label:<14}{value}")
+    manifest = bundle.manifest
+    files = [
+        [name, f"{info.bytes:,}", f"{info.sha256[:16]}…"]
+        for name, info in sorted(manifest.files.items())
+    ]
+    click.echo(render_table(describe(bundle), left=(0, 1)))
+    click.echo()
+    click.echo(render_table(files, header=["file", "bytes", "sha256"], left=(0, 2)))
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """Return the table's rows."""
+    """Return what the manifest says, by name."""
+    from trtcoder.report.statements import recipe
+
     manifest = bundle.manifest
-    model, recipe = manifest.model, manifest.recipe
     able = [name for name, value in dataclasses.asdict(manifest.capabilities).items() if value]
-    rows = [
-        ("model", model.name),
+    parts = dict(recipe(manifest.recipe))
+    weights = parts.pop("weights", "unknown")
+    return [
+        ("model", manifest.model.name),
         ("target", f"{manifest.target}, format {manifest.format}, trtcoder {manifest.trtcoder}"),
         ("source", f"{manifest.source.dtype}, sha256 {manifest.source.digest[:16]}…"),
-        ("weights", ", ".join(f"{key} {value}" for key, value in recipe.items() if value != {})),
+        ("weights", weights),
+        *parts.items(),
         ("capabilities", ", ".join(able)),
-        ("context", f"{model.max_positions:,} tokens"),
-        ("vocabulary", f"{model.vocab_size:,} tokens"),
+        ("context", f"{manifest.model.max_positions:,} tokens"),
+        ("vocabulary", f"{manifest.model.vocab_size:,} tokens"),
+        ("stops at", f"{', '.join(map(str, manifest.tokens.eos))} (end-of-sequence tokens)"),
+        *(() if manifest.onnx is None else _of_onnx(manifest.onnx)),
+        ("parity", _parity(manifest.parity)),
     ]
-    if manifest.onnx is not None:
-        rows += _of_onnx(manifest.onnx)
-    if manifest.parity is not None:
-        rows.append(
-            ("parity", ", ".join(f"{key} {value}" for key, value in manifest.parity.items()))
-        )
-    rows += [
-        ("file", f"{name}  {info.bytes:,} bytes  sha256 {info.sha256[:16]}…")
-        for name, info in sorted(manifest.files.items())
-    ]
-    return rows
 
 
 def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:
     size = sum(cache.width * (4 if cache.dtype == "float32" else 1) for cache in parts.graph.caches)
     requires = parts.requires
     return [
-        ("cache", f"{size:,} bytes a token"),
+        ("cache bytes", f"{size:,} a token"),
         ("requires", f"onnxruntime {requires.onnxruntime}, {requires.provider}"),
     ]
+
+
+def _parity(found: Mapping[str, object] | None) -> str:
+    """Return the certificate's outcome in words."""
+    if found is None:
+        return "not compared with a reference"
+    rest = dict(found)
+    words = [str(rest.pop(key)) for key in ("verdict", "quality") if key in rest]
+    kl, top1, tokens = (rest.pop(key, None) for key in ("kl_mean", "top1_agreement", "tokens"))
+    if isinstance(kl, float):
+        words.append(f"KL mean {kl:.3g} nats")
+    if isinstance(top1, float):
+        words.append(f"top-1 {top1:.1%}")
+    if isinstance(tokens, int):
+        words.append(f"{tokens:,} tokens")
+    return ", ".join(words + [f"{key} {value}" for key, value in rest.items()])

@@ -190,11 +190,13 @@ def _metrics(engine: CertifiedEngine) -> dict[str, Value]:
     logits = certificate.logits
     return {
         "verdict": certificate.verdict,
+        "quality": certificate.quality,
         "bytes": engine.size,
         "kl_mean": logits.kl_mean,
         "kl_p99": logits.kl_p99,
         "kl_max": logits.kl_max,
         "weights_only_kl": certificate.weights_only_kl,
+        "lost_context": certificate.lost_context,
         "top1_agreement": logits.top1_agreement,
         "positions": logits.positions,
     }

@@ -19,6 +19,7 @@ _LABELS = {
     "kl_max": "KL max, nats",
     "weights_only_kl": "KL with float32 activations",
     "top1_agreement": "same top token",
+    "lost_context": "context lost",
     "bytes": "size",
 }
 
@@ -59,7 +60,7 @@ def _outcome(key: str, first: Value, second: Value) -> list[str]:
     differ: Callable[[float | None, float | None], str] = change
     if key == "bytes":
         show = size
-    elif key == "top1_agreement":
+    elif key in ("top1_agreement", "lost_context"):
         show, differ = percent, _points
     return [
         _LABELS.get(key, key), _one(first, show), _one(second, show), _both(first, second, differ)

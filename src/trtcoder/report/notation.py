@@ -17,7 +17,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return NONE
     if not math.isfinite(value):
         return NOT_FINITE
-    if value == int(value) and abs(value) < 1e6:
+    if value == int(value) and abs(value) < 1e15:
         return f"{value:,.0f}"  # a count
     # Rounded first: 0.00099999 is 0.001 and not 1.00e-03.
     rounded = float(f"{value:.{digits - 1}e}")
@@ -26,6 +26,11 @@ def number(value: float | None, digits: int = 3) -> str:
         mantissa = f"{value:.{digits - 1}e}".partition("e")[0]
         return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
     return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}"
+
+
+def gate(value: float | None, name: str) -> str:
+    """Return a gate's value or limit: a share in percent, anything else as a number."""
+    return percent(value) if name.startswith("share of") else number(value)
 
 
 def fixed(value: float | None, decimals: int) -> str:

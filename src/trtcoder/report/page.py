@@ -62,7 +62,7 @@ def render(engine: CertifiedEngine) -> str:
         sections=[(key, title) for key, title in _SECTIONS.items() if key not in absent],
         plots=_draw(certificate, classes, experts),
         figures=statements.figures(engine, total),
-        verdict=statements.VERDICTS.get(certificate.verdict, ""),
+        verdict=statements.verdict(certificate),
         facts=statements.facts(engine),
         classes=classes,
         total=total,
@@ -111,6 +111,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": notation.number,
+        "gate": notation.gate,
         "fixed": notation.fixed,
         "percent": notation.percent,
         "signed": notation.signed,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trtcoder.bundle.certificate import Certificate, Coverage, Option, Plan, PlannedClass
+from trtcoder.bundle.quality import describe
 from trtcoder.report.certified import CertifiedEngine
 from trtcoder.report.notation import change, fixed, number, percent, size
 from trtcoder.report.tensors import ClassSummary
@@ -16,7 +17,8 @@ from trtcoder.report.weight_plots import COVERAGE_STEPS
 VERDICTS = {
     "passed": "The engine is within every limit that it is held to.",
     "failed": "The engine misses a limit that it is held to.",
-    "measured": "This precision has no limits: its numbers are stated, and nothing was passed.",
+    # What certificates say that were written before every precision had a limit.
+    "measured": "It is held to no limit: its numbers are stated, and nothing was passed.",
 }
 
 
@@ -51,6 +53,14 @@ class OptionRow:
         return self.more_bytes is None
 
 
+def verdict(certificate: Certificate) -> str:
+    """Return what the verdict means, and how good the engine is."""
+    text = VERDICTS.get(certificate.verdict, "")
+    if certificate.quality is None:
+        return text
+    return f"{text} It is {describe(certificate.quality, certificate.lost_context)}.".strip()
+
+
 def figures(engine: CertifiedEngine, total: ClassSummary) -> list[Figure]:
     """Return the numbers that sum the engine up."""
     certificate = engine.certificate
@@ -65,6 +75,9 @@ def figures(engine: CertifiedEngine, total: ClassSummary) -> list[Figure]:
     if certificate.weights_only_kl is not None:
         note += f"; {number(certificate.weights_only_kl)} with float32 activations"
     found.append(Figure("KL, mean", number(logits.kl_mean), note))
+    lost = certificate.lost_context
+    if lost is not None:
+        found.append(Figure("context lost", percent(lost), certificate.quality or "not judged"))
     note = f"{logits.top1_wrong:,} of {logits.positions:,} positions wrong"
     found.append(Figure("same top token", percent(logits.top1_agreement, 1), note))
     for text in certificate.texts[:1]:
