@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trtcoder.calib.storage.record import TensorRecord
+from trtcoder.checkpoint.finite import first_not_finite
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import available_cores
 from trtcoder.errors import BuildError
 from trtcoder.export.weights.journal import Finished, Journal
-from trtcoder.export.weights.plan import Step, WeightPlan
+from trtcoder.export.weights.plan import Part, Step, WeightPlan
 from trtcoder.export.weights.sink import Sink
 
 # Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
@@ -136,7 +137,7 @@ class _Writer:
         journal: Journal | None,
         by_stage: bool,
     ) -> None:
-        self._sink = sink
+        self._plan, self._sink = plan, sink
         self.finished: dict[str, Finished] = dict(journal.steps) if journal is not None else {}
         # A stage that is not whole is done again, so its parts may still change.
         self._stable = journal.stage if journal is not None and by_stage else None
@@ -210,9 +211,21 @@ class _Writer:
         written = 0
         filled: Counter[str] = Counter()
         for part in made.parts:
+            self._check_finite(step, part)
             written += self._sink.write(step, part)
             filled[part.weight] += len(part.value)
         return Finished(step.key, made.records, dict(filled), digests), written
+
+    def _check_finite(self, step: Step, part: Part) -> None:
+        """Raise BuildError where finite weights gave a value that is not, such as a scale."""
+        stored = self._plan.weights[part.weight].dtype.value
+        where = None if stored == "U8" else first_not_finite(part.value, stored)
+        if where is not None:
+            place = [part.start + where[0], *where[1:]]
+            raise BuildError(
+                f"{part.weight}{place}: {step.key} makes a value that is not finite; use another "
+                "--method or --weights fp32"
+            )
 
     def _prefetch(self, waiting: deque[Step]) -> None:
         if self._checkpoint is not None and len(waiting) > _PREFETCHED:

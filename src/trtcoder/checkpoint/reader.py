@@ -12,7 +12,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.checkpoint.finite import first_not_finite
 from trtcoder.checkpoint.shard import VIEWS, Rows, Shard, Stored, blake3, read_shard
 from trtcoder.cores import available_cores
 from trtcoder.errors import CheckpointError
@@ -34,6 +35,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHOWN = 8
+# config.json's names of stored types; the newer key counts where both are there.
+_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Checkpoint:
             ConfigError: config.json is missing or not supported.
         """
         config = ModelConfig.load(Path(folder))
-        dtype = {"float16": "F16", "float32": "F32"}.get(str(config.raw.get("torch_dtype")), "BF16")
+        dtype = _declared_dtype(config)
         tensors = {
             name: Stored(None, dtype, shape, 0, math.prod(shape) * VIEWS[dtype].itemsize)
             for name, shape in expected_tensors(config).items()
@@ -106,10 +110,12 @@ class Checkpoint:
         """Return a copy of the tensor, or of rows of it in the given order, in its stored type.
 
         Raises:
-            CheckpointError: there is no such tensor, or its file cannot be read any more.
+            CheckpointError: there is no such tensor, its file cannot be read any more, or a value
+                is not finite.
         """
         stored = self._stored(name)
         found = stored.read(rows)
+        self._check_finite(name, stored, found, rows)
         if name in getattr(_reading, "wanted", ()) and len(found) == len(stored.view()):
             whole = rows is None or (isinstance(rows, slice) and rows.step in (None, 1))
             if whole:
@@ -164,20 +170,64 @@ class Checkpoint:
 
         ``on_tensor`` is told the bytes and the name of each.
         """
-        digests: dict[str, str] = {}
-        with ThreadPoolExecutor(available_cores()) as pool:
-            for name, digest in zip(
-                self.tensors, pool.map(self.tensor_digest, self.tensors), strict=True
-            ):
-                digests[name] = digest
-                on_tensor(self.tensors[name].nbytes, name)
-        return self.combine(digests)
+        return self.combine(self._digests(self.tensors, on_tensor))
 
     def identity(self) -> dict[str, list[int]]:
-        """Return size and time of change of each shard, by which a changed file is noticed."""
+        """Return what the system says of each open shard, by which a changed file is noticed.
+
+        That is size, time of change, inode, and the inode's time of change, which no program can
+        set back. Where nothing differs the bytes are the same; where something does, they may be
+        (see `changed`): a file that is copied, linked or touched keeps them.
+        """
         shards = {stored.file.path: stored.file for stored in self.tensors.values()}
         found = {path.name: os.fstat(shard.descriptor) for path, shard in shards.items()}
-        return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+        return {
+            name: [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+            for name, status in found.items()
+        }
+
+    def changed(
+        self,
+        digests: Mapping[str, str],
+        on_tensor: Callable[[int, str], None] = lambda size, name: None,
+    ) -> list[str]:
+        """Read the tensors of ``digests``; return those whose bytes have another digest.
+
+        ``on_tensor`` is told the bytes and the name of each.
+        """
+        found = self._digests(digests, on_tensor)
+        return [name for name, digest in digests.items() if found[name] != digest]
+
+    def layout_digest(self) -> str:
+        """Return the sha256 over the tensors' names, stored types and shapes."""
+        entries = [[name, t.dtype, *t.shape] for name, t in sorted(self.tensors.items())]
+        return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+    def _digests(
+        self, names: Iterable[str], on_tensor: Callable[[int, str], None]
+    ) -> dict[str, str]:
+        names = list(names)
+        digests: dict[str, str] = {}
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for name, digest in zip(names, pool.map(self.tensor_digest, names), strict=True):
+                digests[name] = digest
+                on_tensor(self.tensors[name].nbytes, name)
+        return digests
+
+    def _check_finite(
+        self, name: str, stored: Stored, found: NDArray[np.generic], rows: Rows
+    ) -> None:
+        where = first_not_finite(found, stored.dtype)
+        if where is None:
+            return
+        value = float(widen(found[where].reshape(1))[0])
+        if where and rows is not None:
+            leading = np.arange(stored.shape[0])
+            where = (int(leading[rows][where[0]]), *where[1:])
+        raise CheckpointError(
+            f"{stored.file.path}: {name}{list(where)} is {value}, and weights must be finite; "
+            "download the checkpoint again, or ask who trained it"
+        )
 
     def _stored(self, name: str) -> Stored:
         try:
@@ -211,6 +261,18 @@ class Checkpoint:
                 f"{self.folder}: does not fit its config.json: {'; '.join(problems)}; download "
                 "the checkpoint again, or correct config.json"
             )
+
+
+def _declared_dtype(config: ModelConfig) -> str:
+    """Return the stored type that config.json names; transformers 5 writes the key ``dtype``."""
+    named = next((config.raw[key] for key in _DTYPE_KEYS if config.raw.get(key)), "bfloat16")
+    found = _DTYPES.get(str(named).removeprefix("torch."))
+    if found is None:
+        raise CheckpointError(
+            f"config.json: dtype {named!r} is not one that trtcoder reads; it reads "
+            f"{', '.join(_DTYPES)}"
+        )
+    return found
 
 
 def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -16,7 +16,6 @@ from tests.engines import probe, write_checkpoint
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.quantizers.quantizer import RoundToNearest
-from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cli import main
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
@@ -195,20 +194,3 @@ def test_scaled_channels_leave_the_model_as_it_is(config: dict[str, Any], tmp_pa
     # Scaling up and down costs roundings of float32, a few 1e-7 each; a forgotten scale, a third.
     plain, scaled = logits
     np.testing.assert_allclose(scaled, plain, atol=1e-5 * np.abs(plain).max())
-
-
-def test_a_damaged_tensor_is_named(tmp_path: Path) -> None:
-    source = write_checkpoint(tmp_path / "checkpoint", tiny_config())
-    name = "model.layers.1.mlp.experts.3.up_proj.weight"
-    stored = source.tensors[name]
-    with stored.file.path.open("r+b") as file:
-        file.seek(stored.offset)
-        file.write(np.full(64, 0x7FC0, np.uint16).tobytes())
-    for method in ("rtn", "gptq"):
-        out = tmp_path / "engine"
-        result = run("build", source.folder, "--out", out, *QUICK, "--method", method)
-        assert result.exit_code == 1
-        assert "not finite" in result.output
-        assert "layers.1/moe/experts" in result.output
-        assert not out.exists()
-    assert Checkpoint.open(source.folder)
