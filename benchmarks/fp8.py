@@ -57,12 +57,9 @@ class Comparison:
     """Builds engines without the command line, and compares them with the reference."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        from tokenizers import Tokenizer
-
         self.checkpoint = checkpoint
-        self.tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
         self.prompting = read_prompting(checkpoint)
-        self.judge = Judge(checkpoint, load_heldout(self.prompting, self.tokenizer, TOKENS))
+        self.judge = Judge(checkpoint, load_heldout(self.prompting.prompts(), TOKENS))
 
     def measure(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Build an engine and compare it."""
@@ -75,7 +72,7 @@ class Comparison:
             graph = plan_graph(self.checkpoint, recipe)
             write_graph(graph.b, folder)
             return graph
-        text = load_calibration(self.prompting, self.tokenizer, CALIBRATION_TOKENS)
+        text = load_calibration(self.prompting.prompts(), CALIBRATION_TOKENS)
         calibration = Calibration(self.checkpoint, text, "rtn", folder)
         graph = plan_graph(self.checkpoint, recipe, calibration.quantizer)
         calibration.attach(graph.b.plan, lambda item: None)

@@ -168,7 +168,7 @@ def _file_name(label: str) -> str:
 
 def write_calibration(prompting: Prompting, tokenizer: Any, out: Path) -> Row:
     """Write the text that our calibration uses, special tokens and all; return what it is."""
-    text = load_calibration(prompting, tokenizer, CALIBRATION_TOKENS)
+    text = load_calibration(prompting.prompts(), CALIBRATION_TOKENS)
     pieces = [
         tokenizer.decode(list(sequence.ids), skip_special_tokens=False)
         for sequence in text.sequences
@@ -199,7 +199,7 @@ def main() -> None:
     parameters = sum(int(stored.size) for stored in map(checkpoint.raw, checkpoint.names()))
     prompting = read_prompting(checkpoint)
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
-    judge = Judge(checkpoint, load_heldout(prompting, tokenizer, TOKENS))
+    judge = Judge(checkpoint, load_heldout(prompting.prompts(), TOKENS))
     rows: dict[str, Row] = {}
     click.echo(f"{'':<35}" + "".join(f"{column:>12}" for column in HEADER))
     with tempfile.TemporaryDirectory() as folder:

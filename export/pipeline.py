@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.bundle.writer import BundleWriter
@@ -35,9 +35,6 @@ from trtcoder.export.weights.plan import Step
 from trtcoder.export.weights.writer import Written
 from trtcoder.progress import byte_progress, step_progress
 from trtcoder.prompting.source import Prompting
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 Say = Callable[[str], None]
 
@@ -120,11 +117,11 @@ def make_engine(
     """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
     started = time.monotonic()
     # A fault of the held-out text should not wait for the conversion to end.
-    load_heldout(prompting, _tokenizer(source), request.tokens, request.text)
+    load_heldout(prompting.prompts(), request.tokens, request.text)
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":
         calibration = Calibration(
-            source, calibration_text(source, prompting, request), request.method, writer.workspace,
+            source, calibration_text(prompting, request), request.method, writer.workspace,
             minimum=request.minimum,
         )  # fmt: skip
     graph = plan_graph(source, request.recipe, calibration.quantizer if calibration else None)
@@ -185,11 +182,10 @@ def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
     return dataclasses.replace(built, manifest=manifest, seconds=seconds)
 
 
-def calibration_text(source: Checkpoint, prompting: Prompting, request: Request) -> CalibrationText:
+def calibration_text(prompting: Prompting, request: Request) -> CalibrationText:
     """Return the text that calibrates, as this checkpoint's tokenizer and templates have it."""
     return load_calibration(
-        prompting,
-        _tokenizer(source),
+        prompting.prompts(),
         request.calibration_tokens,
         request.calibration,
         request.seed,
@@ -234,12 +230,6 @@ def _leave_report(writer: BundleWriter, certificate: Certificate) -> str:
     except BuildError as error:
         # The comparison is shown all the same, and why the engine is not there.
         return f"its comparison cannot be kept: {error}"
-
-
-def _tokenizer(source: Checkpoint) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(source.folder / "tokenizer.json"))
 
 
 def _peak_rss() -> int:

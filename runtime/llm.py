@@ -145,7 +145,8 @@ class LLM:
         chats = as_messages(messages)
         requests = [(None, self.prompts.chat(chat)) for chat in chats]
         params = _params(sampling_params, sampling, len(requests))
-        return self._answer(requests, params, progress, strip_leading_space=True)
+        spaced = self.prompts.spaced_answers
+        return self._answer(requests, params, progress, strip_leading_space=spaced)
 
     def fill(
         self,
@@ -183,7 +184,8 @@ class LLM:
     ) -> Generation:
         """Write the next answer of a conversation, chunk by chunk."""
         ids = self.prompts.chat(messages)
-        return self._start(ids, sampling_params, sampling, on_progress, strip_leading_space=True)
+        spaced = self.prompts.spaced_answers
+        return self._start(ids, sampling_params, sampling, on_progress, strip_leading_space=spaced)
 
     def stream_fill(
         self,

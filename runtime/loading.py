@@ -66,7 +66,7 @@ def load_engine(
                 threads=settings.threads,
                 cache_tokens=settings.cache_tokens or settings.context,
             )
-            tokenizer = TextTokenizer.load(bundle.tokenizer_path, _control_ids(manifest))
+            prompts = Prompts.load(bundle.folder, manifest)
         except EngineError:
             # A changed file explains a load that failed better than the load does.
             if hashes is not None:
@@ -74,11 +74,5 @@ def load_engine(
             raise
         if hashes is not None:
             hashes.result()
-    core = EngineCore(runner, tokenizer, settings)
-    return LoadedEngine(manifest, tokenizer, Prompts(manifest, tokenizer), EngineThread(core))
-
-
-def _control_ids(manifest: Manifest) -> list[int]:
-    tokens = manifest.tokens
-    found = (tokens.bos, *tokens.eos, tokens.fim_begin, tokens.fim_hole, tokens.fim_end)
-    return [token for token in found if token is not None]
+    core = EngineCore(runner, prompts.tokenizer, settings)
+    return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))

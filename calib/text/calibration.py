@@ -13,12 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trtcoder.calib.text.examples import (
     KINDS,
     EncodedText,
-    Prompting,
     Record,
     encode_records,
     read_built_in,
@@ -26,9 +24,7 @@ from trtcoder.calib.text.examples import (
     spoken_text,
 )
 from trtcoder.errors import RequestError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from trtcoder.prompting.prompts import Prompts
 
 # Lines in a row, blank ones left out, that make two texts share a passage.
 SHARED_LINES = 4
@@ -81,8 +77,7 @@ class CalibrationText:
 
 
 def load_calibration(
-    prompting: Prompting,
-    tokenizer: Tokenizer,
+    prompts: Prompts,
     max_tokens: int,
     path: Path | None = None,
     seed: int = 0,
@@ -91,8 +86,7 @@ def load_calibration(
     """Return about ``max_tokens`` tokens of text of the kinds that the engine can serve.
 
     Args:
-        prompting: says what the engine can serve, and how prompts are written.
-        tokenizer: the engine's.
+        prompts: the engine's.
         max_tokens: tokens in all.
         path: a folder of source files, or a file of JSON lines; the built-in set without one.
         seed: the same seed gives the same sequences.
@@ -112,7 +106,7 @@ def load_calibration(
     passages = {passage for record in judged for passage in _passages(record)}
     kept = [record for record in records if passages.isdisjoint(_passages(record))]
     rng.shuffle(kept)
-    sequences = tuple(encode_records(kept, prompting, tokenizer, max_tokens))
+    sequences = tuple(encode_records(kept, prompts, max_tokens))
     if not sequences:
         raise RequestError(
             f"{path or 'the built-in calibration set'}: holds no text that this engine can serve "

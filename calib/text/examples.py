@@ -15,34 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from trtcoder.bundle.manifest import Capabilities, ChatFormat, Tokens
 from trtcoder.errors import RequestError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from trtcoder.prompting.prompts import Prompts
 
 KINDS = ("plain", "fim", "chat")
 MAX_TOKENS = 384
 
 Record = Mapping[str, Any]
-
-
-class Prompting(Protocol):
-    """How a model's prompts are written; a manifest says it, and so does a checkpoint."""
-
-    @property
-    def tokens(self) -> Tokens:
-        """Ids of the special tokens."""
-
-    @property
-    def chat_format(self) -> ChatFormat | None:
-        """Text around messages."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model was trained for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +99,17 @@ def spoken_text(record: Record) -> str:
 
 
 def encode_records(
-    records: Sequence[Record], prompting: Prompting, tokenizer: Tokenizer, max_tokens: int
+    records: Sequence[Record], prompts: Prompts, max_tokens: int
 ) -> list[EncodedText]:
     """Return sequences of the kinds that the engine can serve, taken in turn by kind.
 
-    Together they have about ``max_tokens`` tokens, each at most `MAX_TOKENS`.
+    Together they have about ``max_tokens`` tokens, each at most `MAX_TOKENS`. Conversations that
+    the model's chat template refuses are left out.
     """
-    encoder = _Encoder(tokenizer, prompting.tokens, prompting.chat_format)
     by_kind: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kind = record["kind"]
-        if kind == "plain" or getattr(prompting.capabilities, kind):
+        if kind == "plain" or getattr(prompts.format.capabilities, kind):
             by_kind[kind].append(record)
     chosen: list[EncodedText] = []
     total = 0
@@ -136,60 +117,31 @@ def encode_records(
         for kind in KINDS:
             found = by_kind.get(kind, ())
             if index < len(found) and total < max_tokens:
-                encoded = encoder.encode(found[index])
+                encoded = _encode(found[index], prompts)
                 if encoded.ids:
                     chosen.append(encoded)
                 total += len(encoded.ids)
     return chosen
 
 
-class _Encoder:
-    def __init__(self, tokenizer: Tokenizer, tokens: Tokens, chat: ChatFormat | None) -> None:
-        self._tokenizer = tokenizer
-        self._tokens = tokens
-        self._chat = chat
-        self._start = [tokens.bos] if tokens.add_bos and tokens.bos is not None else []
-
-    def encode(self, record: Record) -> EncodedText:
-        kind = record["kind"]
-        if kind == "plain":
-            return self._plain(record["text"])
-        if kind == "fim":
-            return self._fim(record["prefix"], record["suffix"], record["middle"])
-        return self._conversation(record["messages"])
-
-    def _plain(self, text: str) -> EncodedText:
-        ids = [*self._start, *self._ids(text)][:MAX_TOKENS]
-        return self._scored("plain", ids, len(self._start))
-
-    def _fim(self, prefix: str, suffix: str, middle: str) -> EncodedText:
-        tokens = self._tokens
-        answer = [*self._ids(middle)[: MAX_TOKENS // 2], tokens.eos[0]]
+def _encode(record: Record, prompts: Prompts) -> EncodedText:
+    """Encode a record as the engine's prompts are encoded: what spells a control token is text."""
+    encode = prompts.tokenizer.encode
+    if record["kind"] == "plain":
+        prompt, answer = prompts.start(), encode(record["text"])
+    elif record["kind"] == "fim":
+        end = prompts.format.tokens.eos[0]
+        answer = [*encode(record["middle"])[: MAX_TOKENS // 2], end]
         room = (MAX_TOKENS - len(answer)) // 2
-        before, after = self._ids(prefix)[-room:], self._ids(suffix)[:room]
-        marks = (tokens.fim_begin, tokens.fim_hole, tokens.fim_end)
-        begin, hole, end = (mark for mark in marks if mark is not None)
-        prompt = [*self._start, begin, *before, hole, *after, end]
-        return self._scored("fim", prompt + answer, len(prompt))
-
-    def _conversation(self, messages: Sequence[Mapping[str, str]]) -> EncodedText:
-        chat = self._chat
-        if chat is None:
-            raise RequestError("the engine has no chat format, so chat text cannot be used")
-        text = chat.bos
-        for message in messages[:-1]:
-            before, after = getattr(chat, message["role"])
-            text += before + message["content"] + after
-        before, after = chat.assistant
-        # The template's bos is text here: encoding it yields its id, once.
-        prompt = self._ids(text + before.rstrip(" "))
-        answer = self._ids(before[len(before.rstrip(" ")) :] + messages[-1]["content"] + after)
-        return self._scored("chat", [*prompt, *answer][:MAX_TOKENS], len(prompt))
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def _scored(self, kind: str, ids: Sequence[int], start: int) -> EncodedText:
-        text = self._tokenizer.decode(list(ids[start:]), skip_special_tokens=True)
-        return EncodedText(kind, tuple(ids), max(start, 1), len(text.encode()))
+        before, after = encode(record["prefix"])[-room:], encode(record["suffix"])[:room]
+        prompt = prompts.fim_of_ids(before, after)
+    else:
+        try:
+            prompt, answer = prompts.conversation(record["messages"])
+        except RequestError:
+            return EncodedText("chat", (), 1, 0)
+    ids = (*prompt, *answer)
+    if record["kind"] != "fim":  # which is cut around its hole
+        ids = ids[:MAX_TOKENS]
+    scored = prompts.tokenizer.decode(ids[len(prompt) :])
+    return EncodedText(record["kind"], ids, max(len(prompt), 1), len(scored.encode()))

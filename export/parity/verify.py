@@ -27,6 +27,7 @@ from trtcoder.export.parity.engine_state import EngineState
 from trtcoder.export.parity.meter import ParityMeter, SequenceParity
 from trtcoder.export.parity.probe import Probe
 from trtcoder.export.reference.model import TransformersReference
+from trtcoder.prompting.prompts import Prompts
 
 __all__ = [
     "FAR_POSITION",
@@ -83,15 +84,12 @@ def verify_engine(
         DependencyError: a package of the reference is missing.
         RequestError: the held-out text cannot be used.
     """
-    from tokenizers import Tokenizer
-
     if digest != manifest.source.digest:
         raise EngineError(
             f"{folder}: was built from checkpoint {manifest.source.digest[:16]}…, not from "
             f"{checkpoint.folder} ({digest[:16]}…); give the checkpoint that it was built from"
         )
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    sequences = load_heldout(manifest, tokenizer, max_tokens, text)
+    sequences = load_heldout(Prompts.load(folder, manifest), max_tokens, text)
     first = sequences[0]
     far = EncodedText("far", first.ids, first.scored_from, first.scored_bytes)
     judged = [

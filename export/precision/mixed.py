@@ -30,10 +30,10 @@ from trtcoder.export.pipeline import (
 )
 from trtcoder.export.precision.sensitivity import measure
 from trtcoder.export.recipe import SCHEMED
-from trtcoder.export.targets.onnxruntime import COPIED_FILES, graph_bytes, plan_graph
+from trtcoder.export.targets.onnxruntime import graph_bytes, plan_graph
 from trtcoder.export.weights.data_file import layout
 from trtcoder.progress import step_progress
-from trtcoder.prompting.source import Prompting
+from trtcoder.prompting.source import Prompting, prompt_files
 
 CANDIDATES = tuple(
     Scheme(bits, size, symmetric)
@@ -222,8 +222,7 @@ class _Search:
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
         graph = plan_graph(self._source, recipe)
         _, size = layout(graph.b.plan.weights.values())
-        copied = (self._source.folder / name for name in COPIED_FILES)
-        files = sum(path.stat().st_size for path in copied if path.is_file())
+        files = sum(map(len, prompt_files(self._source.folder).values()))
         records = len(graph.b.plan.matrices) + len(graph.b.plan.weights)
         return size - choice.nbytes + files + graph_bytes(graph.b) + records * _RECORD_BYTES
 
@@ -233,9 +232,7 @@ def _sensitivity(
 ) -> dict[str, list[Option]]:
     """Measure, or read what an interrupted build has measured."""
     graph = plan_graph(source, request.recipe)
-    text = calibration_text(
-        source, prompting, dataclasses.replace(request, calibration_tokens=_TOKENS)
-    )
+    text = calibration_text(prompting, dataclasses.replace(request, calibration_tokens=_TOKENS))
     schemes = [str(scheme) for scheme in CANDIDATES]
     key = {"checkpoint": source.identity(), "text": text.digest, "schemes": schemes}
     path = writer.workspace / "sensitivity.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import onnx_ir as ir
@@ -26,11 +25,10 @@ from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.journal import Journal
 from trtcoder.export.weights.writer import OnStep, Stages, Written, write_weights
-from trtcoder.prompting.source import Prompting
+from trtcoder.prompting.source import Prompting, prompt_files
 
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.data"
-COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
 PROVIDER = "CPUExecutionProvider"
@@ -95,9 +93,8 @@ def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
 
 def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Copy the files that prompts need."""
-    for name in COPIED_FILES:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+    for name, data in prompt_files(checkpoint.folder).items():
+        (folder / name).write_bytes(data)
 
 
 def describe(
@@ -114,7 +111,7 @@ def describe(
         trtcoder=__version__,
         target=TARGET,
         model=ModelInfo(
-            _model_name(graph.checkpoint),
+            graph.checkpoint.name,
             dict(config.raw),
             config.vocab_size,
             config.max_position_embeddings,
@@ -134,13 +131,7 @@ def describe(
             ),
             Requires(ONNXRUNTIME, PROVIDER),
         ),
+        chat_template=prompting.chat_template,
+        chat_refusal=prompting.chat_refusal,
+        sampling=prompting.sampling,
     )
-
-
-def _model_name(checkpoint: Checkpoint) -> str:
-    """Return the published model's name, the one in config.json, or the folder's."""
-    config = checkpoint.config
-    named = config.raw.get("_name_or_path")
-    if config.published_name is None and isinstance(named, str) and named:
-        return Path(named).name
-    return config.published_name or checkpoint.folder.resolve().name

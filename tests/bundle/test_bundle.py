@@ -61,6 +61,13 @@ def test_a_written_engine_loads_as_it_was_written(tmp_path: Path) -> None:
     assert leftovers(tmp_path / "new") == []
 
 
+def test_a_manifest_of_before_templates_and_defaults_is_read() -> None:
+    older = json.loads(MANIFEST.to_json())
+    for key in ("chat_template", "chat_refusal", "sampling"):
+        del older[key]
+    assert Manifest.from_json(json.dumps(older)) == MANIFEST
+
+
 def test_writing_twice_gives_identical_bytes(tmp_path: Path) -> None:
     write(tmp_path / "a")
     write(tmp_path / "b")
@@ -127,6 +134,8 @@ def changed(**changes: object) -> str:
         (changed(tokens__bos=None), "tokens.add_bos is set but tokens.bos is null"),
         (changed(chat_format=None), "capabilities.chat is set but chat_format is null"),
         (changed(chat_format__user=["a"]), "chat_format.user is not a pair"),
+        (changed(chat_template={"file": "x.jinja", "variables": {}}), "'x.jinja' is not in files"),
+        (changed(sampling={"temperature": "hot"}), "sampling.temperature: expected a number"),
         (changed(files={"../x": {"sha256": "", "bytes": 1}}), "not a name inside the folder"),
         (changed(files={"x": {"sha256": "", "bytes": None}}), "files.x.bytes: expected an integer"),
     ],

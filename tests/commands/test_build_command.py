@@ -16,6 +16,7 @@ from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cli import main
 from trtcoder.export.recipe import SCHEMED
+from trtcoder.prompting.prompts import Prompts
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import (
     FULL_CONFIG,
@@ -222,13 +223,10 @@ def test_malformed_held_out_text_is_named_by_its_line(
 
 
 def test_held_out_text_is_taken_in_turn_by_kind(checkpoint: Path, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer
-
     from tests.engines import build_engine
 
     engine = build_engine(Checkpoint.open(checkpoint), tmp_path / "engine")
-    tokenizer = Tokenizer.from_file(str(engine.tokenizer_path))
-    found = load_heldout(engine.manifest, tokenizer, 3000)
+    found = load_heldout(Prompts.load(engine.folder, engine.manifest), 3000)
     assert [sequence.kind for sequence in found[:6]] == ["plain", "fim", "chat"] * 2
     tokens = engine.manifest.tokens
     for sequence in found:

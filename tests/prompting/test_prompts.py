@@ -4,14 +4,16 @@ import dataclasses
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
+from tests.prompting.chat_templates import TEMPLATES, VARIABLES
 from tests.toy_engine import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, byte_tokenizer, toy_manifest
-from trtcoder.bundle.manifest import ChatFormat, Manifest, Tokens
+from trtcoder.bundle.manifest import ChatFormat, Manifest, TemplateInfo, Tokens
 from trtcoder.errors import EngineError, RequestError
 from trtcoder.prompting.prompts import Message, Prompts
 from trtcoder.prompting.tokenizer import TextTokenizer
@@ -164,6 +166,146 @@ def test_a_chat_takes_mappings_as_in_the_model_card() -> None:
     )
     expected = [*toy_ids("s\n\nUser: u\n\nAssistant: a"), EOS, *toy_ids("User: v\n\nAssistant:")]
     assert answered == [BOS, *expected]
+
+
+def template_prompts(name: str, tokenizer: TextTokenizer | None = None) -> Prompts:
+    """Prompts of an engine that renders one of the templates of `chat_templates`."""
+    manifest = dataclasses.replace(
+        coder_manifest(), chat_format=None, chat_template=TemplateInfo("chat.jinja", VARIABLES)
+    )
+    known = tokenizer or TextTokenizer(coder_tokenizer(), [100002, 100003, 100004])
+    return Prompts(manifest, known, TEMPLATES[name])
+
+
+@given(conversation=conversations, continued=st.booleans())
+def test_a_rendered_template_gives_the_ids_of_its_parts(
+    conversation: list[tuple[str, str]], continued: bool
+) -> None:
+    messages = [Message(role, content) for role, content in conversation]
+    continued = continued and messages[-1].role == "assistant"
+    ids = template_prompts("deepseek-coder-v2").chat(messages, continue_last=continued)
+    assert ids == coder_prompts().chat(messages, continue_last=continued)
+
+
+MARKUP = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
+
+
+@cache
+def markup_tokenizer() -> Tokenizer:
+    """The real tokenizer with the tokens of other templates, two of them taking white space."""
+    tokenizer = Tokenizer.from_str(coder_tokenizer().to_str())
+    added = [AddedToken(text, special=text[0] == "<", rstrip=text == "[/INST]") for text in MARKUP]
+    added[2] = AddedToken(MARKUP[2], special=True, lstrip=True)
+    tokenizer.add_tokens([token for token in added if not token.special])
+    tokenizer.add_special_tokens([token for token in added if token.special])
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_chat_has_the_ids_that_transformers_gives_it(name: str) -> None:
+    import transformers
+
+    tokenizers: Any = transformers
+    theirs = tokenizers.PreTrainedTokenizerFast(tokenizer_object=markup_tokenizer(), **VARIABLES)
+    prompts = template_prompts(name, TextTokenizer(markup_tokenizer()))
+    compared = 0
+    for roles in (["user"], ["system", "user"], ["user", "assistant", "user"]):
+        messages = [{"role": role, "content": f" {role} says\n\tx = 1"} for role in roles]
+        try:
+            wanted = theirs.apply_chat_template(
+                messages, chat_template=TEMPLATES[name], add_generation_prompt=True
+            )["input_ids"]
+        except Exception:
+            continue
+        # BOS is ours to add where the template does not write it.
+        assert prompts.chat(messages) == (wanted if wanted[0] == 100000 else [100000, *wanted])
+        compared += 1
+    assert compared
+
+
+@given(
+    name=st.sampled_from(sorted(TEMPLATES)),
+    contents=st.lists(
+        st.lists(st.sampled_from([*MARKUP, *CODER_TOKENS.values(), "a", " ", "<｜", "｜>"])),
+        min_size=3,
+        max_size=3,
+    ),
+)
+def test_no_message_gives_a_control_token_in_any_template(
+    name: str, contents: list[list[str]]
+) -> None:
+    prompts = template_prompts(name, TextTokenizer(markup_tokenizer()))
+    control = set(prompts.tokenizer.control.values())
+    roles = ("user", "assistant", "user")
+    spelled = [Message(role, "".join(each)) for role, each in zip(roles, contents, strict=True)]
+    plain = [Message(role, "z") for role in roles]
+    if name == "empty messages left out":
+        spelled = [Message(message.role, message.content or "z") for message in spelled]
+    try:
+        ids = prompts.chat(spelled)
+    except RequestError:
+        return
+    assert [token for token in ids if token in control] == [
+        token for token in prompts.chat(plain) if token in control
+    ]
+
+
+@pytest.mark.parametrize("prompts", [coder_prompts(), template_prompts("deepseek-coder-v2")])
+def test_the_last_message_of_an_assistant_can_be_continued(prompts: Prompts) -> None:
+    question = Message("user", "Sort a list.")
+    begun = prompts.chat([question, Message("assistant", "def sort(")], continue_last=True)
+    text = "<｜begin▁of▁sentence｜>User: Sort a list.\n\nAssistant: def sort("
+    assert begun == spelled(text)
+    # An answer that has not begun has no space either, which would make Lite answer in Chinese.
+    empty = prompts.chat([question, Message("assistant", "")], continue_last=True)
+    assert empty == prompts.chat([question])
+    with pytest.raises(RequestError, match=r"messages\[0\]: only an assistant's message"):
+        prompts.chat([question], continue_last=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "spaced"),
+    [("deepseek-coder-v2", True), ("chatml", False), ("upper case", False)],
+)
+def test_a_space_before_answers_is_known_as_the_formats(name: str, spaced: bool) -> None:
+    assert template_prompts(name).spaced_answers == spaced
+    assert coder_prompts().spaced_answers
+    assert not toy_prompts(chat=False).spaced_answers
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_and_its_answer_are_the_whole_conversation(name: str) -> None:
+    prompts = template_prompts(name)
+    messages = [Message("user", "Who?"), Message("assistant", "I, said the sparrow.")]
+    prompt, answer = prompts.conversation(messages)
+    assert prompt[0] == 100000
+    text = prompts.tokenizer.decode([*prompt, *answer])
+    assert text.lower().count("who?") <= 1  # one template shows the last question only
+    if name in ("deepseek-coder-v2", "chatml", "system texts gathered, thoughts dropped"):
+        assert prompts.tokenizer.decode(answer).strip().startswith("I, said the sparrow.")
+
+
+def test_what_a_template_refuses_is_a_refused_request() -> None:
+    prompts = template_prompts("no system, taking turns, trimmed")
+    with pytest.raises(RequestError, match="the chat template refuses: System role not supported"):
+        prompts.chat([Message("system", "a"), Message("user", "b")])
+    with pytest.raises(RequestError, match="must alternate"):
+        prompts.chat([Message("user", "a"), Message("user", "b")])
+    assert prompts.chat([Message("user", "a")])
+
+
+def test_a_manifest_with_a_template_needs_its_text() -> None:
+    manifest = dataclasses.replace(
+        coder_manifest(), chat_template=TemplateInfo("chat.jinja", VARIABLES)
+    )
+    with pytest.raises(EngineError, match=r"chat\.jinja is missing"):
+        Prompts(manifest, TextTokenizer(byte_tokenizer()))
+
+
+def test_a_template_that_cannot_be_used_is_not_called_a_lack_of_training() -> None:
+    manifest = dataclasses.replace(toy_manifest(chat=False), chat_refusal="it fails: line 1")
+    with pytest.raises(RequestError, match=r"template that cannot be used \(it fails: line 1\)"):
+        Prompts(manifest, TextTokenizer(byte_tokenizer())).chat([Message("user", "a")])
 
 
 def test_without_bos_in_the_tokenizer_none_is_added() -> None:

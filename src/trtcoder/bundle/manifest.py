@@ -70,8 +70,38 @@ class ChatFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateInfo:
+    """A chat template that is more than text around messages, and is rendered for each prompt.
+
+    ``file`` is the Jinja template in the engine's folder; ``variables`` are the texts of special
+    tokens that it may use, by name, such as ``bos_token``.
+    """
+
+    file: str
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What the checkpoint's generation_config.json says about sampling; None where it does not.
+
+    ``do_sample`` false means greedy, whatever the others say.
+    """
+
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
-    """Ids of the special tokens; None where the tokenizer has no such token."""
+    """Ids of the special tokens; None where the tokenizer has no such token.
+
+    ``eos`` are those that end an answer: of config.json, then of generation_config.json.
+    """
 
     bos: int | None
     eos: tuple[int, ...]
@@ -79,6 +109,11 @@ class Tokens:
     fim_hole: int | None
     fim_end: int | None
     add_bos: bool
+
+    def ids(self) -> list[int]:
+        """Return all of them that there are."""
+        found = (self.bos, *self.eos, self.fim_begin, self.fim_hole, self.fim_end)
+        return [token for token in found if token is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +126,11 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All of `manifest.json`. ``recipe`` and ``parity`` are for people and for `inspect`."""
+    """All of `manifest.json`. ``recipe`` and ``parity`` are for people and for `inspect`.
+
+    An engine that chats has a ``chat_format`` or a ``chat_template``. One that does not, though its
+    checkpoint has a template, says in ``chat_refusal`` why.
+    """
 
     format: int
     trtcoder: str
@@ -105,6 +144,9 @@ class Manifest:
     files: dict[str, FileInfo]
     parity: dict[str, object] | None
     onnx: OnnxParts | None = None
+    chat_template: TemplateInfo | None = None
+    chat_refusal: str | None = None
+    sampling: SamplingDefaults = SamplingDefaults()
 
     @property
     def graph(self) -> GraphInfo:
@@ -123,6 +165,11 @@ class Manifest:
             EngineError: the engine is for a target that has none.
         """
         return self._onnx().requires
+
+    @property
+    def model_name(self) -> str:
+        """The model's name."""
+        return self.model.name
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
@@ -191,8 +238,10 @@ class Manifest:
             yield "tokens.add_bos is set but tokens.bos is null"
         if self.capabilities.fim and None in fim.values():
             yield "capabilities.fim is set but a fim token is null"
-        if self.capabilities.chat and self.chat_format is None:
-            yield "capabilities.chat is set but chat_format is null"
+        if self.capabilities.chat and self.chat_format is None and self.chat_template is None:
+            yield "capabilities.chat is set but chat_format is null, and so is chat_template"
+        if self.chat_template is not None and self.chat_template.file not in self.files:
+            yield f"chat_template.file {self.chat_template.file!r} is not in files"
         if self.chat_format is not None:
             for role in ("system", "user", "assistant"):
                 if len(getattr(self.chat_format, role)) != 2:

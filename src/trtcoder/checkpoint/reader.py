@@ -80,6 +80,14 @@ class Checkpoint:
         }
         return cls(Path(folder), config, tensors)
 
+    @property
+    def name(self) -> str:
+        """The published model's name, the one in config.json, or the folder's."""
+        named = self.config.raw.get("_name_or_path")
+        if self.config.published_name is None and isinstance(named, str) and Path(named).name:
+            return Path(named).name
+        return self.config.published_name or self.folder.resolve().name
+
     def names(self) -> list[str]:
         """Return the tensors' names in the model's order."""
         return list(expected_tensors(self.config))

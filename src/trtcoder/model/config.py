@@ -266,7 +266,7 @@ class _Reader:
         self.unread.discard("eos_token_id")
         value = self.data.get("eos_token_id")
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not ids or not all(type(item) is int for item in ids):
+        if not all(type(item) is int for item in ids):
             self.problems.append(f"eos_token_id: {value!r} is not a token id or a list of them")
             return ()
         return tuple(ids)

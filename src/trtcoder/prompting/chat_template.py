@@ -1,111 +1,125 @@
-"""Turns a checkpoint's chat template into the text around each message.
+"""A checkpoint's chat template, rendered as transformers 5.23 renders it.
 
-The template is a program (Jinja); the engine should not need one. It is rendered here with probe
-messages, taken apart, and put together again for other conversations: only a template that these
-parts reproduce exactly is accepted.
+A template is a program from a downloaded file. It runs in Jinja's sandbox, where it reaches nothing
+but the messages, and within limits of steps and size; both are in `template_sandbox`.
+
+Its control tokens are told from those that a message spells by rendering it twice: once as it is,
+and once with a mark for each control token that the template itself writes (see `marks`). The
+second text is the prompt. With its marks spelled out it must equal the first, or the prompt is
+refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
 
-from trtcoder.bundle.manifest import ChatFormat
-from trtcoder.errors import BuildError, DependencyError
+from jinja2 import Template, TemplateError
 
-Message = dict[str, str]
-Render = Callable[[Sequence[Message], bool], str]
+from trtcoder.errors import RequestError
+from trtcoder.prompting.marks import Marks
+from trtcoder.prompting.template_sandbox import compile_template, limited
 
-_CONVERSATIONS: tuple[tuple[str, ...], ...] = (
-    ("user",),
-    ("system", "user"),
-    ("user", "assistant", "user"),
-    ("system", "user", "assistant", "user", "assistant", "user"),
-)
-
-
-def derive_chat_format(template: str, bos_token: str, eos_token: str) -> ChatFormat:
-    """Return the parts of ``template``.
-
-    Raises:
-        BuildError: the template cannot be rendered, or does more than put text around messages.
-        DependencyError: jinja2 is not installed.
-    """
-    render = _renderer(template, bos_token, eos_token)
-    user = render([_message("user", 0)], False)
-    before_user, after_user = _around(user, "user", 0)
-    bos = bos_token if bos_token and before_user.startswith(bos_token) else ""
-    prompted = render([_message("user", 0)], True)
-    if not prompted.startswith(user):
-        raise BuildError("the generation prompt does not follow the last message")
-    answered = render([_message("user", 0), _message("assistant", 1)], False)
-    if not answered.startswith(user):
-        raise BuildError("an answer changes the text before it")
-    instructed = render([_message("system", 1), _message("user", 0)], False)
-    before_system, after_system = _around(instructed, "system", 1)
-    tail = before_user.removeprefix(bos) + _content("user", 0) + after_user
-    found = ChatFormat(
-        bos=bos,
-        system=(before_system.removeprefix(bos), after_system.removesuffix(tail)),
-        user=(before_user.removeprefix(bos), after_user),
-        assistant=_around(answered.removeprefix(user), "assistant", 1),
-        generation_prompt=prompted.removeprefix(user),
-    )
-    for roles in _CONVERSATIONS:
-        messages = [_message(role, index) for index, role in enumerate(roles)]
-        if assemble(found, messages) != render(messages, True):
-            raise BuildError(f"a conversation of {', '.join(roles)} is not the sum of its messages")
-    return found
+# transformers' own: a template may look at what it is given.
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_SHOWN_CHARACTERS = 200
 
 
-def assemble(chat: ChatFormat, messages: Sequence[Message]) -> str:
-    """Return the prompt text for ``messages``, ready for an answer."""
-    text = chat.bos
-    for message in messages:
-        before, after = getattr(chat, message["role"])
-        text += before + message["content"] + after
-    return text + chat.generation_prompt
+class ChatTemplate:
+    """One template; ``variables`` are the texts of special tokens by name, as ``bos_token``."""
 
+    def __init__(self, text: str, variables: Mapping[str, str] | None = None) -> None:
+        self.text = text
+        self.variables = dict(variables or {})
+        self._compiled = cache(lambda marks: compile_template(text, marks))
 
-def _renderer(template: str, bos_token: str, eos_token: str) -> Render:
-    try:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise DependencyError(
-            "jinja2 is not installed; install it with `pip install 'trtcoder[build]'`"
-        ) from error
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        prompt: bool,
+        open_end: bool = False,
+        now: datetime | None = None,
+    ) -> str:
+        """Return what transformers' ``apply_chat_template(…, tokenize=False)`` returns.
 
-    def refuse(message: str) -> None:
-        raise BuildError(f"it refuses a conversation: {message}")
+        Args:
+            messages: each with ``role`` and ``content``.
+            prompt: end ready for an answer (transformers' ``add_generation_prompt``).
+            open_end: end inside of the last message (``continue_final_message``).
+            now: what the template takes for the time; the present one by default.
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
+        Raises:
+            RequestError: the template refuses the messages, fails, or exceeds a limit.
+        """
+        return self._render(None, messages, prompt, open_end, now or datetime.now())
 
-    def render(messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        try:
-            return environment.from_string(template).render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=bos_token,
-                eos_token=eos_token,
+    def render_marked(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        marks: Marks,
+        *,
+        prompt: bool,
+        open_end: bool = False,
+        now: datetime | None = None,
+    ) -> str:
+        """Return `render` with marks for the control tokens that the template itself writes.
+
+        Raises:
+            RequestError: as `render`; or a message spells a control token, and the template treats
+                that text otherwise than other text, so that the two cannot be told apart.
+        """
+        now = now or datetime.now()
+        marked = self._render(marks, messages, prompt, open_end, now)
+        if marks.spelled(marked) != self._render(None, messages, prompt, open_end, now):
+            raise RequestError(
+                "the chat template does not keep its own control tokens apart from those that the "
+                "messages spell; take them out of the messages"
             )
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise BuildError(f"it cannot be rendered: {error}") from error
+        return marked
 
-    return render
+    def _render(
+        self,
+        marks: Marks | None,
+        messages: Sequence[Mapping[str, str]],
+        prompt: bool,
+        open_end: bool,
+        now: datetime,
+    ) -> str:
+        listed = [dict(message) for message in messages]
+        content = listed[-1]["content"] if listed else ""
+        if open_end:
+            listed[-1]["content"] += _TAG
+        variables = self.variables
+        if marks is not None:
+            variables = {name: marks.put(value) for name, value in variables.items()}
+        try:
+            template: Template = self._compiled(marks)
+            with limited(now):
+                text = template.render(
+                    messages=listed,
+                    tools=None,
+                    documents=None,
+                    add_generation_prompt=prompt,
+                    **variables,
+                )
+        except TemplateError as error:
+            raise RequestError(f"the chat template refuses: {_shown(error)}") from error
+        except Exception as error:  # a program may fail in any way
+            raise RequestError(f"the chat template fails: {_shown(error)}") from error
+        return _cut(text, content) if open_end else text
 
 
-def _content(role: str, index: int) -> str:
-    # White space around the text shows a template that trims it.
-    return f" \n«{role} {index}»\n "
+def _cut(text: str, content: str) -> str:
+    """Return the text up to the tag behind ``content``, as transformers' render_jinja_template."""
+    place = text.rfind(_TAG.strip())
+    if place < 0 or content.strip() not in text:
+        raise RequestError("the chat template changes the last message, so it cannot be continued")
+    before = text[:place]
+    return before if text.startswith(_TAG, place) else before.rstrip()
 
 
-def _message(role: str, index: int) -> Message:
-    return {"role": role, "content": _content(role, index)}
-
-
-def _around(text: str, role: str, index: int) -> tuple[str, str]:
-    before, found, after = text.partition(_content(role, index))
-    if not found:
-        raise BuildError(f"it leaves out the content of a {role} message")
-    return before, after
+def _shown(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

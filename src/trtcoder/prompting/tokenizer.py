@@ -23,13 +23,20 @@ _CONTROL_SPELLING = re.compile(r"<[|｜][^<>]*[|｜]>")
 class TextTokenizer:
     """A byte-level BPE tokenizer that never turns user text into a control token."""
 
-    def __init__(self, full: RustTokenizer, control_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        full: RustTokenizer,
+        control_ids: Iterable[int] = (),
+        reserved: Iterable[int] = (),
+    ) -> None:
         """Wrap a `tokenizers` tokenizer.
 
         Args:
             full: the tokenizer as its file has it.
             control_ids: ids that are control tokens whatever their flags say; DeepSeek's file
                 marks the fill-in-the-middle tokens as not special.
+            reserved: ids that user text does not give either, but that have a text when the
+                model emits them.
         """
         known = set(control_ids)
         added: dict[int, AddedToken] = full.get_added_tokens_decoder()
@@ -45,13 +52,21 @@ class TextTokenizer:
         self._literal = {
             id_: token.content for id_, token in added.items() if id_ not in self._control_ids
         }
-        self._full = full
-        self._plain = _without_control_tokens(full, [added[id_] for id_ in sorted(self._literal)])
+        self._full, self._given = full, tuple(known)
+        kept = {id_ for id_ in reserved if id_ in self._literal}
+        self.control |= {self._literal[id_]: id_ for id_ in kept}
+        literal = [added[id_] for id_ in sorted(self._literal.keys() - kept)]
+        self._plain = _without_control_tokens(full, literal)
+        self._strips = {
+            token.content: (token.lstrip, token.rstrip)
+            for token in added.values()
+            if token.lstrip or token.rstrip
+        }
         # Added to a tokenizer without the control tokens, a literal token may get another id.
         self._renumbered = {
             self._plain.token_to_id(content): id_
             for id_, content in self._literal.items()
-            if self._plain.token_to_id(content) != id_
+            if id_ not in kept and self._plain.token_to_id(content) != id_
         }
         self._bytes: dict[int, bytes] = {}
 
@@ -87,13 +102,38 @@ class TextTokenizer:
             raise RequestError("the text holds a lone surrogate; send valid Unicode") from error
         return [self._renumbered.get(id_, id_) for id_ in ids] if self._renumbered else ids
 
-    def split_control(self, text: str) -> list[str | int]:
-        """Split trusted text, such as a chat template, into control token ids and plain text."""
-        if not self.control:
-            return [text] if text else []
-        longest_first = sorted(self.control, key=len, reverse=True)
-        pattern = f"({'|'.join(map(re.escape, longest_first))})"
-        return [self.control.get(part, part) for part in re.split(pattern, text) if part]
+    def encode_around(self, pieces: Iterable[tuple[str, bool]]) -> list[int]:
+        """Return the ids of text in pieces; those with True are spellings of control tokens.
+
+        Control tokens take the white space beside them where the tokenizer's file says so.
+
+        Raises:
+            RequestError: a lone surrogate.
+        """
+        ids: list[int] = []
+        text, strip = "", False
+        for piece, is_control in pieces:
+            if not is_control:
+                text += piece
+                continue
+            before, after = self._strips.get(piece, (False, False))
+            ids += self.encode(_stripped(text, start=strip, end=before))
+            ids.append(self.control[piece])
+            text, strip = "", after
+        return ids + self.encode(_stripped(text, start=strip, end=False))
+
+    def reserving(self, texts: Iterable[str]) -> TextTokenizer:
+        """Return a tokenizer by which no text gives an added token that ``texts`` spell.
+
+        Tokens of white space are left: a chat template writes them as text.
+        """
+        written = "\n".join(texts)
+        found = [
+            id_
+            for id_, content in self._literal.items()
+            if content in written and not content.isspace()
+        ]
+        return TextTokenizer(self._full, self._given, found) if found else self
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes that a token stands for; none for control and unused ids."""
@@ -126,6 +166,11 @@ def _without_control_tokens(full: RustTokenizer, literal: list[AddedToken]) -> R
     plain.pre_tokenizer = full.pre_tokenizer
     plain.add_tokens(literal)
     return plain
+
+
+def _stripped(text: str, *, start: bool, end: bool) -> str:
+    text = text.lstrip() if start else text
+    return text.rstrip() if end else text
 
 
 def _byte_letters() -> dict[str, int]:
