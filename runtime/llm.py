@@ -37,6 +37,7 @@ class LLM:
     Attributes:
         manifest: what the engine's folder says about it.
         settings: how it runs.
+        engine: the parts that it is made of.
     """
 
     def __init__(
@@ -76,17 +77,17 @@ class LLM:
         if settings is not None and max_model_len is not None:
             raise RequestError("max_model_len: give it as context in the settings")
         self.settings = settings or EngineSettings(context=max_model_len)
-        self._engine = load_engine(
+        self.engine = load_engine(
             model, self.settings, verify_hashes=verify_hashes, capability=capability
         )
-        self.manifest: Manifest = self._engine.manifest
-        self.prompts = self._engine.prompts
-        self.tokenizer = self._engine.tokenizer
+        self.manifest: Manifest = self.engine.manifest
+        self.prompts = self.engine.prompts
+        self.tokenizer = self.engine.tokenizer
 
     @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together."""
-        return self._engine.thread.core.context
+        return self.engine.thread.core.context
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +102,7 @@ class LLM:
 
     def close(self) -> None:
         """End what is running; later requests are refused."""
-        self._engine.thread.close()
+        self.engine.thread.close()
 
     def generate(
         self,
@@ -209,9 +210,9 @@ class LLM:
         *,
         strip_leading_space: bool = False,
     ) -> Generation:
-        (params,) = _params(given, sampling, 1)
+        params = one_params(given, sampling)
         request = Request(tuple(ids), params, strip_leading_space)
-        return Generation(self._engine.thread, request, on_progress)
+        return Generation(self.engine.thread, request, on_progress)
 
     def _answer(
         self,
@@ -226,7 +227,7 @@ class LLM:
             Request(tuple(ids), each, strip_leading_space)
             for (_, ids), each in zip(requests, params, strict=True)
         ]
-        core = self._engine.thread.core
+        core = self.engine.thread.core
         for request in asked:
             core.prepare(request, lambda event: None)
         window = min(self.settings.max_queue, _AHEAD * self.settings.max_batch)
@@ -242,7 +243,7 @@ class LLM:
                         following = next(waiting, None)
                         if following is None:
                             break
-                        running.append(Generation(self._engine.thread, following))
+                        running.append(Generation(self.engine.thread, following))
                     generation = running.popleft()
                     answers = collect(generation, generation.num_answers)
                     text, ids = requests[len(outputs)]
@@ -279,6 +280,15 @@ def open_engine(
     """
     settings = EngineSettings(threads=threads, context=context)
     return LLM(folder, settings=settings, capability=capability)
+
+
+def one_params(given: SamplingParams | None, sampling: SamplingOptions) -> SamplingParams:
+    """Return the parameters of one request.
+
+    Raises:
+        RequestError: both forms are given, or a value is out of range.
+    """
+    return _params(given, sampling, 1)[0]
 
 
 def _params(

@@ -255,7 +255,7 @@ def test_ctrl_c_keeps_what_the_answer_had_so_far(
     with open_engine(toy) as llm:
 
         def interrupted(*_: object, **__: object) -> Generation:
-            return Interrupted(llm._engine.thread, Request((1, 2)))
+            return Interrupted(llm.engine.thread, Request((1, 2)))
 
         monkeypatch.setattr(llm, "stream_chat", interrupted)
         options = GenerationOptions(

@@ -198,9 +198,9 @@ def test_a_closed_answer_says_so_and_frees_its_blocks(folder: Path) -> None:
         generation.close()
         assert generation.finish_reason == "cancelled"
         assert list(generation) == []
-        core = llm._engine.thread.core
-        llm._engine.thread.call(core.scheduler.check).result()
-        llm._engine.thread.call(core.scheduler.cache.clear).result()
+        core = llm.engine.thread.core
+        llm.engine.thread.call(core.scheduler.check).result()
+        llm.engine.thread.call(core.scheduler.cache.clear).result()
         assert core.scheduler.cache.num_available == core.scheduler.cache.num_blocks
 
 
@@ -208,7 +208,7 @@ def test_an_answer_that_nobody_reads_any_more_ends(folder: Path) -> None:
     with open_engine(folder) as llm:
         next(llm.stream("hello", ignore_eos=True))
         # The iterator is gone; the engine notices within a step.
-        assert not llm._engine.thread.call(lambda: llm._engine.thread.core.has_work).result()
+        assert not llm.engine.thread.call(lambda: llm.engine.thread.core.has_work).result()
 
 
 def test_an_engine_that_is_closed_ends_its_answers_and_takes_no_more(folder: Path) -> None:
@@ -332,10 +332,10 @@ def test_chats_and_holes_may_be_many(llm: LLM) -> None:
 def test_a_bad_batch_fails_before_anything_is_computed(
     llm: LLM, arguments: dict[str, object], error: str
 ) -> None:
-    before = llm._engine.thread.core.stats.requests
+    before = llm.engine.thread.core.stats.requests
     with pytest.raises(RequestError, match=error):
         llm.generate(**arguments)  # type: ignore[arg-type]
-    assert llm._engine.thread.core.stats.requests == before
+    assert llm.engine.thread.core.stats.requests == before
 
 
 @pytest.mark.parametrize(
