@@ -99,7 +99,8 @@ class AsyncLLM:
         """Write the next answer of a conversation, chunk by chunk."""
         ids = self.llm.prompts.chat(messages)
         params = one_params(sampling_params, sampling)
-        return self.start(Request(tuple(ids), params, strip_leading_space=True))
+        spaced = self.llm.prompts.spaced_answers
+        return self.start(Request(tuple(ids), params, strip_leading_space=spaced))
 
     def stream_fill(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.manifest import Manifest
+from trtcoder.bundle.manifest import Manifest, SamplingDefaults
 from trtcoder.errors import EngineError
 from trtcoder.prompting.prompts import Capability, Prompts, require
 from trtcoder.prompting.tokenizer import TextTokenizer
@@ -15,6 +16,7 @@ from trtcoder.runtime.engine.core import EngineCore
 from trtcoder.runtime.engine.engine_thread import EngineThread
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
+from trtcoder.runtime.sampling.params import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +76,24 @@ def load_engine(
             raise
         if hashes is not None:
             hashes.result()
+    settings = dataclasses.replace(
+        settings, sampling=settings.sampling.resolved(model_defaults(manifest.sampling))
+    )
     core = EngineCore(runner, prompts.tokenizer, settings)
     return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))
+
+
+def model_defaults(sampling: SamplingDefaults) -> SamplingParams:
+    """Return what the checkpoint's authors advise, as far as their file says it."""
+    temperature = sampling.temperature
+    if sampling.do_sample is False:
+        temperature = 0.0
+    elif sampling.do_sample and temperature is None:
+        temperature = 1.0
+    return SamplingParams(
+        temperature=temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+    )

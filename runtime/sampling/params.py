@@ -25,7 +25,7 @@ class SamplingOptions(TypedDict, total=False):
     temperature: float | None
     top_k: int | None
     top_p: float | None
-    min_p: float
+    min_p: float | None
     repetition_penalty: float | None
     frequency_penalty: float
     presence_penalty: float
@@ -53,7 +53,7 @@ class SamplingParams:
         temperature: 0 takes the most likely token; 1 samples the model's own distribution [0].
         top_k: keep the k most likely tokens; 0 keeps all [0].
         top_p: keep the smallest set of most likely tokens whose probabilities reach this sum [1].
-        min_p: drop tokens less likely than this fraction of the most likely one.
+        min_p: drop tokens less likely than this fraction of the most likely one [0].
         repetition_penalty: above 1 makes tokens of the prompt and of the answer less likely
             (Keskar et al. 2019, as in transformers' RepetitionPenaltyLogitsProcessor) [1].
         frequency_penalty: taken from a token's logit for each time it is in the answer (OpenAI).
@@ -77,7 +77,7 @@ class SamplingParams:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
-    min_p: float = 0.0
+    min_p: float | None = None
     repetition_penalty: float | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
@@ -120,7 +120,9 @@ class SamplingParams:
 
     def resolved(self, defaults: SamplingParams) -> SamplingParams:
         """Return these parameters, with those of ``defaults`` where they are None."""
-        neutral = SamplingParams(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+        neutral = SamplingParams(
+            temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0
+        )
         found = self
         for source in (defaults, neutral):
             found = dataclasses.replace(
@@ -128,6 +130,7 @@ class SamplingParams:
                 temperature=_first(found.temperature, source.temperature),
                 top_k=_first(found.top_k, source.top_k),
                 top_p=_first(found.top_p, source.top_p),
+                min_p=_first(found.min_p, source.min_p),
                 repetition_penalty=_first(found.repetition_penalty, source.repetition_penalty),
             )
         return found

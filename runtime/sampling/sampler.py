@@ -58,6 +58,7 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(self.seed))
         self._temperature = params.temperature or 0.0
         self._top_k, self._top_p = params.top_k or 0, 1.0 if params.top_p is None else params.top_p
+        self._min_p = params.min_p or 0.0
         self._adjust = _Adjustments(params, prompt_ids, vocab_size)
         self._ends = np.array(sorted({end for end in ends if end < vocab_size}), np.int64)
         self._count = 0
@@ -104,8 +105,8 @@ class Sampler:
         np.exp(weights, out=weights)
         if self._top_p < 1.0:
             keep_nucleus(weights, self._top_p)
-        if self.params.min_p > 0.0:
-            weights *= weights >= np.float32(self.params.min_p)
+        if self._min_p > 0.0:
+            weights *= weights >= np.float32(self._min_p)
         index = draw(weights, self._random.random())
         return index if ids is None else int(ids[index])
 

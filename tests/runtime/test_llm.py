@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from pathlib import Path
@@ -22,11 +23,13 @@ from tests.toy_engine import (
     write_toy_engine,
 )
 from trtcoder import LLM, SamplingParams, open_engine
+from trtcoder.bundle.manifest import SamplingDefaults
 from trtcoder.errors import BusyError, EngineError, RequestError
 from trtcoder.prompting.auto_tokenizer import AutoTokenizer
 from trtcoder.prompting.prompts import Message
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.engine.settings import EngineSettings
+from trtcoder.runtime.requests.request import Request
 
 TOKENIZER = TextTokenizer(byte_tokenizer())
 HOT = SamplingParams(temperature=5000.0, seed=11, max_tokens=12)
@@ -373,3 +376,31 @@ def test_a_changed_file_is_named_even_when_the_graph_does_not_load(tmp_path: Pat
     (folder / "tokenizer.json").write_text(data.replace("fim", "fom"))
     with pytest.raises(EngineError, match=r"tokenizer\.json has sha256"):
         open_engine(folder)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "expected"),
+    [
+        ({}, 0.0),
+        ({"do_sample": True, "temperature": 0.3, "top_p": 0.95}, 0.3),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": False, "temperature": 0.3}, 0.0),
+        ({"temperature": 0.3}, 0.3),
+    ],
+)
+def test_the_checkpoints_advice_is_taken_where_the_user_gives_none(
+    tmp_path: Path, defaults: dict[str, float], expected: float
+) -> None:
+    advice = SamplingDefaults(**defaults)  # type: ignore[arg-type]
+    manifest = dataclasses.replace(toy_manifest(), sampling=advice)
+    with open_engine(write_toy_engine(tmp_path / "engine", manifest)) as llm:
+        core = llm.engine.thread.core
+
+        def prepared(**params: float) -> SamplingParams:
+            request = Request((BOS,), SamplingParams(**params))  # type: ignore[arg-type]
+            return core.prepare(request, lambda event: None).params
+
+        assert prepared().temperature == expected
+        assert prepared().top_p == (defaults.get("top_p") or 1.0)
+        assert prepared(temperature=0.7, top_p=0.5).temperature == 0.7
+        assert prepared(temperature=0.7, top_p=0.5).top_p == 0.5

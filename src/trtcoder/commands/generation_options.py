@@ -24,7 +24,7 @@ class GenerationOptions:
     temperature: float | None
     top_k: int | None
     top_p: float | None
-    min_p: float
+    min_p: float | None
     repetition_penalty: float | None
     frequency_penalty: float
     presence_penalty: float
@@ -97,9 +97,8 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
         click.option(
             "--min-p",
             type=float,
-            default=0.0,
-            show_default=True,
-            help="Drop tokens less likely than this fraction of the most likely one.",
+            help="Drop tokens less likely than this fraction of the most likely one.  "
+            "[default: the model's, or 0]",
         ),
         click.option(
             "--repetition-penalty",

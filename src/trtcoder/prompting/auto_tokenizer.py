@@ -8,7 +8,6 @@ from pathlib import Path
 from trtcoder.bundle.folder import Bundle
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Message, Prompts
-from trtcoder.prompting.tokenizer import TextTokenizer
 
 
 class AutoTokenizer:
@@ -23,11 +22,7 @@ class AutoTokenizer:
 
     def __init__(self, bundle: Bundle) -> None:
         tokens = bundle.manifest.tokens
-        control = (tokens.bos, *tokens.eos, tokens.fim_begin, tokens.fim_hole, tokens.fim_end)
-        self._tokenizer = TextTokenizer.load(
-            bundle.tokenizer_path, [token for token in control if token is not None]
-        )
-        self._prompts = Prompts(bundle.manifest, self._tokenizer)
+        self._prompts = Prompts.load(bundle.folder, bundle.manifest)
         self.bos_token_id = tokens.bos
         self.eos_token_id = tokens.eos[0] if tokens.eos else None
 
@@ -48,7 +43,7 @@ class AutoTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids``, without control tokens."""
-        return self._tokenizer.decode(ids)
+        return self._prompts.tokenizer.decode(ids)
 
     def apply_chat_template(
         self,

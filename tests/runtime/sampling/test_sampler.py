@@ -43,7 +43,9 @@ def brute_force(
             break
         reached += weights[token]
         inside.append(token)
-    inside = [token for token in inside if weights[token] >= params.min_p * weights[order[0]]]
+    inside = [
+        token for token in inside if weights[token] >= (params.min_p or 0) * weights[order[0]]
+    ]
     total = sum(weights[token] for token in inside)
     return {token: weights[token] / total for token in inside}
 
@@ -103,7 +105,7 @@ def test_the_sampler_draws_from_the_brute_force_distribution(
         if edges[index] - low < 1e-4:  # too narrow to hit in float arithmetic
             continue
         if any(
-            abs(expected[token] - params.min_p * max(expected.values())) < 1e-6
+            abs(expected[token] - (params.min_p or 0) * max(expected.values())) < 1e-6
             for token in expected
         ):
             continue  # at the threshold, rounding decides
