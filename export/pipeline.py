@@ -23,6 +23,7 @@ from trtcoder.export.parity.certificate import FILE_NAME, Certificate
 from trtcoder.export.parity.report import shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
+from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.targets.onnxruntime import (
     copy_tokenizer,
     describe,
@@ -116,7 +117,9 @@ def make_engine(
 ) -> Built:
     """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
     started = time.monotonic()
-    # A fault of the held-out text should not wait for the conversion to end.
+    # What the reference cannot judge and what is wrong with the held-out text is said first, and
+    # does not wait for the conversion to end.
+    TransformersReference(source)
     load_heldout(prompting.prompts(), request.tokens, request.text)
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":

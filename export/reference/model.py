@@ -8,7 +8,6 @@ it or refuses; which is which is in docs/decisions/0003-references.md.
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError
+from trtcoder.export.reference.config import transformers_config
 from trtcoder.export.reference.layer import load_layer
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.export.reference.transformers_modules import import_modules
@@ -74,12 +74,12 @@ class TransformersReference:
         Raises:
             DependencyError: torch or transformers is missing, or transformers is not the one
                 that was checked.
-            ConfigError: transformers computes this configuration differently from the published
-                code, so that it cannot judge.
+            ConfigError: transformers does not take this configuration, or computes it differently
+                from the published code, so that it cannot judge.
         """
         self._modules = import_modules()
         self._checkpoint = checkpoint
-        self._config = self._transformers_config()
+        self._config = transformers_config(self._modules, checkpoint.config, str(checkpoint.folder))
         self._rotary = self._modules.DeepseekV2RotaryEmbedding(self._config)
         ours, theirs = checkpoint.config.rotary_scale, float(self._rotary.attention_scaling)
         if not math.isclose(ours, theirs, rel_tol=1e-6):
@@ -133,29 +133,6 @@ class TransformersReference:
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages that computed the reference."""
         return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-
-    def _transformers_config(self) -> Any:
-        """Return transformers' reading of config.json, with what it reads otherwise put right."""
-        config = self._checkpoint.config
-        corrected = {
-            # Files from before the spelling was corrected name no method that transformers knows.
-            "topk_method": config.topk_method,
-            # transformers wants numbers where the published files may have null.
-            "n_shared_experts": config.n_shared_experts,
-            "n_routed_experts": config.n_routed_experts,
-            # Without routed experts the published code builds dense layers only.
-            "first_k_dense_replace": (
-                config.first_k_dense_replace
-                if config.n_routed_experts
-                else config.num_hidden_layers
-            ),
-        }
-        # A copy: transformers writes into the nested settings that it is given.
-        raw = copy.deepcopy(dict(config.raw))
-        found = self._modules.DeepseekV2Config.from_dict({**raw, **corrected})
-        found._attn_implementation = "eager"
-        found._experts_implementation = "eager"
-        return found
 
     def embed(self, ids: NDArray[np.int64], where: int | NDArray[np.int64] = 0) -> SequenceState:
         """Return a sequence before the first layer; ``where`` as ``positions`` of `run`."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import FIXED, IGNORED, ModelConfig
+from trtcoder.model.config import ModelConfig
+from trtcoder.model.config_keys import FIXED, IGNORED, SIZES
 from trtcoder.model.tensors import expected_tensors
 from trtcoder.testing.random_checkpoint import (
     FULL_CONFIG,
@@ -83,7 +85,23 @@ def test_the_misspelt_greedy_of_some_files_is_read() -> None:
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "type 'linear'"),
         ({"rope_scaling": {**YARN, "surprise": 1}}, "rope_scaling: unknown surprise"),
-        ({"sliding_window": 4096}, "unknown sliding_window"),
+        ({"sliding_window": 4096}, "sliding_window: 4096 is not supported, only None"),
+        ({"rope_scaling": {**YARN, "rope_type": "linear"}}, "type 'linear' and 'yarn'"),
+        ({"rope_scaling": {**YARN, "type": ["yarn"]}}, "type ['yarn'] is not supported"),
+        ({"rope_scaling": {**YARN, "attention_factor": 2.0}}, "attention_factor"),
+        ({"rope_parameters": {**YARN, "factor": 8}}, "rope_scaling and rope_parameters differ"),
+        ({"rope_scaling": "yarn"}, "rope_scaling: 'yarn' is not an object"),
+        ({"qk_head_dim": 81}, "qk_head_dim is 81, the other sizes give 80"),
+        ({"num_experts": 8}, "num_experts is 8, the other sizes give 16"),
+        ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
+        ({"compression_config": {"bits": 4}}, "use the bf16 one"),
+        ({"hidden_size": 2048.5}, "hidden_size: 2048.5 is not of type int"),
+        ({"hidden_size": 10**400}, "hidden_size is a number of more than 30 digits"),
+        ({"rope_theta": 10**400}, "rope_theta: a number of more than 30 digits"),
+        ({"hidden_size": math.inf}, "hidden_size: inf is not of type int"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob: 1 is not of type bool"),
+        ({"rms_norm_eps": True}, "rms_norm_eps: True is not of type float"),
+        ({"eos_token_id": [257, None]}, "eos_token_id"),
         ({"rope_scaling": {**YARN, "rope_theta": 5.0}}, "rope_theta differs inside and outside"),
         ({"hidden_size": "2048"}, "hidden_size: '2048' is not of type int"),
         ({"hidden_size": True}, "hidden_size: True is not of type int"),
@@ -175,3 +193,84 @@ def test_ignored_keys_change_nothing(key: str) -> None:
 def test_values_out_of_range_are_refused_by_name(change: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         ModelConfig.from_dict(tiny_config(**change))
+
+
+# As files have them that transformers 4 and 5, trainers and servers wrote.
+AS_WRITTEN: dict[str, dict[str, Any]] = {
+    "transformers 4 with everything": {
+        "_name_or_path": "x", "return_dict": True, "output_attentions": False, "torchscript": False,
+        "pruned_heads": {}, "is_encoder_decoder": False, "is_decoder": False, "top_k": 50,
+        "add_cross_attention": False, "cross_attention_hidden_size": None, "max_length": 20,
+        "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "tokenizer_class": None,
+        "tie_encoder_decoder": False, "problem_type": None, "bad_words_ids": None,
+        "_attn_implementation_autoset": True, "tf_legacy_loss": False,
+    },
+    "transformers 5": {"qk_head_dim": 80, "head_dim": 32, "dtype": "bfloat16", "mlp_bias": False},
+    "unsloth": {"unsloth_version": "2026.1", "unsloth_fixed": True, "model_name": "x/y"},
+    "no window": {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 28},
+    "attention": {"_attn_implementation": "eager", "attn_implementation": "flash_attention_2"},
+    "no quantization": {"quantization_config": None},
+    "null is absent": {
+        "n_group": None, "topk_method": None, "mlp_bias": None, "norm_topk_prob": None,
+        "scoring_func": None, "moe_layer_freq": None, "rope_interleave": None,
+    },
+    "both rotary keys": {"rope_parameters": {**YARN, "rope_theta": 10000.0}},
+    "rotary extras": {
+        "rope_scaling": {**YARN, "rope_type": "yarn", "attention_factor": None, "truncate": True,
+                         "partial_rotary_factor": 1.0, "finetuned": True},
+    },
+    "another name for the experts": {"num_experts": 16, "num_local_experts": 16},
+    "numbers that are not used": {"use_cache": "yes", "attention_dropout": "none"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_harmless_keys_of_other_tools_change_nothing(name: str) -> None:
+    plain = ModelConfig.from_dict(tiny_config())
+    changed = ModelConfig.from_dict(tiny_config(**AS_WRITTEN[name]))
+    assert replace(changed, raw=plain.raw) == plain
+
+
+def with_points(value: Any) -> Any:
+    """Return a JSON value whose whole numbers have a point."""
+    if isinstance(value, dict):
+        return {key: with_points(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_points(item) for item in value]
+    return float(value) if type(value) is int else value
+
+
+@pytest.mark.parametrize("config", [LITE_CONFIG, FULL_CONFIG, tiny_config(eos_token_id=[257, 5])])
+def test_whole_numbers_may_be_written_with_a_point(config: dict[str, Any]) -> None:
+    plain = ModelConfig.from_dict(config)
+    changed = ModelConfig.from_dict(with_points(config))
+    assert replace(changed, raw=plain.raw) == plain
+    assert type(changed.hidden_size) is int
+    assert {type(token) for token in changed.eos_token_ids} == {int}
+
+
+@pytest.mark.parametrize("key", [*SIZES, "n_routed_experts", "moe_intermediate_size"])
+@pytest.mark.parametrize("value", [10**9 * 4, 10**400, 4e300])
+def test_absurd_sizes_are_refused_at_once(key: str, value: float) -> None:
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=f"{key} is .*, expected at most"):
+        ModelConfig.from_dict(tiny_config(**{key: value}))
+    assert time.perf_counter() - started < 1
+
+
+def test_sizes_that_are_absurd_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="n_routed_experts in num_hidden_layers"):
+        ModelConfig.from_dict(tiny_config(num_hidden_layers=4000, n_routed_experts=16000))
+
+
+@pytest.mark.parametrize("text", ['{"rms_norm_eps": NaN}', '{"x": -Infinity}', "[" * 100_000])
+def test_what_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+        ModelConfig.load(tmp_path)
+
+
+def test_a_model_without_end_tokens_is_left_to_the_other_file() -> None:
+    config = tiny_config()
+    del config["eos_token_id"]
+    assert ModelConfig.from_dict(config).eos_token_ids == ()
