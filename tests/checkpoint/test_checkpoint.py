@@ -13,8 +13,9 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from trtcoder.checkpoint.reader import INDEX, SINGLE, Checkpoint, widen
+from trtcoder.checkpoint.reader import Checkpoint, widen
 from trtcoder.checkpoint.shard import read_shard
+from trtcoder.checkpoint.weight_files import INDEX, SINGLE
 from trtcoder.errors import BuildError, CheckpointError, ConfigError
 from trtcoder.testing.random_checkpoint import (
     tiny_config,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from trtcoder.checkpoint.reader import INDEX, Checkpoint
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.checkpoint.weight_files import INDEX
 from trtcoder.testing import random_checkpoint
 from trtcoder.testing.random_checkpoint import (
     SPECIAL_TOKENS,

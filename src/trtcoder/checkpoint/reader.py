@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.checkpoint.finite import first_not_finite
-from trtcoder.checkpoint.shard import VIEWS, Rows, Shard, Stored, blake3, read_shard
+from trtcoder.checkpoint.shard import VIEWS, Rows, Stored, blake3
+from trtcoder.checkpoint.side_files import unreadable
+from trtcoder.checkpoint.tied_head import resolve_head
+from trtcoder.checkpoint.weight_files import find_weights, listed
 from trtcoder.cores import available_cores
 from trtcoder.errors import CheckpointError
 from trtcoder.model.config import ModelConfig
@@ -31,10 +35,6 @@ from trtcoder.model.tensors import DERIVED_SUFFIXES, expected_tensors
 # What `Checkpoint.hashing` wants of the thread.
 _reading = threading.local()
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_SHOWN = 8
 # config.json's names of stored types; the newer key counts where both are there.
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _DTYPE_KEYS = ("dtype", "torch_dtype")
@@ -42,11 +42,15 @@ _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A complete checkpoint; open one with `Checkpoint.open`."""
+    """A complete checkpoint; open one with `Checkpoint.open`.
+
+    ``notes`` are what a user should know of its files.
+    """
 
     folder: Path
     config: ModelConfig = field(repr=False)
     tensors: dict[str, Stored] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> Checkpoint:
@@ -57,11 +61,14 @@ class Checkpoint:
             CheckpointError: a file is missing, unsafe or damaged, or tensors are missing,
                 unexpected or misshapen; one error names them all.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder}: is not a folder; give the checkpoint's folder")
+        folder = _folder(folder)
         config = ModelConfig.load(folder)
-        checkpoint = cls(folder, config, _find_tensors(folder))
+        try:
+            weights = find_weights(folder)
+        except OSError as error:
+            raise unreadable(folder, error) from error
+        config, tensors, notes = resolve_head(config, weights.tensors)
+        checkpoint = cls(folder, config, tensors, (*weights.notes, *notes))
         checkpoint._validate()
         return checkpoint
 
@@ -71,14 +78,16 @@ class Checkpoint:
 
         Raises:
             ConfigError: config.json is missing or not supported.
+            CheckpointError: it is not a folder.
         """
-        config = ModelConfig.load(Path(folder))
+        folder = _folder(folder)
+        config = ModelConfig.load(folder)
         dtype = _declared_dtype(config)
         tensors = {
             name: Stored(None, dtype, shape, 0, math.prod(shape) * VIEWS[dtype].itemsize)
             for name, shape in expected_tensors(config).items()
         }
-        return cls(Path(folder), config, tensors)
+        return cls(folder, config, tensors)
 
     @property
     def name(self) -> str:
@@ -293,55 +302,31 @@ def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _listed(label: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} {label}: {', '.join(names[:_SHOWN])}{more}"]
+    return [f"{len(names)} {label}: {listed(names)}"] if names else []
 
 
-def _find_tensors(folder: Path) -> dict[str, Stored]:
-    index = folder / INDEX
-    if index.is_file():
-        return _read_index(folder, index)
-    if (folder / SINGLE).is_file():
-        return read_shard(folder / SINGLE)
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise CheckpointError(
-            f"{folder / pickles[0]}: is a pickle, which can run code when it is read; convert "
-            "it to safetensors or download the safetensors files"
-        )
-    raise CheckpointError(f"{folder}: has neither {INDEX} nor {SINGLE}; download the weights")
+def _folder(given: str | Path) -> Path:
+    """Return the folder; a model's name on the Hub and the like get their own remedy.
 
-
-def _read_index(folder: Path, index: Path) -> dict[str, Stored]:
+    Raises:
+        CheckpointError: it is not a folder, or may not be read.
+    """
+    path = Path(given)
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index}: is not a safetensors index: {error!r}") from error
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{index}: weight_map is not an object")
-    shards: dict[str, dict[str, Stored]] = {}
-    for file in sorted(set(map(str, weight_map.values()))):
-        # Hub caches link shards to other folders; the name itself may not leave this one.
-        if Path(file).name != file or file in ("", ".", ".."):
-            raise CheckpointError(f"{index}: {file!r} leaves the folder; names must be plain")
-        if Path(file).suffix in PICKLES:
-            raise CheckpointError(
-                f"{folder / file}: is a pickle, which can run code when it is read; convert it "
-                "to safetensors"
-            )
-        shards[file] = read_shard(folder / file)
-    absent = [name for name, file in weight_map.items() if name not in shards[str(file)]]
-    if absent:
-        listed = _listed("tensors are not in the shard that it names", absent)[0]
-        raise CheckpointError(f"{index}: {listed}; download the checkpoint again")
-    held = {name for shard in shards.values() for name in shard}
-    unlisted = sorted(held - set(weight_map))
-    if unlisted:
-        listed = _listed("tensors of the shards have no entry", unlisted)[0]
-        raise CheckpointError(f"{index}: {listed}; download the index again")
-    return {name: shards[str(file)][name] for name, file in weight_map.items()}
-
-
-__all__ = ["Checkpoint", "Shard", "Stored", "widen"]
+        if path.is_dir():
+            if not (path / "config.json").exists() and (path / "snapshots").is_dir():
+                raise CheckpointError(
+                    f"{path}: is a model's folder in a cache of the Hugging Face Hub; give one of "
+                    f"the folders in {path / 'snapshots'}"
+                )
+            return path
+        if path.exists():
+            raise CheckpointError(f"{path}: is a file; give the checkpoint's folder")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)):
+        raise CheckpointError(
+            f"{path}: is not a folder; a model of the Hugging Face Hub must be downloaded first: "
+            f"`hf download {path} --local-dir {path.name}`, then give {path.name}"
+        )
+    raise CheckpointError(f"{path}: is not a folder; give the checkpoint's folder")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.checkpoint.side_files import refuse_pointer, unreadable
 from trtcoder.errors import CheckpointError, DependencyError
 
 # Stored type -> the NumPy type of its view. NumPy has no bfloat16: its bits are seen as uint16.
@@ -142,10 +143,10 @@ def read_shard(path: Path) -> dict[str, Stored]:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             descriptor = os.dup(file.fileno())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: is missing; download it again") from error
-    except (OSError, ValueError) as error:  # ValueError: the file is empty
-        raise CheckpointError(f"{path}: cannot be mapped: {error}; download it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is empty; download it again") from error
     shard = Shard(path, mapped, descriptor)
     weakref.finalize(shard, os.close, descriptor)
     header, start = _header(path, mapped)
@@ -166,6 +167,7 @@ def read_shard(path: Path) -> dict[str, Stored]:
 
 
 def _header(path: Path, mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
+    refuse_pointer(path, mapped[:64])
     length = int.from_bytes(mapped[:8], "little")
     if len(mapped) < 8 or length > min(MAX_HEADER, len(mapped) - 8):
         raise CheckpointError(
@@ -174,7 +176,7 @@ def _header(path: Path, mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
         )
     try:
         header = json.loads(mapped[8 : 8 + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its header is not JSON: {error}; download it again"
         ) from error

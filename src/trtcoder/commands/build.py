@@ -165,7 +165,7 @@ def build(
         return
     source = Checkpoint.open(checkpoint)
     prompting = read_prompting(source, fim)
-    for note in prompting.notes:
+    for note in (*source.notes, *prompting.notes):
         say(note)
     if out is None:
         raise click.UsageError("Missing option '--out'.")

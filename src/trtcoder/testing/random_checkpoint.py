@@ -21,7 +21,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.checkpoint.reader import INDEX
+from trtcoder.checkpoint.weight_files import INDEX
 from trtcoder.errors import BuildError, TrtcoderError
 from trtcoder.model.config import ModelConfig
 from trtcoder.model.tensors import expected_tensors

@@ -15,7 +15,9 @@ from trtcoder.model.config import ModelConfig
 from trtcoder.model.config_keys import IGNORED
 from trtcoder.testing.random_checkpoint import FULL_CONFIG, LITE_CONFIG, tiny_config
 
-ODD = [None, 0, 1, 2, -1, 1.0, 0.5, 3.0, True, False, "yes", [], {}, [1], 7, 10**6, 1e-6, 4096]
+ODD: list[Any] = [
+    None, 0, 1, 2, -1, 1.0, 0.5, 3.0, True, False, "yes", [], {}, [1], 7, 10**6, 1e-6, 4096,
+]  # fmt: skip
 YARN_KEYS = sorted(LITE_CONFIG["rope_scaling"])
 KEYS = sorted({*LITE_CONFIG, *IGNORED, "sliding_window", "rope_parameters", "qk_head_dim"})
 
