@@ -25,6 +25,7 @@ from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.targets.onnxruntime import (
+    DATA_FILE,
     copy_tokenizer,
     describe,
     plan,
@@ -204,11 +205,14 @@ def _convert(
     say: Say,
 ) -> Written:
     known = calibration.plan() if calibration else None
-    journal = Journal(writer.journal, plan(graph, calibration=known))
-    if journal.restarted:
-        say(f"starting over: changed since the interrupted build: {', '.join(journal.restarted)}")
-    elif journal.steps:
+    journal = Journal(writer.journal, plan(graph, calibration=known), source.identity())
+    if journal.steps:
         say(f"going on with the interrupted build: {len(journal.steps):,} steps are done")
+        writer.clear(DATA_FILE)
+    else:
+        if journal.note:
+            say(f"starting over: {journal.note}")
+        writer.clear()
     with byte_progress("converting", sum(step.nbytes for step in graph.b.plan.steps)) as advance:
         if calibration is not None:
             calibration.attach(graph.b.plan, lambda item: advance(0, item))
@@ -216,14 +220,20 @@ def _convert(
         def on_step(step: Step) -> None:
             advance(step.nbytes, step.key)
 
-        return write_graph(
+        written = write_graph(
             graph.b,
             writer.folder,
             on_step=on_step,
+            on_item=lambda item: advance(0, item),
             checkpoint=source,
             journal=journal,
             stages=calibration,
         )
+    if written.again:
+        say(
+            f"{written.again:,} of these steps ran again: what they had read or written has changed"
+        )
+    return written
 
 
 def _leave_report(writer: BundleWriter, certificate: Certificate) -> str:

@@ -25,6 +25,7 @@ from trtcoder.calib.spill import CAP_BYTES, ActivationStore
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.calib.text.calibration import CalibrationText
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.checkpoint.shard import blake3
 from trtcoder.export.calibration.layer_module import LayerModule
 from trtcoder.export.calibration.observe import LayerWatch, Seen, parallel
 from trtcoder.export.reference.model import SequenceState, TransformersReference
@@ -145,17 +146,28 @@ class Calibration:
             os.fsync(file.fileno())
         os.replace(target.with_suffix(".tmp"), target)
         self._saved(stage - 2).unlink(missing_ok=True)
-        return self.coverage.to_dict()
+        return {"coverage": self.coverage.to_dict(), "stream": _digest(self._streams)}
 
-    def restore(self, stage: int, state: Mapping[str, Any]) -> None:
-        """Go on behind ``stage`` with what `save` kept."""
+    def restore(self, stage: int, state: Mapping[str, Any]) -> bool:
+        """Go on behind ``stage`` with what `save` kept; return False where that is damaged."""
         import torch
 
+        try:
+            stream = np.load(self._saved(stage), mmap_mode="r")
+            if (stream.shape, stream.dtype) != (self._streams.shape, self._streams.dtype):
+                return False
+            if _digest(stream) != state["stream"]:
+                return False
+            coverage = state["coverage"]
+            routed = {int(layer): list(n) for layer, n in coverage["tokens"].items()}
+            short = [(int(layer), int(n), int(tokens)) for layer, n, tokens in coverage["short"]]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+            return False
         with torch.inference_mode():
             self._embed()
-        self._streams[:] = np.load(self._saved(stage), mmap_mode="r")
-        self.coverage.routed = {int(layer): n for layer, n in state["tokens"].items()}
-        self.coverage.short = [tuple(entry) for entry in state["short"]]
+        self._streams[:] = stream
+        self.coverage.routed, self.coverage.short = routed, short
+        return True
 
     def _saved(self, stage: int) -> Path:
         return self._workspace / f"stream.{stage}.npy"
@@ -295,6 +307,12 @@ class Calibration:
             ids = np.array(sequence.ids) - start
             inside = np.flatnonzero((ids >= 0) & (ids < len(rows)))
             self._streams[first + inside] = rows[ids[inside]]
+
+
+def _digest(stream: Floats) -> str:
+    digest = blake3()
+    digest.update(stream.reshape(-1).view(np.uint8).data)
+    return str(digest.hexdigest())
 
 
 def _read_all(matrices: list[StoredMatrix]) -> list[Floats]:

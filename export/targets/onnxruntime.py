@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,13 +26,16 @@ from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.journal import Journal
-from trtcoder.export.weights.writer import OnStep, Stages, Written, write_weights
+from trtcoder.export.weights.resume import OnItem, OnStep
+from trtcoder.export.weights.writer import Stages, Written, write_weights
 from trtcoder.prompting.source import Prompting, prompt_files
 
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.data"
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
+# Packages that compute stored values.
+_ROUNDING = ("numpy", "numba", "ml_dtypes")
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -48,6 +53,7 @@ def write_graph(
     folder: Path,
     *,
     on_step: OnStep = lambda step: None,
+    on_item: OnItem = lambda item: None,
     checkpoint: Checkpoint | None = None,
     journal: Journal | None = None,
     stages: Stages | None = None,
@@ -58,6 +64,7 @@ def write_graph(
             builder.plan,
             sink,
             on_step=on_step,
+            on_item=on_item,
             checkpoint=checkpoint,
             journal=journal,
             stages=stages,
@@ -77,18 +84,26 @@ def _model(builder: GraphBuilder, folder: Path) -> ir.Model:
 
 
 def plan(graph: DeepseekV2Graph, **more: object) -> dict[str, object]:
-    """Return what the bytes of the data file depend on, for the journal.
+    """Return what the engine's bytes depend on beside the checkpoint's weights, for the journal.
 
     ``more`` is what a calibrated build adds.
     """
+    folder, config = graph.checkpoint.folder, graph.config.raw
     shapes = [[w.name, w.dtype.name, *w.shape] for w in graph.b.plan.weights.values()]
     return {
         "trtcoder": __version__,
-        "checkpoint": graph.checkpoint.identity(),
+        "versions": {name: version(name) for name in _ROUNDING} | {"machine": platform.machine()},
+        "config.json": _sha256(json.dumps(config, sort_keys=True).encode()),
+        "tensors": graph.checkpoint.layout_digest(),
+        **{name: _sha256(data) for name, data in prompt_files(folder).items()},
         "recipe": graph.recipe.to_dict(),
-        "layout": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        "layout": _sha256(json.dumps(shapes).encode()),
         **more,
     }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:

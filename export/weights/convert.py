@@ -52,7 +52,7 @@ def declare_parameter(
         )  # fmt: skip
         return Converted([Part(name, 0, _narrow(values, dtype))], [record])
 
-    plan.add_step(name, tensors, int(np.prod(shape)), produce)
+    plan.add_step(name, tensors, int(np.prod(shape)), produce, [weight.rows()])
     return weight
 
 
@@ -82,7 +82,8 @@ def declare_matrix(
             return Converted(parts, [record])
 
         values = (stop - start) * source.width
-        plan.add_step(f"{name}[{start}:{stop}]", source.tensors, values, produce)
+        fills = [weight.rows(start, stop) for weight in weights]
+        plan.add_step(f"{name}[{start}:{stop}]", source.tensors, values, produce, fills)
     return weights
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from trtcoder.checkpoint.shard import blake3
 from trtcoder.errors import BuildError
 from trtcoder.export.weights.hash_follower import HashFollower
-from trtcoder.export.weights.plan import Part, Step, Weight, WeightPlan
+from trtcoder.export.weights.plan import Part, Rows, Step, Weight, WeightPlan
 
 # A page: memory-mapping a weight then needs no copy, whatever its kernel's vector width.
 ALIGNMENT = 4096
+_READ_BYTES = 1 << 20
 
 
 def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
@@ -78,6 +80,19 @@ class DataFile:
                 raise BuildError(f"{self._path}: became shorter while it was written")
             done += count
 
+    def digest(self, rows: Rows) -> str:
+        """Return the BLAKE3 hash of rows as they are in the file."""
+        weight, digest = self._weights[rows.weight], blake3()
+        start = self.offsets[rows.weight] + rows.start * weight.row_nbytes
+        left = (rows.stop - rows.start) * weight.row_nbytes
+        buffer = memoryview(bytearray(min(_READ_BYTES, left)))
+        while left:
+            part = buffer[: min(_READ_BYTES, left)]
+            self.read_into(part, start)
+            digest.update(part)
+            start, left = start + len(part), left - len(part)
+        return str(digest.hexdigest())
+
     def sync(self) -> None:
         """Wait until everything that was written is on the disk."""
         try:
@@ -108,6 +123,17 @@ class DataFile:
                 "space, or give --out another disk, and run the same command again"
             )
         os.ftruncate(self._descriptor, self.size)
+        if status.st_size:
+            self._clear_gaps()
+
+    def _clear_gaps(self) -> None:
+        """Fill what lies between the weights with zeros, which a new file has there by itself."""
+        for weight in self._weights.values():
+            end = self.offsets[weight.name] + weight.nbytes
+            try:
+                os.pwrite(self._descriptor, bytes(-end % ALIGNMENT), end)
+            except OSError as error:
+                raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> BuildError:
         problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
@@ -124,7 +150,10 @@ def open_data(plan: WeightPlan, path: Path) -> Iterator[DataFile]:
     Raises:
         BuildError: the disk has no room for it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         output = DataFile(plan, path, descriptor)
         try:

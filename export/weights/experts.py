@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,12 +92,18 @@ def add_matrices(
 
 
 def add_expert_step(
-    plan: WeightPlan, name: str, index: int, expert: Expert, produce: Callable[[], Converted]
+    plan: WeightPlan,
+    name: str,
+    index: int,
+    expert: Expert,
+    produce: Callable[[], Converted],
+    stacks: Iterable[Weight],
 ) -> None:
     """Add the step that fills one expert's share of the stacks."""
     tensors = expert.gate.tensors + expert.up.tensors + expert.down.tensors
     values = 3 * expert.gate.rows * expert.gate.width
-    plan.add_step(f"{name}/experts.{index}", tensors, values, produce)
+    fills = [stack.rows(index, index + 1) for stack in stacks]
+    plan.add_step(f"{name}/experts.{index}", tensors, values, produce, fills)
 
 
 def _add_step(
@@ -133,4 +139,4 @@ def _add_step(
         ]
         return Converted(parts, records)
 
-    add_expert_step(plan, name, index, expert, produce)
+    add_expert_step(plan, name, index, expert, produce, [*fc1, *fc2])

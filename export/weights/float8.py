@@ -68,7 +68,12 @@ def declare_matrix(
     for start, stop in _chunks(source):
         produce = functools.partial(_produce, plan, name, scheme, start, stop, largest)
         values = (stop - start) * source.width
-        plan.add_step(f"{name}[{start}:{stop}]", source.tensors, values, produce)
+        fills = [codes.rows(start, stop)]
+        if scheme.per_block:
+            fills.append(scales.rows(start // BLOCK, -(-stop // BLOCK)))
+        elif start == 0:
+            fills.append(scales.rows())
+        plan.add_step(f"{name}[{start}:{stop}]", source.tensors, values, produce, fills)
     return codes, scales
 
 
@@ -109,7 +114,7 @@ def declare_activation_scale(plan: WeightPlan, name: str, activation: str) -> We
     def produce() -> Converted:
         return Converted([Part(name, 0, activation_scale(plan.quantizer, activation)[0])], [])
 
-    plan.add_step(name, (), 0, produce)
+    plan.add_step(name, (), 0, produce, [weight.rows()])
     return weight
 
 
@@ -229,4 +234,6 @@ def _add_expert(
         ]
         return Converted(parts, [gate_record, up_record, down_record])
 
-    add_expert_step(plan, name, index, expert, produce)
+    filled = (stacks.gate_up, stacks.gate_up_scales, stacks.down, stacks.down_scales)
+    scales = () if stacks.product_scales is None else (stacks.product_scales,)
+    add_expert_step(plan, name, index, expert, produce, [*filled, *scales])

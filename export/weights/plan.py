@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from trtcoder.calib.storage.float8 import Storage
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.errors import BuildError
 from trtcoder.export.weights.matrix import Matrix
+
+# Names that an error lists.
+_SHOWN = 8
 
 
 class DType(enum.Enum):
@@ -67,6 +71,19 @@ class Weight:
         """Bytes of one entry of the leading axis."""
         return self.nbytes // self.shape[0]
 
+    def rows(self, start: int = 0, stop: int | None = None) -> Rows:
+        """Return entries ``start`` up to ``stop`` of the leading axis, to its end when None."""
+        return Rows(self.name, start, self.shape[0] if stop is None else stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Entries ``start`` up to ``stop`` of a weight's leading axis."""
+
+    weight: str
+    start: int
+    stop: int
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -75,6 +92,11 @@ class Part:
     weight: str
     start: int
     value: NDArray[np.generic]
+
+    @property
+    def rows(self) -> Rows:
+        """What it fills."""
+        return Rows(self.weight, self.start, self.start + len(self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +111,9 @@ class Converted:
 class Step:
     """One unit of weight conversion.
 
-    ``sources`` are the checkpoint tensors that it reads, ``values`` how many numbers of them.
-    Steps of one ``stage`` (the embedding, each layer, the head) may run in any order and at the
-    same time; stages run one after another.
+    ``sources`` are the checkpoint tensors that it reads, ``values`` how many numbers of them;
+    ``fills`` is what `produce` makes. Steps of one ``stage`` (the embedding, each layer, the head)
+    may run in any order and at the same time; stages run one after another.
     """
 
     key: str
@@ -99,6 +121,7 @@ class Step:
     sources: tuple[str, ...]
     values: int
     produce: Callable[[], Converted]
+    fills: tuple[Rows, ...]
 
     @property
     def nbytes(self) -> int:
@@ -154,14 +177,52 @@ class WeightPlan:
         return weight
 
     def add_step(
-        self, key: str, sources: tuple[str, ...], values: int, produce: Callable[[], Converted]
+        self,
+        key: str,
+        sources: tuple[str, ...],
+        values: int,
+        produce: Callable[[], Converted],
+        fills: Iterable[Rows],
     ) -> None:
-        """Add a step of the present stage."""
-        self.steps.append(Step(key, self._stage, sources, values, produce))
+        """Add a step of the present stage; ``fills`` is what it will make."""
+        self.steps.append(Step(key, self._stage, sources, values, produce, tuple(fills)))
 
     def next_stage(self) -> None:
         """Begin the stage behind the one that steps were added to."""
         self._stage += 1
+
+    def check(self) -> None:
+        """Raise BuildError unless the steps fill each row of each weight, and fill it once."""
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in self.weights}
+        unknown = []
+        for step in self.steps:
+            for rows in step.fills:
+                if rows.weight in found:
+                    found[rows.weight].append((rows.start, rows.stop))
+                else:
+                    unknown.append(rows.weight)
+        missing, doubled = [], []
+        for name, ranges in found.items():
+            end = 0
+            for start, stop in [*sorted(ranges), (self.weights[name].shape[0],) * 2]:
+                if start > end and name not in missing:
+                    missing.append(name)
+                if start < end and name not in doubled:
+                    doubled.append(name)
+                end = max(end, stop)
+        counted = Counter(step.key for step in self.steps)
+        problems = [
+            f"{problem} {', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''}"
+            for problem, names in (
+                ("no step fills all of", missing),
+                ("several steps, or rows that are not declared, fill", doubled),
+                ("a step fills, and nothing declares,", unknown),
+                ("several steps have the name", [key for key in counted if counted[key] > 1]),
+            )
+            if names
+        ]
+        if problems:
+            raise BuildError(f"the plan of the weights is not complete: {'; '.join(problems)}")
 
     def pad(self, name: str, width: int, block_size: int) -> None:
         """Note that a width is not a multiple of the block, once for all layers alike."""

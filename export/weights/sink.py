@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from trtcoder.export.weights.plan import Part, Step
+from trtcoder.export.weights.plan import Part, Rows, Step
 
 
 class Sink(Protocol):
@@ -21,6 +21,9 @@ class Sink(Protocol):
         Raises:
             BuildError: the disk is full, or the part does not fit its declaration.
         """
+
+    def digest(self, rows: Rows) -> str:
+        """Return the BLAKE3 hash of rows as they are stored; may be called from several threads."""
 
     def sync(self) -> None:
         """Wait until everything that was written is on the disk."""

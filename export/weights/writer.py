@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.checkpoint.finite import first_not_finite
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.checkpoint.shard import blake3
 from trtcoder.cores import available_cores
-from trtcoder.errors import BuildError
+from trtcoder.errors import BuildError, CheckpointError
 from trtcoder.export.weights.journal import Finished, Journal
 from trtcoder.export.weights.plan import Part, Step, WeightPlan
+from trtcoder.export.weights.resume import OnItem, OnStep, still_true
 from trtcoder.export.weights.sink import Sink
 
 # Steps at work or waiting for it: enough that the disk is never idle while the cores compute.
@@ -31,7 +35,8 @@ _PREFETCHED = 8
 _COMMIT_BYTES = 1 << 28
 _COMMIT_SECONDS = 5.0
 
-OnStep = Callable[[Step], None]
+# Tensors that an error lists.
+_SHOWN = 8
 
 
 class Stages(Protocol):
@@ -46,8 +51,8 @@ class Stages(Protocol):
     def save(self, stage: int) -> Mapping[str, object]:
         """Keep what the stages behind this one need, on the disk and in the returned state."""
 
-    def restore(self, stage: int, state: Mapping[str, object]) -> None:
-        """Go back to where `save` was called."""
+    def restore(self, stage: int, state: Mapping[str, object]) -> bool:
+        """Go back to where `save` was called; return whether what it kept is still as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,14 @@ class Written:
         records: what each stored tensor lost, in the plan's order.
         digests: hash of each checkpoint tensor, where a checkpoint was given.
         hashes: sha256 of each file of the sink.
+        again: steps of an interrupted build that were run again, since what they had read or
+            written has changed.
     """
 
     records: list[TensorRecord]
     digests: dict[str, str]
     hashes: dict[str, str]
+    again: int = 0
 
 
 def write_weights(
@@ -70,6 +78,7 @@ def write_weights(
     sink: Sink,
     *,
     on_step: OnStep = lambda step: None,
+    on_item: OnItem = lambda item: None,
     checkpoint: Checkpoint | None = None,
     journal: Journal | None = None,
     stages: Stages | None = None,
@@ -78,51 +87,75 @@ def write_weights(
 
     Args:
         plan: has the steps and the declared weights.
-        sink: with a journal, what it says is finished must be in it.
+        sink: with a journal, it has what the interrupted build wrote.
         on_step: told of each finished step, in the caller's thread.
+        on_item: told what is looked at of an interrupted build.
         checkpoint: its tensors are hashed on the way, each when it is first read.
-        journal: finished steps are left out and new ones noted.
+        journal: finished steps that are still true are left out, and new ones noted.
         stages: a calibrated build, whose stages run one after another.
 
     Raises:
-        BuildError: the disk is full, or a step fills what was not declared, in another type or
-            shape, or something that was declared stays unfilled.
-        CheckpointError: a shard cannot be read.
+        BuildError: the steps do not fill the plan, or one of them makes what it does not declare;
+            or the disk is full.
+        CheckpointError: a shard cannot be read, was changed meanwhile, or has a value that is not
+            finite.
     """
-    writer = _Writer(plan, sink, on_step, checkpoint, journal, stages is not None)
+    plan.check()
+    known, again = {}, 0
+    sources = None if checkpoint is None else checkpoint.identity()
+    if journal is not None and journal.steps:
+        before = len(journal.steps)
+        known = still_true(plan, sink, checkpoint, journal, on_step, on_item)
+        if stages is not None and known:
+            if not stages.restore(journal.stage, journal.state):
+                journal.restart()
+                known = {}
+            for step in plan.steps:
+                if step.key in known:
+                    on_step(step)
+        again = before - len(known)
+    writer = _Writer(plan, sink, known, on_step, checkpoint, None if stages else journal)
     if stages is None:
         writer.run(plan.steps)
     else:
-        _run_stages(plan, writer, stages, journal)
-    finished = [writer.finished[step.key] for step in plan.steps]
-    _check_filled(plan, finished)
+        _run_stages(plan, sink, writer, stages, journal)
     hashes = sink.finish()
+    finished = [writer.finished[step.key] for step in plan.steps]
     digests = {name: digest for step in finished for name, digest in step.digests.items()}
     if checkpoint is not None:
+        if checkpoint.identity() != sources:
+            _check_unchanged(checkpoint, digests, on_item)
         # Buffers that some converters save and no step reads.
         left = checkpoint.tensors.keys() - digests.keys()
         digests |= {name: checkpoint.tensor_digest(name) for name in left}
     records = [record for step in finished for record in step.records]
-    return Written(records, digests, hashes)
+    return Written(records, digests, hashes, again)
 
 
-def _run_stages(plan: WeightPlan, writer: _Writer, stages: Stages, journal: Journal | None) -> None:
-    done = -1
-    if journal is not None and journal.stage >= 0:
-        done = journal.stage
-        stages.restore(done, journal.state)
-    for stage in sorted({step.stage for step in plan.steps}):
+def _run_stages(
+    plan: WeightPlan, sink: Sink, writer: _Writer, stages: Stages, journal: Journal | None
+) -> None:
+    done = -1 if journal is None else journal.stage
+    for stage in sorted({step.stage for step in plan.steps if step.stage > done}):
         steps = [step for step in plan.steps if step.stage == stage]
-        if stage <= done:
-            writer.run(steps)
-            continue
-        # A stage's steps depend on what it observed, so it is done again as a whole.
-        writer.forget(steps)
         stages.before_stage(stage)
         writer.run(steps)
         stages.after_stage(stage)
         if journal is not None:
-            journal.finish_stage(stage, stages.save(stage))
+            # A stage's steps depend on what it observed, so it is noted as a whole.
+            state = stages.save(stage)
+            sink.sync()
+            journal.finish_stage(stage, [writer.finished[step.key] for step in steps], state)
+
+
+def _check_unchanged(checkpoint: Checkpoint, digests: Mapping[str, str], on_item: OnItem) -> None:
+    changed = checkpoint.changed(digests, lambda size, name: on_item(f"comparing {name}"))
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {', '.join(changed[:_SHOWN])} "
+            f"{'and others ' if len(changed) > _SHOWN else ''}changed while it was read; run the "
+            "same command again when the files stay as they are"
+        )
 
 
 class _Writer:
@@ -132,18 +165,13 @@ class _Writer:
         self,
         plan: WeightPlan,
         sink: Sink,
+        known: Mapping[str, Finished],
         on_step: OnStep,
         checkpoint: Checkpoint | None,
         journal: Journal | None,
-        by_stage: bool,
     ) -> None:
+        self.finished: dict[str, Finished] = dict(known)
         self._plan, self._sink = plan, sink
-        self.finished: dict[str, Finished] = dict(journal.steps) if journal is not None else {}
-        # A stage that is not whole is done again, so its parts may still change.
-        self._stable = journal.stage if journal is not None and by_stage else None
-        for step in plan.steps:
-            if step.key in self.finished and (self._stable is None or step.stage <= self._stable):
-                self._sink.add_filled(self.finished[step.key].filled)
         self._on_step = on_step
         self._checkpoint = checkpoint
         self._journal = journal
@@ -152,11 +180,9 @@ class _Writer:
         self._pending: list[Finished] = []
         self._pending_bytes = 0
         self._committed = time.monotonic()
-
-    def forget(self, steps: Iterable[Step]) -> None:
-        """Let steps run again."""
-        for step in steps:
-            self.finished.pop(step.key, None)
+        for step in plan.steps:
+            if step.key in known:
+                self._add_filled(step)
 
     def run(self, steps: Iterable[Step]) -> None:
         """Run the steps that are not finished."""
@@ -168,12 +194,7 @@ class _Writer:
             self._run(steps)
 
     def _run(self, steps: Iterable[Step]) -> None:
-        waiting: deque[Step] = deque()
-        for step in steps:
-            if step.key in self.finished:
-                self._on_step(step)
-            else:
-                waiting.append(step)
+        waiting = deque(step for step in steps if step.key not in self.finished)
         running: dict[Future[tuple[Finished, int]], Step] = {}
         committer = ThreadPoolExecutor(1)
         pool = ThreadPoolExecutor(self._workers)
@@ -188,10 +209,13 @@ class _Writer:
                     step = running.pop(future)
                     finished, written = future.result()
                     self.finished[step.key] = finished
-                    self._sink.add_filled(finished.filled)
+                    self._add_filled(step)
                     self._pending.append(finished)
                     self._pending_bytes += written
                     self._on_step(step)
+                for commit in commits:
+                    if commit.done():
+                        commit.result()
                 if self._is_commit_due():
                     commits.append(committer.submit(self._commit, self._take_pending()))
         finally:
@@ -208,13 +232,25 @@ class _Writer:
         else:
             with self._checkpoint.hashing(self._hashed.get(step.key, [])) as digests:
                 made = step.produce()
-        written = 0
-        filled: Counter[str] = Counter()
-        for part in made.parts:
+        parts = {part.rows: part for part in made.parts}
+        if len(parts) != len(made.parts) or parts.keys() != set(step.fills):
+            raise BuildError(
+                f"{step.key}: made {sorted(map(str, parts))}, declared "
+                f"{sorted(map(str, step.fills))}"
+            )
+        written, hashes = 0, []
+        for rows in step.fills:
+            part = parts[rows]
             self._check_finite(step, part)
             written += self._sink.write(step, part)
-            filled[part.weight] += len(part.value)
-        return Finished(step.key, made.records, dict(filled), digests), written
+            hashes.append(_digest(part))
+        return Finished(step.key, tuple(made.records), tuple(hashes), digests), written
+
+    def _add_filled(self, step: Step) -> None:
+        filled: Counter[str] = Counter()
+        for rows in step.fills:
+            filled[rows.weight] += rows.stop - rows.start
+        self._sink.add_filled(filled)
 
     def _check_finite(self, step: Step, part: Part) -> None:
         """Raise BuildError where finite weights gave a value that is not, such as a scale."""
@@ -258,10 +294,8 @@ def _first_readers(steps: Iterable[Step]) -> dict[str, list[str]]:
     return found
 
 
-def _check_filled(plan: WeightPlan, finished: Iterable[Finished]) -> None:
-    filled: Counter[str] = Counter()
-    for step in finished:
-        filled.update(step.filled)
-    missing = [name for name, weight in plan.weights.items() if filled[name] != weight.shape[0]]
-    if missing:
-        raise BuildError(f"no step fills all of {', '.join(missing)}")
+def _digest(part: Part) -> str:
+    """Return the BLAKE3 hash of a part as a sink stores it."""
+    digest = blake3()
+    digest.update(np.ascontiguousarray(part.value).reshape(-1).view(np.uint8).data)
+    return str(digest.hexdigest())

@@ -67,5 +67,5 @@ def _declare_table(b: GraphBuilder) -> ir.Value:
         return Converted([Part(_TABLE, 0, codes)], [])
 
     table = b.plan.declare(_TABLE, "activations", DType.UINT8, [2 * _TOP + 2])
-    b.plan.add_step(_TABLE, (), 0, produce)
+    b.plan.add_step(_TABLE, (), 0, produce, [table.rows()])
     return b.weight(table)

@@ -113,8 +113,8 @@ def test_a_step_that_makes_one_of_finite_values_is_refused(
     made = np.zeros((2, 3), dtype.numpy)
     made[1, 2] = value
     for start in (0, 2):
-        parts = [Part("scales", start, made if start else np.zeros_like(made))]
-        plan.add_step(f"step{start}", (), 6, partial(Converted, parts, []))
+        part = Part("scales", start, made if start else np.zeros_like(made))
+        plan.add_step(f"step{start}", (), 6, partial(Converted, [part], []), [part.rows])
     with (
         pytest.raises(BuildError, match=r"scales\[3, 2\]: step2 makes a value that is not finite"),
         open_data(plan, tmp_path / DATA_FILE) as sink,

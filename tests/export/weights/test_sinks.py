@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.engines import write_checkpoint
@@ -22,7 +27,7 @@ from trtcoder.errors import BuildError
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import DATA_FILE, plan_graph
 from trtcoder.export.weights.data_file import layout, open_data
-from trtcoder.export.weights.plan import Converted, DType, Part, Step, Weight, WeightPlan
+from trtcoder.export.weights.plan import Converted, DType, Part, Rows, Step, Weight, WeightPlan
 from trtcoder.export.weights.writer import write_weights
 from trtcoder.testing.random_checkpoint import tiny_config
 
@@ -57,6 +62,12 @@ class SafetensorsSink:
             file.seek(offset + part.start * weight.row_nbytes)
             file.write(np.ascontiguousarray(part.value).tobytes())
         return part.value.nbytes
+
+    def digest(self, rows: Rows) -> str:
+        weight = self._weights[rows.weight]
+        rank, offset = self._places[weight.name]
+        start, stop = (offset + row * weight.row_nbytes for row in (rows.start, rows.stop))
+        return blake3(self._paths[rank].read_bytes()[start:stop]).hexdigest()
 
     def sync(self) -> None:
         pass
@@ -117,14 +128,87 @@ def test_the_same_plan_fills_one_data_file_or_safetensors_of_ranks(
         assert found[name].view(torch.uint8).numpy().tobytes() == stored, name
 
 
-def test_one_that_no_step_fills_is_named_and_nothing_hangs(tmp_path: Path) -> None:
+def toy_plan(*fills: tuple[str, int, int], made: Sequence[Part] | None = None) -> WeightPlan:
+    """Return a plan of three weights of four rows with a step for each of ``fills``."""
     plan = WeightPlan()
     for name in ("a", "b", "c"):
         plan.declare(name, "norms", DType.FLOAT, [4])
-    plan.add_step("a", (), 4, lambda: Converted([Part("a", 0, np.ones(4, np.float32))], []))
-    plan.add_step("c", (), 2, lambda: Converted([Part("c", 2, np.ones(2, np.float32))], []))
+    for weight, start, stop in fills:
+        part = Part(weight, start, np.ones(stop - start, np.float32))
+        parts = [part] if made is None else list(made)
+        plan.add_step(f"{weight}[{start}:{stop}]", (), 4, partial(Converted, parts, []),
+                      [part.rows])  # fmt: skip
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("fills", "message"),
+    [
+        ([("a", 0, 4), ("c", 2, 4)], "no step fills all of b, c$"),
+        ([("a", 0, 4), ("b", 0, 4), ("c", 0, 3)], "no step fills all of c$"),
+        ([("a", 0, 2), ("a", 3, 4), ("b", 0, 4), ("c", 0, 4)], "no step fills all of a$"),
+        ([("a", 0, 4), ("b", 0, 3), ("b", 2, 4), ("c", 0, 4)], "several steps, .* fill b$"),
+        ([("a", 0, 4), ("b", 0, 5), ("c", 0, 4)], "rows that are not declared, fill b$"),
+        ([("a", 0, 4), ("b", 0, 4), ("c", 0, 4), ("d", 0, 1)], "nothing declares, d$"),
+        ([("a", 0, 4), ("b", 0, 4), ("c", 0, 4), ("a", 0, 4)], r"fill a; .* the name a\[0:4\]$"),
+    ],
+)
+def test_a_plan_that_its_steps_do_not_fill_is_refused_before_anything_is_converted(
+    tmp_path: Path, fills: list[tuple[str, int, int]], message: str
+) -> None:
+    plan = toy_plan(*fills)
+    ran: list[Step] = []
     with (
-        pytest.raises(BuildError, match="no step fills all of b, c"),
+        pytest.raises(BuildError, match=message),
+        open_data(plan, tmp_path / DATA_FILE) as sink,
+    ):
+        write_weights(plan, sink, on_step=ran.append)
+    assert ran == []
+
+
+@given(
+    rows=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(0, 5), max_size=8),
+    data=st.data(),
+)
+def test_a_plan_is_complete_only_if_each_row_is_filled_once(
+    rows: list[int], cuts: list[int], data: st.DataObject
+) -> None:
+    plan = WeightPlan()
+    steps = []
+    for index, count in enumerate(rows):
+        plan.declare(f"w{index}", "norms", DType.FLOAT, [count])
+        ends = sorted({0, count, *(cut for cut in cuts if cut < count)})
+        steps += [(f"w{index}", *pair) for pair in itertools.pairwise(ends)]
+    chosen = data.draw(st.lists(st.sampled_from(steps), max_size=2 * len(steps)))
+    chosen = data.draw(st.sampled_from([chosen, data.draw(st.permutations(steps))]))
+    for number, fill in enumerate(chosen):
+        plan.add_step(str(number), (), 0, lambda: Converted([], []), [Rows(*fill)])
+    if sorted(chosen) == sorted(steps):
+        plan.check()
+    else:
+        with pytest.raises(BuildError, match="fill"):
+            plan.check()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [],
+        [Part("a", 0, np.ones(3, np.float32))],
+        [Part("a", 1, np.ones(4, np.float32))],
+        [Part("b", 0, np.ones(4, np.float32))],
+        [Part("a", 0, np.ones(4, np.float32))] * 2,
+        [Part("a", 0, np.ones(4, np.float64))],
+        [Part("a", 0, np.ones((4, 1), np.float32))],
+    ],
+)
+def test_a_step_that_makes_what_it_does_not_declare_is_refused(
+    tmp_path: Path, made: list[Part]
+) -> None:
+    plan = toy_plan(("a", 0, 4), ("b", 0, 4), ("c", 0, 4), made=made)
+    with (
+        pytest.raises(BuildError, match=r"made"),
         open_data(plan, tmp_path / DATA_FILE) as sink,
     ):
         write_weights(plan, sink)
