@@ -214,6 +214,14 @@ def test_a_template_that_fails_is_an_error_of_ours(template: str, reason: str) -
         ChatTemplate(template).render([{"role": "user", "content": "a"}], prompt=True)
 
 
+def test_a_templates_words_are_one_printable_line() -> None:
+    template = "{{ raise_exception('no\n\x1b[31m' ~ 'x' * 1000) }}"
+    with pytest.raises(RequestError) as caught:
+        ChatTemplate(template).render([{"role": "user", "content": "a"}], prompt=True)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
 ENDLESS = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",

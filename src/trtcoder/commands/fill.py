@@ -25,18 +25,22 @@ def fill(
 
     The hole is before column COL of line LINE of FILE, both counted from 1, the column in
     characters; one column past the end of a line is its end. Only the middle is printed, and
-    FILE is not changed.
+    FILE is not changed. Where all lines of FILE end as on Windows, so do those of the middle.
     """
     from trtcoder.commands.terminal import print_answer
+    from trtcoder.prompting.line_ends import LineEnds
 
     if (place is None) == (prefix is None and suffix is None):
         raise click.UsageError("Give either FILE:LINE:COL, or --prefix and --suffix.")
     options = GenerationOptions(**values)
-    params = options.sampling_params()
+    options.sampling_params()
     before, after = (prefix or "", suffix or "") if place is None else split_file(place)
+    ends = LineEnds.of(before, after)
+    params = options.with_line_ends(ends).sampling_params()
     with options.open(engine, "fim") as llm:
-        answer = llm.stream_fill(before, after, params)
-        print_answer(answer, as_json=options.as_json, model=llm.manifest.model.name)
+        answer = llm.stream_fill(ends.for_model(before), ends.for_model(after), params)
+        name = llm.manifest.model.name
+        print_answer(answer, as_json=options.as_json, model=name, ends=ends)
 
 
 def split_file(place: str) -> tuple[str, str]:

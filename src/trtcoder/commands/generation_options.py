@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from trtcoder.prompting.line_ends import LineEnds
     from trtcoder.prompting.prompts import Capability
     from trtcoder.runtime.llm import LLM
     from trtcoder.runtime.sampling.params import SamplingParams
@@ -54,6 +55,10 @@ class GenerationOptions:
             max_tokens=self.max_tokens,
             stop=self.stop,
         )
+
+    def with_line_ends(self, ends: LineEnds) -> Self:
+        """Return the options with stop strings as the model writes them."""
+        return replace(self, stop=tuple(ends.for_model(stop) for stop in self.stop))
 
     def open(self, engine: str, capability: Capability) -> LLM:
         """Load the engine folder, refusing early when its model lacks ``capability``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from trtcoder.bundle.folder import Bundle
+    from trtcoder.bundle.manifest import Manifest, SamplingDefaults
     from trtcoder.bundle.onnx import OnnxParts
 
 
@@ -54,10 +55,40 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("capabilities", ", ".join(able)),
         ("context", f"{manifest.model.max_positions:,} tokens"),
         ("vocabulary", f"{manifest.model.vocab_size:,} tokens"),
-        ("stops at", f"{', '.join(map(str, manifest.tokens.eos))} (end-of-sequence tokens)"),
+        ("stops at", ", ".join(_named(bundle, manifest.tokens.eos))),
+        ("chat", _chat(manifest)),
+        ("sampling", _sampling(manifest.sampling)),
         *(() if manifest.onnx is None else _of_onnx(manifest.onnx)),
         ("parity", _parity(manifest.parity)),
     ]
+
+
+def _named(bundle: Bundle, tokens: Iterable[int]) -> list[str]:
+    """Return tokens as their ids and texts."""
+    from trtcoder.prompting.tokenizer import TextTokenizer
+
+    known = TextTokenizer.load(bundle.tokenizer_path, bundle.manifest.tokens.ids()).control
+    texts = {id_: text for text, id_ in known.items()}
+    return [f"{token} {texts[token]}" if token in texts else str(token) for token in tokens]
+
+
+def _chat(manifest: Manifest) -> str:
+    """Return how prompts of a chat are made."""
+    if manifest.chat_template is not None:
+        return f"by the template {manifest.chat_template.file}"
+    if manifest.chat_format is not None:
+        return "by the parts of its template"
+    return f"none: {manifest.chat_refusal or 'the checkpoint has no chat template'}"
+
+
+def _sampling(defaults: SamplingDefaults) -> str:
+    """Return the checkpoint's own defaults."""
+    given = [
+        f"{name} {value}"
+        for name, value in dataclasses.asdict(defaults).items()
+        if value is not None
+    ]
+    return f"{', '.join(given)} (the checkpoint's defaults)" if given else "no defaults"
 
 
 def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:

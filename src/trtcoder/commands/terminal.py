@@ -12,24 +12,30 @@ import click
 from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
+    from trtcoder.prompting.line_ends import LineEnds
     from trtcoder.runtime.requests.generation import Generation
 
 # What a terminal would obey instead of showing: C0 but tab and newline, DEL, and C1.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def print_answer(generation: Generation, *, as_json: bool, model: str) -> str:
-    """Print an answer as it is generated, and return its text."""
+def print_answer(
+    generation: Generation, *, as_json: bool, model: str, ends: LineEnds | None = None
+) -> str:
+    """Print an answer as it is generated, and return its text.
+
+    Its lines end as ``ends`` says, in JSON and in a pipe; in a terminal they end as lines do.
+    """
     if as_json:
-        text = generation.text()
+        text = generation.text() if ends is None else ends.restored(generation.text())
         click.echo(json.dumps(_report(generation, text, model), ensure_ascii=False))
         return text
     pieces: list[str] = []
-    stream_answer(generation, pieces)
+    stream_answer(generation, pieces, ends)
     return "".join(pieces)
 
 
-def stream_answer(generation: Generation, pieces: list[str]) -> None:
+def stream_answer(generation: Generation, pieces: list[str], ends: LineEnds | None = None) -> None:
     """Stream an answer, adding each piece to ``pieces``, which an interrupt leaves filled.
 
     A terminal gets no control characters from the model, and a newline at the end; a pipe gets
@@ -40,10 +46,12 @@ def stream_answer(generation: Generation, pieces: list[str]) -> None:
         if not chunk.text:
             continue
         pieces.append(chunk.text)
+        if is_terminal:
+            text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", chunk.text)
+        else:
+            text = chunk.text if ends is None else ends.restored(chunk.text)
         # Not click.echo, which takes escape sequences out of what goes into a pipe.
-        sys.stdout.write(
-            _CONTROL.sub("\N{REPLACEMENT CHARACTER}", chunk.text) if is_terminal else chunk.text
-        )
+        sys.stdout.write(text)
         sys.stdout.flush()
     if is_terminal:
         click.echo()
@@ -55,6 +63,8 @@ def stream_answer(generation: Generation, pieces: list[str]) -> None:
 def read_text(value: str | None, what: str) -> str:
     """Return an argument, or standard input for ``-`` or for an argument left out in a pipe.
 
+    A byte order mark is no part of the text.
+
     Raises:
         RequestError: standard input is not UTF-8.
         click.UsageError: nothing was given.
@@ -64,7 +74,7 @@ def read_text(value: str | None, what: str) -> str:
     if value is None and sys.stdin.isatty():
         raise click.UsageError(f"Missing {what}; give it as an argument, or - for standard input.")
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(
             f"standard input: not UTF-8 at byte {error.start}; convert it"

@@ -121,5 +121,7 @@ def _cut(text: str, content: str) -> str:
 
 
 def _shown(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    # A template's own words: they may be long, or hold what a terminal obeys.
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
