@@ -41,6 +41,22 @@ def to_panels(matrix: QuantizedMatrix, scheme: Scheme) -> QuantizedMatrix:
     )
 
 
+def alternating(first: QuantizedMatrix, second: QuantizedMatrix) -> QuantizedMatrix:
+    """Return two matrices in panels as one: a panel of the first, then one of the second."""
+    zeros = None
+    if first.zero_points is not None and second.zero_points is not None:
+        zeros = _alternating(first.zero_points, second.zero_points)
+    return QuantizedMatrix(
+        packed=_alternating(first.packed, second.packed),
+        scales=_alternating(first.scales, second.scales),
+        zero_points=zeros,
+    )
+
+
+def _alternating(first: NDArray[_Stored], second: NDArray[_Stored]) -> NDArray[_Stored]:
+    return np.stack([first, second], axis=1).reshape(2 * len(first), -1)
+
+
 def _filled(rows: NDArray[_Stored]) -> NDArray[_Stored]:
     """Return the rows with zeros behind them up to a whole panel."""
     missing = -len(rows) % PANEL

@@ -1,4 +1,4 @@
-// Activations of many tokens, quantized and put into the groups that products take.
+// Quantized activations of many tokens: by token, and in the groups that products take.
 #pragma once
 
 #include <cstring>
@@ -9,59 +9,86 @@
 
 namespace trtcoder {
 
+// One block of a token's codes.
+struct RoundedBlock {
+  const int8_t* codes;
+  float scale;
+  int32_t offset;
+};
+
+// Tokens' activations [tokens, width], each on its own.
+class RoundedRows {
+ public:
+  RoundedRows(const Products& kernels, const ActivationFormat& format, int64_t tokens,
+              int64_t width)
+      : format(format), width(width), blocks((width + format.block - 1) / format.block),
+        kernels_(kernels), codes_(tokens * blocks * format.block), scales_(tokens * blocks),
+        offsets_(tokens * blocks) {}
+
+  void round(int64_t token, const float* x) {
+    kernels_.quantize(x, width, format, codes_.data() + token * blocks * format.block,
+                      scales_.data() + token * blocks, offsets_.data() + token * blocks);
+  }
+
+  RoundedBlock at(int64_t token, int64_t block) const {
+    const int64_t i = token * blocks + block;
+    return {codes_.data() + i * format.block, scales_.data()[i], offsets_.data()[i]};
+  }
+
+  const ActivationFormat format;
+  const int64_t width;
+  const int64_t blocks;
+
+ private:
+  const Products& kernels_;
+  Buffer<int8_t> codes_;
+  Buffer<float> scales_;
+  Buffer<int32_t> offsets_;
+};
+
+// Tokens' activations in groups; `Activations` describes the layout of one.
 class ActivationGroups {
  public:
-  ActivationGroups(const Products& kernels, const ActivationFormat& format, int64_t width,
-                   int64_t tokens)
-      : kernels_(kernels), format_(format), width_(width),
-        blocks_((width + format.block - 1) / format.block), codes_(tokens * padded()),
-        scales_(tokens * blocks_), offsets_(tokens * blocks_) {
+  ActivationGroups(const Products& kernels, const ActivationFormat& format, int64_t tokens,
+                   int64_t width)
+      : block_(format.block), blocks_((width + block_ - 1) / block_),
+        codes_(tokens * blocks_ * block_), scales_(tokens * blocks_), offsets_(tokens * blocks_) {
     for (int64_t t = 0; t < tokens; t += kernels.group_size(tokens - t)) starts_.push_back(t);
     starts_.push_back(tokens);
   }
 
   int64_t count() const { return int64_t(starts_.size()) - 1; }
-  int64_t first_token(int64_t group) const { return starts_[group]; }
+  // The tokens of a group: from `start` up to `start` of the next one.
+  int64_t start(int64_t group) const { return starts_[group]; }
+  int size(int64_t group) const { return int(starts_[group + 1] - starts_[group]); }
 
-  Activations operator[](int64_t group) {
+  Activations operator[](int64_t group) const {
     const int64_t start = starts_[group];
-    return {int(starts_[group + 1] - start), codes_.data() + start * padded(),
-            scales_.data() + start * blocks_, offsets_.data() + start * blocks_};
+    return {size(group), codes_.data() + start * blocks_ * block_, scales_.data() + start * blocks_,
+            offsets_.data() + start * blocks_};
   }
 
-  // Quantizes the tokens of a group; `row(t)` is where token t's values are.
-  template <class Row>
-  void fill(int64_t group, Row row) {
-    const int64_t start = starts_[group];
-    const int tokens = int(starts_[group + 1] - start);
-    int8_t* codes = codes_.data() + start * padded();
-    float* scales = scales_.data() + start * blocks_;
-    int32_t* offsets = offsets_.data() + start * blocks_;
-    if (tokens == 1) {
-      kernels_.quantize(row(start), width_, format_, codes, scales, offsets);
-      return;
-    }
-    Buffer<int8_t> own_codes(padded());
-    Buffer<float> own_scales(blocks_);
-    Buffer<int32_t> own_offsets(blocks_);
-    for (int t = 0; t < tokens; ++t) {
-      kernels_.quantize(row(start + t), width_, format_, own_codes.data(), own_scales.data(),
-                        own_offsets.data());
-      for (int64_t four = 0; four < padded() / 4; ++four)
-        std::memcpy(codes + (four * tokens + t) * 4, own_codes.data() + four * 4, 4);
-      for (int64_t b = 0; b < blocks_; ++b) {
-        scales[b * tokens + t] = own_scales[b];
-        offsets[b * tokens + t] = own_offsets[b];
-      }
-    }
+  // Writes one block of the group's token `t`.
+  void put(int64_t group, int t, int64_t block, const RoundedBlock& from) {
+    const int64_t tokens = size(group), start = starts_[group];
+    int8_t* codes = codes_.data() + (start * blocks_ + tokens * block) * block_ + t * 4;
+    for (int four = 0; four < block_ / 4; ++four)
+      std::memcpy(codes + four * tokens * 4, from.codes + four * 4, 4);
+    const int64_t i = start * blocks_ + tokens * block + t;
+    scales_.data()[i] = from.scale;
+    offsets_.data()[i] = from.offset;
+  }
+
+  // Writes a whole group; `token(i)` is the row of the group's token i in `rows`.
+  template <class Token>
+  void gather(int64_t group, const RoundedRows& rows, Token token) {
+    for (int t = 0; t < size(group); ++t)
+      for (int64_t b = 0; b < blocks_; ++b)
+        put(group, t, b, rows.at(token(starts_[group] + t), b));
   }
 
  private:
-  int64_t padded() const { return blocks_ * format_.block; }
-
-  const Products& kernels_;
-  const ActivationFormat format_;
-  const int64_t width_;
+  const int64_t block_;
   const int64_t blocks_;
   Buffer<int8_t> codes_;
   Buffer<float> scales_;

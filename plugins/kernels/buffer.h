@@ -18,6 +18,7 @@ class Buffer {
   Buffer& operator=(const Buffer&) = delete;
 
   T* data() { return data_; }
+  const T* data() const { return data_; }
   T& operator[](int64_t i) { return data_[i]; }
 
  private:

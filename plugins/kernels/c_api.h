@@ -27,3 +27,28 @@ TRTCODER_API const char* trtcoder_set_threads(int32_t count);
 
 TRTCODER_API const char* trtcoder_linear(const char* isa, const float* x, int64_t tokens,
                                          const trtcoder_matrix* matrix, float* y);
+
+// See `Mlp` and `Routing` in `kernels/experts.h`. Of experts the first is given; the others lie
+// behind it.
+struct trtcoder_mlp {
+  trtcoder_matrix gate_up;
+  trtcoder_matrix down;
+};
+
+struct trtcoder_routing {
+  const void* rows;
+  int64_t experts;
+  int64_t top_k;
+  int64_t groups;
+  int64_t top_groups;
+  int32_t is_bfloat;
+  int32_t normalize;
+  float scale;
+};
+
+// `shared`, or `experts` and `routing`, may be NULL; so may `logits`.
+TRTCODER_API const char* trtcoder_feed_forward(const char* isa, const float* x, int64_t tokens,
+                                               const trtcoder_mlp* shared,
+                                               const trtcoder_mlp* experts,
+                                               const trtcoder_routing* routing, float* y,
+                                               float* logits);

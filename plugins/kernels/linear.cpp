@@ -2,56 +2,54 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
 #include "kernels/activation_groups.h"
 #include "kernels/products.h"
 
 namespace trtcoder {
+namespace {
 
-void check(const Matrix& m) {
-  const auto refuse = [](const std::string& what) { throw std::invalid_argument(what); };
-  if (m.bits != 4 && m.bits != 8) refuse("bits: " + std::to_string(m.bits) + ", expected 4 or 8");
-  if (m.block != 32 && m.block != 64 && m.block != 128)
-    refuse("block: " + std::to_string(m.block) + ", expected 32, 64 or 128");
-  if (m.rows < 1 || m.width < 1)
-    refuse("matrix: " + std::to_string(m.rows) + " x " + std::to_string(m.width) +
-           ", expected at least one row and column");
-  if (!m.codes || !m.scales) refuse("matrix: codes or scales are missing");
+// Multiplies one panel with all tokens; its codes stay in the nearest cache meanwhile.
+void multiply(const Products& kernels, const Matrix& matrix, int64_t panel,
+              const ActivationGroups& groups, float* y) {
+  const int64_t rows = matrix.rows, whole = std::min<int64_t>(16, rows - panel * 16);
+  for (int64_t g = 0; g < groups.count(); ++g) {
+    const Activations x = groups[g];
+    float* out = y + groups.start(g) * rows + panel * 16;
+    if (whole == 16) {
+      kernels.panel(matrix, panel, x, out, rows);
+      continue;
+    }
+    float tile[kMaxGroup * 16];
+    kernels.panel(matrix, panel, x, tile, 16);
+    for (int t = 0; t < x.tokens; ++t)
+      std::memcpy(out + t * rows, tile + t * 16, whole * sizeof(float));
+  }
 }
+
+}  // namespace
 
 void linear(Isa isa, Team& team, const float* x, int64_t tokens, const Matrix& matrix, float* y) {
   check(matrix);
   if (tokens < 1) return;
   const Products& kernels = products(isa);
-  ActivationGroups groups(kernels, ActivationFormat(matrix), matrix.width, tokens);
+  const ActivationFormat format(matrix);
+  RoundedRows rows(kernels, format, tokens, matrix.width);
+  ActivationGroups groups(kernels, format, tokens, matrix.width);
   const int64_t panels = matrix.panels();
-  // Some panels for all tokens are one piece: their weights stay in the cache meanwhile.
-  const int64_t piece = tokens == 1 ? 2 : 4;
-  Counter quantized, multiplied;
+  // Neighbours in memory go to one thread: the processor fetches ahead within a stream.
+  const int64_t piece = std::clamp<int64_t>(panels / (4 * team.size()), 1, 8);
+  Counter rounded, multiplied;
   team.run([&](const Member& member) {
-    for (int64_t g; (g = quantized.take()) < groups.count();)
-      groups.fill(g, [&](int64_t t) { return x + t * matrix.width; });
+    for (int64_t g; (g = rounded.take()) < groups.count();) {
+      for (int64_t t = groups.start(g); t < groups.start(g + 1); ++t)
+        rows.round(t, x + t * matrix.width);
+      groups.gather(g, rows, [](int64_t t) { return t; });
+    }
     member.barrier();
-    float tile[16 * 16];
     for (int64_t first; (first = multiplied.take(piece)) < panels;)
-      for (int64_t g = 0; g < groups.count(); ++g) {
-        const Activations some = groups[g];
-        const int64_t start = groups.first_token(g);
-        for (int64_t p = first; p < std::min(first + piece, panels); ++p) {
-          float* out = y + start * matrix.rows + p * 16;
-          const int64_t rows = std::min<int64_t>(16, matrix.rows - p * 16);
-          if (rows == 16) {
-            kernels.panel(matrix, p, some, out, matrix.rows);
-            continue;
-          }
-          kernels.panel(matrix, p, some, tile, 16);
-          for (int t = 0; t < some.tokens; ++t)
-            std::memcpy(out + t * matrix.rows, tile + t * 16, rows * sizeof(float));
-        }
-      }
+      for (int64_t p = first; p < std::min(first + piece, panels); ++p)
+        multiply(kernels, matrix, p, groups, y);
   });
 }
 

@@ -14,7 +14,4 @@ namespace trtcoder {
 // Throws std::invalid_argument for a matrix that `check` refuses.
 void linear(Isa isa, Team& team, const float* x, int64_t tokens, const Matrix& matrix, float* y);
 
-// Throws std::invalid_argument unless the kernels take a matrix of this form.
-void check(const Matrix& matrix);
-
 }  // namespace trtcoder

@@ -30,6 +30,18 @@ struct Matrix {
   int64_t panel_zero_bytes() const { return (bits == 4 ? (blocks() + 1) / 2 : blocks()) * 16; }
 };
 
+// The matrix of the same form that lies `count` matrices behind this one.
+inline Matrix matrix_behind(Matrix m, int64_t count) {
+  const int64_t panels = count * m.panels();
+  m.codes += panels * m.panel_code_bytes();
+  m.scales += panels * m.blocks() * 16;
+  if (m.zeros) m.zeros += panels * m.panel_zero_bytes();
+  return m;
+}
+
+// Throws std::invalid_argument unless the kernels take a matrix of this form.
+void check(const Matrix& matrix);
+
 // How activations are quantized for a matrix: its blocks, and what the sums of a block's codes are
 // multiplied with beforehand.
 struct ActivationFormat {
@@ -39,6 +51,7 @@ struct ActivationFormat {
 
   explicit ActivationFormat(const Matrix& m)
       : bits(m.bits), block(m.block), has_zeros(m.zeros != nullptr) {}
+  bool operator==(const ActivationFormat&) const = default;
 };
 
 // Some tokens' activations as a product reads them, in blocks of `block` columns:

@@ -11,8 +11,20 @@
 
 namespace trtcoder {
 
+// The router's rows [experts, width]: float32, or bfloat16 as the upper halves of float32.
+struct RouterWeights {
+  const void* rows;
+  bool is_bfloat;
+  int64_t experts;
+  int64_t width;
+};
+
+// No group of tokens and no block is larger.
+inline constexpr int kMaxGroup = 12;
+inline constexpr int kMaxBlock = 128;
+
 struct Products {
-  // The largest group of at most `tokens` tokens (at least 1) that `panel` takes.
+  // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panel`.
   int (*group_size)(int64_t tokens);
 
   // Quantizes one token's activations [width] by their largest magnitude in each block, to
@@ -24,6 +36,22 @@ struct Products {
   // Multiplies sixteen rows with each token: out[token * stride + row].
   void (*panel)(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
                 int64_t stride);
+
+  // Quantizes silu(gate) * up of one block of `columns` values; see `quantize`.
+  void (*quantize_gated)(const float* gate, const float* up, int columns,
+                         const ActivationFormat& format, int8_t* codes, float* scale,
+                         int32_t* offset);
+
+  // out[t * stride + e] = the product of x[t] and weights[e], both [width], for `tokens` <= 4
+  // tokens and `experts` <= 4 rows of the router.
+  void (*router)(const RouterWeights& weights, int64_t first_expert, int experts, const float* x,
+                 int tokens, float* out, int64_t stride);
+
+  // Softmax over `count` values.
+  void (*softmax)(const float* x, int64_t count, float* out);
+
+  // y += factor * x over `count` (a multiple of 16) values.
+  void (*add_scaled)(const float* x, float factor, int64_t count, float* y);
 };
 
 extern const Products portable_products;

@@ -1,6 +1,9 @@
 // `Products` over the lanes of any instruction set.
 #pragma once
 
+#include <stddef.h>
+
+#include "kernels/exponential.h"
 #include "kernels/products.h"
 
 namespace trtcoder {
@@ -12,10 +15,8 @@ struct ProductLoops {
   using I = typename Lanes::I;
 
   static int group_size(int64_t tokens) {
-    constexpr int kSizes[] = {12, 8, 4, 2};
-    for (int size : kSizes)
-      if (size <= Lanes::kMaxTokens && size <= tokens) return size;
-    return 1;
+    const int64_t groups = (tokens + Lanes::kMaxTokens - 1) / Lanes::kMaxTokens;
+    return int((tokens + groups - 1) / groups);
   }
 
   static int32_t offset(int32_t sum, const ActivationFormat& format) {
@@ -54,7 +55,7 @@ struct ProductLoops {
     for (int64_t b = 0; b < whole; ++b)
       quantize_block(x + b * block, block, format, codes + b * block, scales + b, offsets + b);
     if (const int64_t rest = width - whole * block) {
-      float last[256] = {};
+      float last[kMaxBlock] = {};
       __builtin_memcpy(last, x + whole * block, rest * sizeof(float));
       quantize_block(last, block, format, codes + whole * block, scales + whole, offsets + whole);
     }
@@ -63,17 +64,14 @@ struct ProductLoops {
   // The zero points of a block's rows, less what `dot` has subtracted.
   template <int bits>
   static F zero_points(const uint8_t* zeros, int64_t block) {
-    float found[16];
-    for (int row = 0; row < 16; ++row) {
-      const int zero = bits == 8 ? zeros[block * 16 + row]
-                                 : (zeros[block / 2 * 16 + row] >> (block % 2 * 4)) & 15;
-      found[row] = static_cast<float>(zero - Lanes::template kBias<bits>);
-    }
-    return Lanes::load(found);
+    const I codes = bits == 8 ? Lanes::load_bytes(zeros + block * 16)
+                              : Lanes::nibbles(zeros + block / 2 * 16, block % 2 * 4);
+    return Lanes::from_int(
+        Lanes::add_int(codes, Lanes::broadcast_int(-Lanes::template kBias<bits>)));
   }
 
   template <int bits, bool has_zeros, int tokens>
-  static void panel_of(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
+  static __attribute__((noinline)) void panel_of(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
                        int64_t stride) {
     const int64_t blocks = matrix.blocks();
     const int block = matrix.block;
@@ -113,17 +111,15 @@ struct ProductLoops {
     for (int t = 0; t < tokens; ++t) Lanes::store(out + t * stride, total[t]);
   }
 
-  template <int bits, bool has_zeros>
+  // Finds the product of the group's size.
+  template <int bits, bool has_zeros, int tokens = Lanes::kMaxTokens>
   static void panel_for(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
                         int64_t stride) {
-    switch (x.tokens) {
-      case 1: return panel_of<bits, has_zeros, 1>(matrix, panel, x, out, stride);
-      case 2: return panel_of<bits, has_zeros, 2>(matrix, panel, x, out, stride);
-      case 4: return panel_of<bits, has_zeros, 4>(matrix, panel, x, out, stride);
-    }
-    if constexpr (Lanes::kMaxTokens >= 12) {
-      if (x.tokens == 8) return panel_of<bits, has_zeros, 8>(matrix, panel, x, out, stride);
-      panel_of<bits, has_zeros, 12>(matrix, panel, x, out, stride);
+    if constexpr (tokens > 0) {
+      if (x.tokens == tokens)
+        panel_of<bits, has_zeros, tokens>(matrix, panel, x, out, stride);
+      else
+        panel_for<bits, has_zeros, tokens - 1>(matrix, panel, x, out, stride);
     }
   }
 
@@ -137,10 +133,116 @@ struct ProductLoops {
     panel_for<8, false>(matrix, panel, x, out, stride);
   }
 
+  static void quantize_gated(const float* gate, const float* up, int columns,
+                             const ActivationFormat& format, int8_t* codes, float* scale,
+                             int32_t* offset_out) {
+    const F one = Lanes::broadcast(1.0f), zero = Lanes::broadcast(0.0f);
+    float products[kMaxBlock] = {};
+    for (int k = 0; k < columns; k += 16) {
+      const F g = Lanes::load(gate + k);
+      const F sigmoid_of = Lanes::add(one, exponential<Lanes>(Lanes::sub(zero, g)));
+      const F silu = Lanes::div(g, sigmoid_of);
+      Lanes::store(products + k, Lanes::mul(silu, Lanes::load(up + k)));
+    }
+    quantize_block(products, columns, format, codes, scale, offset_out);
+  }
+
+  // Sixteen values, zeros behind the last of `count`.
+  static F load_some(const float* x, int64_t count) {
+    if (count >= 16) return Lanes::load(x);
+    float padded[16] = {};
+    __builtin_memcpy(padded, x, count * sizeof(float));
+    return Lanes::load(padded);
+  }
+  static F load_some_bfloat(const uint16_t* x, int64_t count) {
+    if (count >= 16) return Lanes::load_bfloat(x);
+    uint16_t padded[16] = {};
+    __builtin_memcpy(padded, x, count * sizeof(uint16_t));
+    return Lanes::load_bfloat(padded);
+  }
+
+  template <bool is_bfloat, int experts, int tokens>
+  static void router_of(const RouterWeights& weights, int64_t first, const float* x, float* out,
+                        int64_t stride) {
+    F sums[experts][tokens];
+    for (int e = 0; e < experts; ++e)
+      for (int t = 0; t < tokens; ++t) sums[e][t] = Lanes::broadcast(0.0f);
+    for (int64_t k = 0; k < weights.width; k += 16) {
+      const int64_t left = weights.width - k;
+      F values[tokens];
+#pragma GCC unroll 4
+      for (int t = 0; t < tokens; ++t) values[t] = load_some(x + t * weights.width + k, left);
+#pragma GCC unroll 4
+      for (int e = 0; e < experts; ++e) {
+        const int64_t at = (first + e) * weights.width + k;
+        F row;
+        if constexpr (is_bfloat)
+          row = load_some_bfloat(static_cast<const uint16_t*>(weights.rows) + at, left);
+        else
+          row = load_some(static_cast<const float*>(weights.rows) + at, left);
+#pragma GCC unroll 4
+        for (int t = 0; t < tokens; ++t) sums[e][t] = Lanes::fma(row, values[t], sums[e][t]);
+      }
+    }
+    for (int e = 0; e < experts; ++e)
+      for (int t = 0; t < tokens; ++t) out[t * stride + e] = Lanes::sum(sums[e][t]);
+  }
+
+  template <bool is_bfloat>
+  static void router_for(const RouterWeights& weights, int64_t first, int experts, const float* x,
+                         int tokens, float* out, int64_t stride) {
+    if (experts == 4 && tokens == 4)
+      return router_of<is_bfloat, 4, 4>(weights, first, x, out, stride);
+    for (int t = 0; t < tokens; ++t) {
+      const float* row = x + t * weights.width;
+      float* to = out + t * stride;
+      if (experts == 4) {
+        router_of<is_bfloat, 4, 1>(weights, first, row, to, stride);
+        continue;
+      }
+      for (int e = 0; e < experts; ++e)
+        router_of<is_bfloat, 1, 1>(weights, first + e, row, to + e, stride);
+    }
+  }
+
+  static void router(const RouterWeights& weights, int64_t first, int experts, const float* x,
+                     int tokens, float* out, int64_t stride) {
+    if (weights.is_bfloat)
+      router_for<true>(weights, first, experts, x, tokens, out, stride);
+    else
+      router_for<false>(weights, first, experts, x, tokens, out, stride);
+  }
+
+  static void softmax(const float* x, int64_t count, float* out) {
+    float largest = x[0];
+    for (int64_t i = 1; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
+    F sum = Lanes::broadcast(0.0f);
+    for (int64_t i = 0; i < count; i += 16) {
+      float part[16];
+      for (int j = 0; j < 16; ++j) part[j] = i + j < count ? x[i + j] - largest : -200.0f;
+      F e = exponential<Lanes>(Lanes::load(part));
+      Lanes::store(part, e);
+      for (int j = 0; j < 16; ++j) {
+        if (i + j < count) out[i + j] = part[j];
+        else part[j] = 0.0f;
+      }
+      sum = Lanes::add(sum, Lanes::load(part));
+    }
+    const float total = Lanes::sum(sum);
+    for (int64_t i = 0; i < count; ++i) out[i] /= total;
+  }
+
+  static void add_scaled(const float* x, float factor, int64_t count, float* y) {
+    const F scale = Lanes::broadcast(factor);
+    for (int64_t i = 0; i < count; i += 16)
+      Lanes::store(y + i, Lanes::fma(Lanes::load(x + i), scale, Lanes::load(y + i)));
+  }
+
   // How far ahead of the products codes are fetched; memory answers after a few hundred cycles.
   static constexpr int kAhead = 2048;
 
-  static constexpr Products table{group_size, quantize, panel};
+  static constexpr Products table{group_size, quantize, panel,     quantize_gated,
+                                  router,     softmax,  add_scaled};
 };
 
 }  // namespace

@@ -24,7 +24,7 @@ struct Linear {
     const Tensor x = call.input(0);
     const int64_t tokens = x.rank ? x.dims[0] : 0;
     x.expect("x", {tokens, matrix.width});
-    const trtcoder::Matrix weight = with_data(matrix, call, 1);
+    const trtcoder::Matrix weight = with_data(matrix, 1, call, 1);
     const Tensor y = call.output(0, {tokens, weight.rows});
     trtcoder::linear(trtcoder::isa_chosen(), trtcoder::process_team(), x.as<float>(), tokens,
                      weight, y.as<float>());

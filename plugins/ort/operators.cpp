@@ -1,19 +1,18 @@
 #include "ort/operators.h"
 
-#include "kernels/linear.h"
-
 namespace ort {
 
-trtcoder::Matrix with_data(trtcoder::Matrix form, const Call& call, size_t first) {
+trtcoder::Matrix with_data(trtcoder::Matrix form, int64_t count, const Call& call, size_t first) {
   const Tensor codes = call.input(first), scales = call.input(first + 1);
   const Tensor zeros = call.input(first + 2);
   form.codes = codes.as<const uint8_t>();
   form.scales = scales.as<const uint16_t>();
   form.zeros = zeros.as<const uint8_t>();
   trtcoder::check(form);
-  codes.expect("codes", {form.panels(), form.panel_code_bytes()});
-  scales.expect("scales", {form.panels(), form.blocks() * 16});
-  if (form.zeros) zeros.expect("zero points", {form.panels(), form.panel_zero_bytes()});
+  const int64_t panels = count * form.panels();
+  codes.expect("codes", {panels, form.panel_code_bytes()});
+  scales.expect("scales", {panels, form.blocks() * 16});
+  if (form.zeros) zeros.expect("zero points", {panels, form.panel_zero_bytes()});
   return form;
 }
 
@@ -24,7 +23,7 @@ constexpr const char* kDomain = "trtcoder";
 Status* register_operators(SessionOptions* options) {
   OpDomain* domain = nullptr;
   if (Status* failed = CreateOpDomain::call(*g_table, kDomain, &domain)) return failed;
-  for (const Op* op : {linear_op()})
+  for (const Op* op : {linear_op(), mlp_op(), experts_op()})
     if (Status* failed = AddOp::call(*g_table, domain, op)) return failed;
   return AddOpDomain::call(*g_table, options, domain);
 }

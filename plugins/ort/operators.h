@@ -7,11 +7,13 @@
 namespace ort {
 
 const Op* linear_op();
+const Op* mlp_op();
+const Op* experts_op();
 
-// Returns a matrix whose form is known with its data: the inputs codes, scales and zeros (may be
-// left out) from `first` on.
+// Returns the first of `count` matrices of a known form with its data: the inputs codes, scales and
+// zeros (may be left out) from `first` on, each [count * panels, bytes or values of a panel].
 //
 // Throws std::invalid_argument where one is not of the size that the form needs.
-trtcoder::Matrix with_data(trtcoder::Matrix form, const Call& call, size_t first);
+trtcoder::Matrix with_data(trtcoder::Matrix form, int64_t count, const Call& call, size_t first);
 
 }  // namespace ort

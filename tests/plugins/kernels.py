@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from trtcoder.errors import DependencyError
 from trtcoder.plugins.library import KernelLibrary, open_library
 
 Floats = NDArray[np.float32]
+Stored = TypeVar("Stored", bound=np.generic)
 
 
 def library() -> KernelLibrary:
@@ -41,7 +43,7 @@ def pointer(array: NDArray[np.generic] | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def guarded(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def aligned(array: NDArray[Stored]) -> NDArray[Stored]:
     """Copy an array to a 64-byte boundary, as the data file has it."""
     memory = np.empty(array.nbytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -71,12 +73,12 @@ class Weights:
             None if scheme.symmetric else pack(zeros, scheme.bits),
         )
         panels = to_panels(plain, scheme)
-        aligned = QuantizedMatrix(
-            guarded(panels.packed).view(np.uint8),
-            guarded(panels.scales).view(np.float16),
-            None if panels.zero_points is None else guarded(panels.zero_points).view(np.uint8),
+        stored = QuantizedMatrix(
+            aligned(panels.packed),
+            aligned(panels.scales),
+            None if panels.zero_points is None else aligned(panels.zero_points),
         )
-        return cls(scheme, width, plain, aligned)
+        return cls(scheme, width, plain, stored)
 
     @property
     def view(self) -> CMatrix:

@@ -78,6 +78,13 @@ struct PortableLanes {
     return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
 
+  // Sixteen bytes, and their four bits from `shift` on.
+  static I load_bytes(const uint8_t* p) {
+    return each_int([&](int i) { return int32_t(p[i]); });
+  }
+  static I nibbles(const uint8_t* p, int shift) {
+    return each_int([&](int i) { return (p[i] >> shift) & 15; });
+  }
   static I broadcast_int(int32_t x) {
     return each_int([&](int) { return x; });
   }
@@ -101,7 +108,7 @@ struct PortableLanes {
   // a * 2^n for n in [-126, 127] where the result is a normal number.
   static F scale_by_power(F a, I n) {
     return each([&](int i) {
-      return std::bit_cast<float>(std::bit_cast<int32_t>(a.lane[i]) + n.lane[i] * (1 << 23));
+      return std::bit_cast<float>(std::bit_cast<uint32_t>(a.lane[i]) + (uint32_t(n.lane[i]) << 23));
     });
   }
 

@@ -71,6 +71,17 @@ struct NeonLanes {
     });
   }
 
+  static I widen(uint8x16_t bytes) {
+    const uint16x8_t first = vmovl_u8(vget_low_u8(bytes)), second = vmovl_u8(vget_high_u8(bytes));
+    return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(first))),
+             vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(first))),
+             vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(second))),
+             vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(second)))}};
+  }
+  static I load_bytes(const uint8_t* p) { return widen(vld1q_u8(p)); }
+  static I nibbles(const uint8_t* p, int shift) {
+    return widen(vandq_u8(vshlq_u8(vld1q_u8(p), vdupq_n_s8(int8_t(-shift))), vdupq_n_u8(15)));
+  }
   static I broadcast_int(int32_t x) {
     return each_int([&](int) { return vdupq_n_s32(x); });
   }

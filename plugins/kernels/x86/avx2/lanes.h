@@ -49,6 +49,17 @@ struct Avx2Lanes {
   static F max(F a, F b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
   static F min(F a, F b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 
+  static I load_bytes(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes))};
+  }
+  static I nibbles(const uint8_t* p, int shift) {
+    const I bytes = load_bytes(p);
+    const __m128i count = _mm_cvtsi32_si128(shift);
+    const __m256i low = _mm256_set1_epi32(15);
+    return {_mm256_and_si256(_mm256_srl_epi32(bytes.lo, count), low),
+            _mm256_and_si256(_mm256_srl_epi32(bytes.hi, count), low)};
+  }
   static I broadcast_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   static I add_int(I a, I b) {
     return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};

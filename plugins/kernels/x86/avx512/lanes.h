@@ -39,6 +39,13 @@ struct Avx512Lanes {
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
 
+  static I load_bytes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static I nibbles(const uint8_t* p, int shift) {
+    return _mm512_and_si512(_mm512_srl_epi32(load_bytes(p), _mm_cvtsi32_si128(shift)),
+                            _mm512_set1_epi32(15));
+  }
   static I broadcast_int(int32_t x) { return _mm512_set1_epi32(x); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }

@@ -1,0 +1,19 @@
+#include "kernels/matrix.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace trtcoder {
+
+void check(const Matrix& m) {
+  const auto refuse = [](const std::string& what) { throw std::invalid_argument(what); };
+  if (m.bits != 4 && m.bits != 8) refuse("bits: " + std::to_string(m.bits) + ", expected 4 or 8");
+  if (m.block != 32 && m.block != 64 && m.block != 128)
+    refuse("block: " + std::to_string(m.block) + ", expected 32, 64 or 128");
+  if (m.rows < 1 || m.width < 1)
+    refuse("matrix: " + std::to_string(m.rows) + " x " + std::to_string(m.width) +
+           ", expected at least one row and column");
+  if (!m.codes || !m.scales) refuse("matrix: codes or scales are missing");
+}
+
+}  // namespace trtcoder
