@@ -21,10 +21,10 @@ from trtcoder.calib.text.calibration import load_calibration
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.calibration.calibrate import Calibration
-from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
-from trtcoder.export.parity.probe import Probe
+from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import SCHEMED, Recipe, preset
-from trtcoder.export.targets.onnxruntime import describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import EnginePlan, write_engine
 from trtcoder.prompting.source import read_prompting
 
 TOKENS = 8192
@@ -63,21 +63,21 @@ class Comparison:
 
     def measure(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Build an engine and compare it."""
-        graph = self._write(recipe, folder)
-        manifest = describe(graph, self.prompting, digest="")
-        return self.judge.compare_engine(Probe(folder, manifest, self.checkpoint.config))
+        plan = self._write(recipe, folder)
+        manifest = plan.manifest(self.prompting, digest="")
+        return self.judge.compare_engine(GraphProbe(folder, manifest, self.checkpoint.config))
 
-    def _write(self, recipe: Recipe, folder: Path) -> DeepseekV2Graph:
+    def _write(self, recipe: Recipe, folder: Path) -> EnginePlan:
         if recipe.activations != "static":
-            graph = plan_graph(self.checkpoint, recipe)
-            write_graph(graph.b, folder)
-            return graph
+            plan = OnnxRuntime().plan(self.checkpoint, recipe)
+            write_engine(plan, folder)
+            return plan
         text = load_calibration(self.prompting.prompts(), CALIBRATION_TOKENS)
         calibration = Calibration(self.checkpoint, text, "rtn", folder)
-        graph = plan_graph(self.checkpoint, recipe, calibration.quantizer)
-        calibration.attach(graph.b.plan, lambda item: None)
-        write_graph(graph.b, folder, stages=calibration)
-        return graph
+        plan = OnnxRuntime().plan(self.checkpoint, recipe, calibration.quantizer)
+        calibration.attach(plan.weights, lambda item: None)
+        write_engine(plan, folder, stages=calibration)
+        return plan
 
 
 @click.command()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from trtcoder.calib.text.examples import EncodedText
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.parity.meter import ParityMeter
-from trtcoder.export.parity.probe import Probe
 from trtcoder.export.parity.report import TextParity
 from trtcoder.export.reference.model import TransformersReference
 
@@ -36,7 +36,7 @@ class Judge:
         """Tokens of the longest sequence."""
         return max(len(sequence.ids) for sequence in self._sequences)
 
-    def compare_engine(self, probe: Probe) -> dict[str, Any]:
+    def compare_engine(self, probe: GraphProbe) -> dict[str, Any]:
         """Return the metrics of an engine, as `compare` does."""
         return self.compare(lambda sequences: (trace.logits for trace in probe.run_all(sequences)))
 

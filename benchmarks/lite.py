@@ -107,10 +107,10 @@ def kill_at(out: Path, share: float) -> float:
 def _count_steps() -> int:
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.export.recipe import preset
-    from trtcoder.export.targets.onnxruntime import plan_graph
+    from trtcoder.export.targets.onnxruntime import OnnxRuntime
 
-    graph = plan_graph(Checkpoint.describe(CHECKPOINT), preset("int4", block_size=128))
-    return len(graph.b.plan.steps)
+    plan = OnnxRuntime().plan(Checkpoint.describe(CHECKPOINT), preset("int4", block_size=128))
+    return len(plan.weights.steps)
 
 
 def hashes(engine: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 Tensors = Iterator[tuple[str, NDArray[np.float32]]]
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
@@ -26,8 +26,9 @@ _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint of DeepSeek-V2 as one GGUF file."""
     writer = gguf.GGUFWriter(path, "deepseek2")
-    _add_sizes(writer, checkpoint.config)
-    _add_rotary(writer, checkpoint.config)
+    config = DeepseekV2Config.of(checkpoint.config)
+    _add_sizes(writer, config)
+    _add_rotary(writer, config)
     _add_tokenizer(writer, checkpoint)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, checkpoint.config.num_hidden_layers)
     for name, values in _tensors(checkpoint):
@@ -58,7 +59,7 @@ def fewest_tokens(imatrix: Path) -> int:
     return min(int(tensor.data.min()) for tensor in tensors if tensor.name.endswith(".counts"))
 
 
-def _add_sizes(writer: Any, config: ModelConfig) -> None:
+def _add_sizes(writer: Any, config: DeepseekV2Config) -> None:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_vocab_size(config.vocab_size)
@@ -86,7 +87,7 @@ def _add_sizes(writer: Any, config: ModelConfig) -> None:
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
 
 
-def _add_rotary(writer: Any, config: ModelConfig) -> None:
+def _add_rotary(writer: Any, config: DeepseekV2Config) -> None:
     writer.add_rope_dimension_count(config.qk_rope_head_dim)
     writer.add_rope_freq_base(config.rope_theta)
     yarn = config.yarn
@@ -130,7 +131,7 @@ def _tensors(checkpoint: Checkpoint) -> Tensors:
     The experts of a layer are one tensor ``[experts, rows, columns]``. kv_b_proj is split by head
     into k_b_proj ``[heads, latent, nope]`` and v_b_proj ``[heads, v, latent]``.
     """
-    config = checkpoint.config
+    config = DeepseekV2Config.of(checkpoint.config)
     for name in checkpoint.names():
         before, _, last = name.partition(".self_attn.kv_b_proj")
         if last:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from benchmarks.record import environment, keep
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
 from trtcoder.export.parity.meter import kl_divergence
-from trtcoder.export.parity.probe import EngineTrace, Probe
 from trtcoder.export.parity.verify import far_positions
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference.model import TransformersReference
-from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
@@ -55,12 +56,11 @@ def run_engine(
     checkpoint: Checkpoint, folder: Path, ids: NDArray[np.int64], **recipe: Any
 ) -> dict[str, EngineTrace]:
     """Build an engine and return its values at each of `POSITIONS`."""
-    graph = plan_graph(checkpoint, preset(**recipe))
+    plan = OnnxRuntime().plan(checkpoint, preset(**recipe))
     folder.mkdir()
-    write_graph(graph.b, folder)
-    copy_tokenizer(checkpoint, folder)
-    manifest = describe(graph, read_prompting(checkpoint), "not hashed")
-    probe = Probe(folder, manifest, checkpoint.config)
+    write_engine(plan, folder)
+    manifest = plan.manifest(read_prompting(checkpoint), "not hashed")
+    probe = GraphProbe(folder, manifest, checkpoint.config)
     traces = {
         label: probe.run(ids.tolist(), positions=positions)
         for label, positions in POSITIONS.items()

@@ -32,7 +32,7 @@ from trtcoder.calib.text.calibration import load_calibration
 from trtcoder.calib.text.examples import KINDS
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.parity.probe import Probe
+from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.prompting.source import Prompting, read_prompting
 
 # More than the built-in set holds: all of it is used.
@@ -97,7 +97,7 @@ def our_row(judge: Judge, checkpoint: Checkpoint, folder: Path, options: list[st
         "side": "trtcoder",
         "file_bytes": built["bytes"],
         "weight_bytes": engine_weights(folder, manifest),
-        **judge.compare_engine(Probe(folder, manifest, checkpoint.config)),
+        **judge.compare_engine(GraphProbe(folder, manifest, checkpoint.config)),
         "options": options,
         "recipe": manifest.recipe,
         "verdict": built["parity"]["verdict"],

@@ -110,21 +110,16 @@ def prepare(out: Path, checkpoint: Path, weights: str) -> Path:
     from trtcoder.bundle.writer import BundleWriter
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.export.recipe import preset
-    from trtcoder.export.targets.onnxruntime import (
-        copy_tokenizer,
-        describe,
-        plan_graph,
-        write_graph,
-    )
+    from trtcoder.export.targets.onnxruntime import OnnxRuntime
+    from trtcoder.export.targets.target import write_engine
     from trtcoder.prompting.source import read_prompting
 
     if not out.is_dir():
         source = Checkpoint.open(checkpoint)
-        graph = plan_graph(source, preset(weights))
+        plan = OnnxRuntime().plan(source, preset(weights))
         with BundleWriter(out) as writer:
-            write_graph(graph.b, writer.folder)
-            copy_tokenizer(source, writer.folder)
-            writer.commit(describe(graph, read_prompting(source), "not hashed"))
+            write_engine(plan, writer.folder)
+            writer.commit(plan.manifest(read_prompting(source), "not hashed"))
     return out
 
 

@@ -1,4 +1,4 @@
-"""The whole build of one engine: calibrate, convert, verify, and keep it only if it passes."""
+"""The whole build of one engine: plan, calibrate, convert, verify, and keep it if it passes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcoder.bundle.manifest import Manifest
+from trtcoder.bundle.onnx import TARGET
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
 from trtcoder.calib.text.calibration import CalibrationText, load_calibration
@@ -18,20 +19,13 @@ from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, ParityError
 from trtcoder.export.calibration.calibrate import Calibration
-from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
 from trtcoder.export.parity.certificate import FILE_NAME, Certificate
 from trtcoder.export.parity.report import shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
-from trtcoder.export.reference.model import TransformersReference
-from trtcoder.export.targets.onnxruntime import (
-    DATA_FILE,
-    copy_tokenizer,
-    describe,
-    plan,
-    plan_graph,
-    write_graph,
-)
+from trtcoder.export.reference.registry import open_reference
+from trtcoder.export.targets.registry import find_target
+from trtcoder.export.targets.target import EnginePlan, journal_key, write_engine
 from trtcoder.export.weights.journal import Journal
 from trtcoder.export.weights.plan import Step
 from trtcoder.export.weights.writer import Written
@@ -42,7 +36,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BuildRequest:
     """What is asked of a build.
 
     Attributes:
@@ -57,6 +51,7 @@ class Request:
         max_kl: a limit for the mean KL in nats, beside the precision's own gates.
         gated: whether an engine that misses a gate is thrown away; one whose values are not finite
             always is.
+        target: the kind of engine, one of `export.targets.registry.TARGETS`.
     """
 
     recipe: Recipe
@@ -69,6 +64,7 @@ class Request:
     tokens: int = 2048
     max_kl: float | None = None
     gated: bool = True
+    target: str = TARGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class Built:
 
 
 def build_engine(
-    source: Checkpoint, prompting: Prompting, request: Request, writer: BundleWriter, say: Say
+    source: Checkpoint, prompting: Prompting, request: BuildRequest, writer: BundleWriter, say: Say
 ) -> Built:
     """Build and verify an engine in ``writer``'s folder and move it to its place.
 
@@ -114,13 +110,13 @@ def build_engine(
 
 
 def make_engine(
-    source: Checkpoint, prompting: Prompting, request: Request, writer: BundleWriter, say: Say
+    source: Checkpoint, prompting: Prompting, request: BuildRequest, writer: BundleWriter, say: Say
 ) -> Built:
     """Convert and compare; the engine stays in ``writer``'s folder whatever the outcome."""
     started = time.monotonic()
     # What the reference cannot judge and what is wrong with the held-out text is said first, and
     # does not wait for the conversion to end.
-    TransformersReference(source)
+    open_reference(source)
     load_heldout(prompting.prompts(), request.tokens, request.text)
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":
@@ -128,12 +124,12 @@ def make_engine(
             source, calibration_text(prompting, request), request.method, writer.workspace,
             minimum=request.minimum,
         )  # fmt: skip
-    graph = plan_graph(source, request.recipe, calibration.quantizer if calibration else None)
-    for name, padding in graph.b.plan.padded.items():
+    quantizer = calibration.quantizer if calibration else None
+    plan = find_target(request.target).plan(source, request.recipe, quantizer)
+    for name, padding in plan.weights.padded.items():
         say(f"{name}: width {padding}, a multiple of the block")
-    written = _convert(source, graph, writer, calibration, say)
-    copy_tokenizer(source, writer.folder)
-    manifest = describe(graph, prompting, source.combine(written.digests), request.method)
+    written = _convert(plan, writer, calibration, say)
+    manifest = plan.manifest(prompting, source.combine(written.digests), request.method)
     converted, converted_rss = time.monotonic(), _peak_rss()
     with step_progress("verifying", count_steps(source, manifest, request.tokens)) as advance:
         certificate = verify_engine(
@@ -186,7 +182,7 @@ def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
     return dataclasses.replace(built, manifest=manifest, seconds=seconds)
 
 
-def calibration_text(prompting: Prompting, request: Request) -> CalibrationText:
+def calibration_text(prompting: Prompting, request: BuildRequest) -> CalibrationText:
     """Return the text that calibrates, as this checkpoint's tokenizer and templates have it."""
     return load_calibration(
         prompting.prompts(),
@@ -198,34 +194,32 @@ def calibration_text(prompting: Prompting, request: Request) -> CalibrationText:
 
 
 def _convert(
-    source: Checkpoint,
-    graph: DeepseekV2Graph,
-    writer: BundleWriter,
-    calibration: Calibration | None,
-    say: Say,
+    plan: EnginePlan, writer: BundleWriter, calibration: Calibration | None, say: Say
 ) -> Written:
+    """Write the engine's files, or what an interrupted build has left of them to write."""
     known = calibration.plan() if calibration else None
-    journal = Journal(writer.journal, plan(graph, calibration=known), source.identity())
+    key = journal_key(plan, calibration=known)
+    journal = Journal(writer.journal, key, plan.checkpoint.identity())
     if journal.steps:
         say(f"going on with the interrupted build: {len(journal.steps):,} steps are done")
-        writer.clear(DATA_FILE)
+        writer.clear(*plan.data_files)
     else:
         if journal.note:
             say(f"starting over: {journal.note}")
         writer.clear()
-    with byte_progress("converting", sum(step.nbytes for step in graph.b.plan.steps)) as advance:
+    steps = plan.weights.steps
+    with byte_progress("converting", sum(step.nbytes for step in steps)) as advance:
         if calibration is not None:
-            calibration.attach(graph.b.plan, lambda item: advance(0, item))
+            calibration.attach(plan.weights, lambda item: advance(0, item))
 
         def on_step(step: Step) -> None:
             advance(step.nbytes, step.key)
 
-        written = write_graph(
-            graph.b,
+        written = write_engine(
+            plan,
             writer.folder,
             on_step=on_step,
             on_item=lambda item: advance(0, item),
-            checkpoint=source,
             journal=journal,
             stages=calibration,
         )

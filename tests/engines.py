@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.parity.probe import Probe
+from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
@@ -27,17 +28,16 @@ def build_engine(
     source: Checkpoint, folder: Path, weights: str = "fp32", fim: bool | None = True, **recipe: Any
 ) -> Bundle:
     """Return an engine of ``source``."""
-    graph = plan_graph(source, preset(weights, **recipe))
+    plan = OnnxRuntime().plan(source, preset(weights, **recipe))
     with BundleWriter(folder) as writer:
-        write_graph(graph.b, writer.folder)
-        copy_tokenizer(source, writer.folder)
-        writer.commit(describe(graph, read_prompting(source, fim), source.digest()))
+        write_engine(plan, writer.folder)
+        writer.commit(plan.manifest(read_prompting(source, fim), source.digest()))
     return Bundle.load(folder)
 
 
-def probe(bundle: Bundle, source: Checkpoint, **options: Any) -> Probe:
+def probe(bundle: Bundle, source: Checkpoint, **options: Any) -> GraphProbe:
     """Return a probe of an engine."""
-    return Probe(bundle.folder, bundle.manifest, source.config, **options)
+    return GraphProbe(bundle.folder, bundle.manifest, source.config, **options)
 
 
 def inner_values(bundle: Bundle, ids: list[int], *names: str) -> list[NDArray[Any]]:

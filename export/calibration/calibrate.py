@@ -31,6 +31,7 @@ from trtcoder.export.calibration.observe import LayerWatch, Seen, parallel
 from trtcoder.export.reference.model import SequenceState, TransformersReference
 from trtcoder.export.weights.experts import expert_product
 from trtcoder.export.weights.plan import StoredMatrix, WeightPlan
+from trtcoder.model.config import DeepseekV2Config
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ class Calibration:
         self.quantizer.on_kept = self._assign
         self.coverage = ExpertCoverage(minimum, {}, [])
         self.text = text
-        self._checkpoint = checkpoint
+        self._config = DeepseekV2Config.of(checkpoint.config)
         self._reference = TransformersReference(checkpoint)
         self._store = ActivationStore(cap_bytes, workspace)
         self._workspace = workspace
@@ -79,7 +80,7 @@ class Calibration:
         self._layer_module: LayerModule | None = None
         self._layer = -1
         self._offsets = np.cumsum([0, *(len(sequence.ids) for sequence in text.sequences)])
-        self._streams = self._store.allocate(int(self._offsets[-1]), checkpoint.config.hidden_size)
+        self._streams = self._store.allocate(int(self._offsets[-1]), self._config.hidden_size)
         self._moe_input = self._store.allocate(*self._streams.shape)
         self._states: list[SequenceState] = []
 
@@ -109,7 +110,7 @@ class Calibration:
         with torch.inference_mode():
             if stage == 0:
                 self._embed()
-            elif stage <= self._checkpoint.config.num_hidden_layers:
+            elif stage <= self._config.num_hidden_layers:
                 self._layer = stage - 1
                 self._say(f"calibrating layer {self._layer}")
                 module = self._reference.load_layer(self._layer)
@@ -185,7 +186,7 @@ class Calibration:
         """Run the layer with the checkpoint's weights and observe its activations."""
         name = f"layers.{self._layer}"
         attention, mlp = module.self_attn, module.mlp
-        is_moe = self._checkpoint.config.is_moe_layer(self._layer)
+        is_moe = self._config.is_moe_layer(self._layer)
         watched: dict[str, Any] = {f"{name}/attention/heads": attention.o_proj}
         if attention.q_lora_rank is None:
             watched[f"{name}/input_norm"] = attention.q_proj
@@ -195,7 +196,7 @@ class Calibration:
         watched[f"{name}/post_attention_norm"] = mlp.gate if is_moe else mlp.gate_proj
         if not is_moe:
             watched[f"{name}/mlp/product"] = mlp.down_proj
-        elif self._checkpoint.config.shared_intermediate_size:
+        elif self._config.shared_intermediate_size:
             watched[f"{name}/moe/shared_experts/product"] = mlp.shared_experts.down_proj
         observers: dict[str, ActivationObserver] = {}
         routed: list[tuple[torch.Tensor, ...]] = []
@@ -236,7 +237,7 @@ class Calibration:
         probabilities = logits.softmax(-1).numpy()
         mixing = np.zeros_like(probabilities)
         np.put_along_axis(mixing, chosen.numpy(), weights.numpy(), axis=1)
-        top_k = self._checkpoint.config.num_experts_per_tok
+        top_k = self._config.num_experts_per_tok
         shared_out = self.coverage.share_out(self._layer, probabilities, mixing, top_k)
         for expert, found in enumerate(shared_out):
             self._register_expert(expert, experts.gate_up_proj[expert], found)
@@ -285,7 +286,7 @@ class Calibration:
 
     @property
     def _expert_step(self) -> int:
-        return max(1, self._checkpoint.config.n_routed_experts // _SEARCHED_EXPERTS)
+        return max(1, self._config.n_routed_experts // _SEARCHED_EXPERTS)
 
     def _observer(self, activation: str, width: int) -> ActivationObserver:
         return ActivationObserver(activation, width, with_hessian=self.quantizer.needs_hessian)

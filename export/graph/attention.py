@@ -11,20 +11,28 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtcoder.export.graph.batch import Batch
-from trtcoder.export.graph.builder import CONTRIB
-from trtcoder.export.graph.checkpoint_parts import CheckpointParts
+from trtcoder.export.graph.batch import Batch, rotate
+from trtcoder.export.graph.builder import CONTRIB, GraphBuilder
 from trtcoder.export.graph.latent_cache import Cache, store
+from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.weights.matrix import Piece
+from trtcoder.model.config import DeepseekV2Config
 
 FLOAT = ir.DataType.FLOAT
+# Of the two norms inside attention, whatever rms_norm_eps is: so the published code has it.
+EPSILON = 1e-6
 
 
 def latent_attention(
-    parts: CheckpointParts, layer: int, x: ir.Value, batch: Batch, cache: Cache
+    model: ModelBuilder,
+    config: DeepseekV2Config,
+    layer: int,
+    x: ir.Value,
+    batch: Batch,
+    cache: Cache,
 ) -> ir.Value:
     """Attend from ``x`` ``[tokens, hidden]`` to the cache, after writing the tokens to it."""
-    b, config = parts.b, parts.config
+    b = model.b
     name, prefix = f"layers.{layer}/attention", f"model.layers.{layer}.self_attn"
     heads, latent = config.num_attention_heads, config.kv_lora_rank
     nope, rope, value = (
@@ -32,16 +40,10 @@ def latent_attention(
         config.qk_rope_head_dim,
         config.v_head_dim,
     )
-    q_nope, c_kv, pe = _queries_and_latent(parts, name, prefix, x)
-    c_kv = b.op(
-        "RMSNormalization",
-        f"{name}/kv_norm",
-        [c_kv, parts.norm_weight(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight")],
-        ["tokens", latent],
-        epsilon=1e-6,
-    )
+    q_nope, c_kv, pe = _queries_and_latent(model, config, name, prefix, x)
+    c_kv = model.norm(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight", c_kv, latent, EPSILON)
     # The rotary part of all heads, and the key's that they share, turn in one node.
-    pe = _rotate(parts, f"{name}/rotary", pe, heads + 1, batch)
+    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, batch)
     q_pe, k_pe = b.multi_op(
         "Split",
         f"{name}/split_rotary",
@@ -62,12 +64,12 @@ def latent_attention(
                 "MatMul",
                 f"{name}/absorb_k",
                 [
-                    _by_head(parts, f"{name}/q_nope_heads", q_nope, heads, nope),
-                    _absorbed(parts, name, prefix, "k"),
+                    _by_head(b, f"{name}/q_nope_heads", q_nope, heads, nope),
+                    _absorbed(model, config, name, prefix, "k"),
                 ],
                 [heads, "tokens", latent],
             ),
-            _by_head(parts, f"{name}/q_pe_heads", q_pe, heads, rope),
+            _by_head(b, f"{name}/q_pe_heads", q_pe, heads, rope),
         ],
         [heads, "tokens", config.cache_width],
         axis=2,
@@ -95,25 +97,25 @@ def latent_attention(
     out = b.op(
         "MatMul",
         f"{name}/absorb_v",
-        [mixed, _absorbed(parts, name, prefix, "v")],
+        [mixed, _absorbed(model, config, name, prefix, "v")],
         [heads, "tokens", value],
     )
     out = b.op("Transpose", f"{name}/by_token", [out], ["tokens", heads, value], perm=[1, 0, 2])
     out = b.op(
         "Reshape", f"{name}/heads", [out, b.ints(-1, heads * value)], ["tokens", heads * value]
     )
-    return parts.linear(f"{name}/o_proj", "attention", out, parts.matrix(f"{prefix}.o_proj.weight"))
+    return model.linear(f"{name}/o_proj", "attention", out, model.matrix(f"{prefix}.o_proj.weight"))
 
 
 def _queries_and_latent(
-    parts: CheckpointParts, name: str, prefix: str, x: ir.Value
+    model: ModelBuilder, config: DeepseekV2Config, name: str, prefix: str, x: ir.Value
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return q_nope ``[tokens, heads * nope]``, c_kv before its norm, and q_pe with k_pe.
 
     The rows of the projections are reordered so that one matmul yields the three runs, each
     of them contiguous.
     """
-    b, config = parts.b, parts.config
+    b = model.b
     heads, nope, rope = (
         config.num_attention_heads,
         config.qk_nope_head_dim,
@@ -127,11 +129,11 @@ def _queries_and_latent(
     k_pe_rows = np.arange(latent, latent + rope, dtype=np.int64)
     if config.q_lora_rank is None:
         q_proj = f"{prefix}.q_proj.weight"
-        fused = parts.linear(
+        fused = model.linear(
             f"{name}/q_kv_a_proj",
             "attention",
             x,
-            parts.matrix(
+            model.matrix(
                 Piece(q_proj, nope_rows),
                 Piece(kv_a, latent_rows),
                 Piece(q_proj, pe_rows),
@@ -139,68 +141,47 @@ def _queries_and_latent(
             ),
         )
         sizes = (heads * nope, latent, (heads + 1) * rope)
-        q_nope, c_kv, pe = parts.split(name, "split", fused, ("q_nope", "c_kv", "pe"), sizes)
+        q_nope, c_kv, pe = model.split(name, "split", fused, ("q_nope", "c_kv", "pe"), sizes)
         return q_nope, c_kv, pe
     rank = config.q_lora_rank
-    fused = parts.linear(
+    fused = model.linear(
         f"{name}/q_a_kv_a_proj",
         "attention",
         x,
-        parts.matrix(Piece(f"{prefix}.q_a_proj.weight"), Piece(kv_a)),
+        model.matrix(Piece(f"{prefix}.q_a_proj.weight"), Piece(kv_a)),
     )
-    q_a, c_kv, k_pe = parts.split(
+    q_a, c_kv, k_pe = model.split(
         name, "split_a", fused, ("q_a", "c_kv", "k_pe_raw"), (rank, latent, rope)
     )
-    q_a = b.op(
-        "RMSNormalization",
-        f"{name}/q_norm",
-        [q_a, parts.norm_weight(f"{name}/q_norm", f"{prefix}.q_a_layernorm.weight")],
-        ["tokens", rank],
-        epsilon=1e-6,
-    )
+    q_a = model.norm(f"{name}/q_norm", f"{prefix}.q_a_layernorm.weight", q_a, rank, EPSILON)
     q_b = f"{prefix}.q_b_proj.weight"
-    q = parts.linear(
+    q = model.linear(
         f"{name}/q_b_proj",
         "attention",
         q_a,
-        parts.matrix(Piece(q_b, nope_rows), Piece(q_b, pe_rows)),
+        model.matrix(Piece(q_b, nope_rows), Piece(q_b, pe_rows)),
     )
-    q_nope, q_pe = parts.split(
+    q_nope, q_pe = model.split(
         name, "split_b", q, ("q_nope", "q_pe_raw"), (heads * nope, heads * rope)
     )
     pe = b.op("Concat", f"{name}/pe", [q_pe, k_pe], ["tokens", (heads + 1) * rope], axis=1)
     return q_nope, c_kv, pe
 
 
-def _rotate(parts: CheckpointParts, name: str, x: ir.Value, heads: int, batch: Batch) -> ir.Value:
-    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
-    b, width = parts.b, heads * parts.config.qk_rope_head_dim
-    batched = b.op("Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width])
-    rotated = b.op(
-        "RotaryEmbedding",
-        name,
-        [batched, batch.cos, batch.sin],
-        [1, "tokens", width],
-        interleaved=1,
-        num_heads=heads,
-    )
-    return b.op("Squeeze", f"{name}/packed", [rotated, b.ints(0)], ["tokens", width])
-
-
-def _by_head(parts: CheckpointParts, name: str, x: ir.Value, heads: int, width: int) -> ir.Value:
-    b = parts.b
+def _by_head(b: GraphBuilder, name: str, x: ir.Value, heads: int, width: int) -> ir.Value:
     split = b.op(
         "Reshape", f"{name}/split", [x, b.ints(-1, heads, width)], ["tokens", heads, width]
     )
     return b.op("Transpose", name, [split], [heads, "tokens", width], perm=[1, 0, 2])
 
 
-def _absorbed(parts: CheckpointParts, name: str, prefix: str, role: str) -> ir.Value:
+def _absorbed(
+    model: ModelBuilder, config: DeepseekV2Config, name: str, prefix: str, role: str
+) -> ir.Value:
     """Return W_UK ``[heads, nope, latent]`` (k) or W_UV transposed ``[heads, latent, v]`` (v).
 
     Both keep the checkpoint's values: no stock kernel multiplies batches with quantized weights.
     """
-    config = parts.config
     heads, nope, latent = (
         config.num_attention_heads,
         config.qk_nope_head_dim,
@@ -209,12 +190,12 @@ def _absorbed(parts: CheckpointParts, name: str, prefix: str, role: str) -> ir.V
     tensor = f"{prefix}.kv_b_proj.weight"
 
     def read() -> NDArray[np.float32]:
-        whole = parts.checkpoint.read(tensor).reshape(heads, nope + config.v_head_dim, latent)
+        whole = model.checkpoint.read(tensor).reshape(heads, nope + config.v_head_dim, latent)
         if role == "k":
             return np.ascontiguousarray(whole[:, :nope])
         out = np.ascontiguousarray(whole[:, nope:].transpose(0, 2, 1))
-        scale = parts.b.plan.quantizer.input_scale(f"{name}/heads")
+        scale = model.b.plan.quantizer.input_scale(f"{name}/heads")
         return out if scale is None else out / scale.reshape(heads, 1, config.v_head_dim)
 
     shape = (heads, nope, latent) if role == "k" else (heads, latent, config.v_head_dim)
-    return parts.parameter(f"{name}/absorb_{role}/weight", "absorbed", shape, tensor, read)
+    return model.parameter(f"{name}/absorb_{role}/weight", "absorbed", shape, tensor, read)

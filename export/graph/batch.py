@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.model.config import ModelConfig
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
@@ -42,10 +42,16 @@ class Batch:
     bias: ir.Value
 
 
-def declare_batch(b: GraphBuilder, config: ModelConfig, cache: ir.Value) -> Batch:
+def declare_batch(
+    b: GraphBuilder, frequencies: NDArray[np.float32], rotary_scale: float, cache: ir.Value
+) -> Batch:
     """Declare the inputs and the nodes that run once a step.
 
-    ``cache`` is any layer's cache, ``[rows, width]``: its length says how many rows are bound.
+    Args:
+        b: the graph.
+        frequencies: the rotary embedding's radians a position, ``[rope / 2]``.
+        rotary_scale: what cos and sin are multiplied with.
+        cache: any layer's cache, ``[rows, width]``; its length says how many rows are bound.
     """
     input_ids = b.input("input_ids", INT64, ["tokens"])
     positions = b.input("positions", INT64, ["tokens"])
@@ -53,7 +59,7 @@ def declare_batch(b: GraphBuilder, config: ModelConfig, cache: ir.Value) -> Batc
     sequences = b.input("sequences", INT64, ["tokens"])
     block_table = b.input("block_table", INT64, ["sequences", "blocks"])
     sample_rows = b.input("sample_rows", INT64, ["samples"])
-    cos, sin = _rotary(b, config, positions)
+    cos, sin = _rotary(b, frequencies, rotary_scale, positions)
     return Batch(
         input_ids=input_ids,
         slots=b.op("Unsqueeze", "batch/slots", [slots, b.ints(1)], ["tokens", 1], dtype=INT64),
@@ -64,26 +70,43 @@ def declare_batch(b: GraphBuilder, config: ModelConfig, cache: ir.Value) -> Batc
     )
 
 
-def _rotary(b: GraphBuilder, config: ModelConfig, positions: ir.Value) -> tuple[ir.Value, ir.Value]:
+def rotate(
+    b: GraphBuilder, name: str, x: ir.Value, heads: int, rope: int, batch: Batch
+) -> ir.Value:
+    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
+    width = heads * rope
+    batched = b.op("Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width])
+    rotated = b.op(
+        "RotaryEmbedding",
+        name,
+        [batched, batch.cos, batch.sin],
+        [1, "tokens", width],
+        interleaved=1,
+        num_heads=heads,
+    )
+    return b.op("Squeeze", f"{name}/packed", [rotated, b.ints(0)], ["tokens", width])
+
+
+def _rotary(
+    b: GraphBuilder, frequencies: NDArray[np.float32], rotary_scale: float, positions: ir.Value
+) -> tuple[ir.Value, ir.Value]:
     """Return cos and sin of position x inverse frequency, for these tokens only.
 
     No table over 128K positions is stored. The product is rounded to float32, as in the reference
     implementation; so the angles agree with it at any position.
     """
-    half = config.qk_rope_head_dim // 2
+    half = len(frequencies)
     shape: list[Dim] = ["tokens", half]
     as_float = b.op("Cast", "rotary/positions", [positions], ["tokens"], to=FLOAT)
     column = b.op("Unsqueeze", "rotary/column", [as_float, b.ints(1)], ["tokens", 1])
-    frequencies = b.constant(
-        config.inverse_frequencies().reshape(1, half), "rotary/inverse_frequencies"
-    )
-    angles = b.op("Mul", "rotary/angles", [column, frequencies], shape)
+    row = b.constant(frequencies.reshape(1, half), "rotary/inverse_frequencies")
+    angles = b.op("Mul", "rotary/angles", [column, row], shape)
     tables = []
     for function in ("Cos", "Sin"):
         name = f"rotary/{function.lower()}"
         table = b.op(function, name, [angles], shape)
-        if config.rotary_scale != 1.0:
-            scale = b.scalar(config.rotary_scale)
+        if rotary_scale != 1.0:
+            scale = b.scalar(rotary_scale)
             table = b.op("Mul", f"{name}/scaled", [table, scale], shape)
         tables.append(b.op("Unsqueeze", f"{name}/batched", [table, b.ints(0)], [1, "tokens", half]))
     return tables[0], tables[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +39,7 @@ class GraphBuilder:
         self._initializers: dict[str, ir.Value] = {}
         self._shared: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
+        self._model: ir.Model | None = None
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
         """Declare a graph input."""
@@ -132,8 +132,16 @@ class GraphBuilder:
         )
         return values
 
-    def finish(self, location: str, base_dir: Path, offsets: Mapping[str, int]) -> ir.Model:
-        """Return the model; its weights lie at ``offsets`` of the file ``location``."""
+    def model(self, location: str, offsets: Mapping[str, int]) -> ir.Model:
+        """Return the model; its weights lie at ``offsets`` of the file ``location`` beside it.
+
+        It takes the nodes for good, so it is made once and nothing can be added behind.
+        """
+        if self._model is None:
+            self._model = self._make_model(location, offsets)
+        return self._model
+
+    def _make_model(self, location: str, offsets: Mapping[str, int]) -> ir.Model:
         for name, value in self._initializers.items():
             weight = self.plan.weights[name]
             value.const_value = ir.ExternalTensor(
@@ -143,7 +151,6 @@ class GraphBuilder:
                 _TYPES[weight.dtype],
                 shape=ir.Shape(list(weight.shape)),
                 name=name,
-                base_dir=base_dir,
             )
         graph = ir.Graph(
             self.inputs,

@@ -16,7 +16,7 @@ from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.export.graph.batch import Batch
 from trtcoder.export.graph.builder import Dim, GraphBuilder
 from trtcoder.export.graph.float8 import cache as float8_cache
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
 _TYPES = {FLOAT: "float32", INT8: "int8", UINT8: "uint8"}
@@ -69,7 +69,7 @@ class Cache:
         return found
 
 
-def declare_cache(b: GraphBuilder, layer: int, config: ModelConfig, kind: str) -> Cache:
+def declare_cache(b: GraphBuilder, layer: int, config: DeepseekV2Config, kind: str) -> Cache:
     """Declare a layer's cache inputs; ``kind`` is ``fp32``, ``int8`` or ``fp8``."""
     width = config.cache_width
     group = math.gcd(SCALE_GROUP, math.gcd(config.kv_lora_rank, config.qk_rope_head_dim))

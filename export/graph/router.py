@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
@@ -33,7 +33,7 @@ class Routing:
 
 
 def route(
-    b: GraphBuilder, name: str, logits: ir.Value, config: ModelConfig, *, with_total: bool
+    b: GraphBuilder, name: str, logits: ir.Value, config: DeepseekV2Config, *, with_total: bool
 ) -> Routing:
     """Route by softmax over ``logits`` ``[tokens, E]``, in float32."""
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
@@ -73,7 +73,7 @@ def _chosen_sum(
 
 
 def _limit_to_groups(
-    b: GraphBuilder, name: str, probabilities: ir.Value, logits: ir.Value, config: ModelConfig
+    b: GraphBuilder, name: str, probabilities: ir.Value, logits: ir.Value, config: DeepseekV2Config
 ) -> ir.Value:
     """Keep the logits of the ``topk_group`` groups whose best expert is most probable."""
     groups, kept = config.n_group, config.topk_group

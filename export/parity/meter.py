@@ -25,7 +25,8 @@ from trtcoder.export.parity.report import (
 )
 from trtcoder.export.parity.routing import RouterAgreement, select_experts
 from trtcoder.export.reference.trace import Floats, LayerTrace, Trace
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.architecture import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 __all__ = [
     "GateResult",
@@ -177,7 +178,8 @@ class SequenceParity:
         errors.add_hidden(reference.hidden, engine.hidden)
         wanted, found = reference.router_probabilities, engine.router_probabilities
         if errors.router is not None and wanted is not None and found is not None:
-            self._after_tie = errors.router.add(wanted, found, config, self._after_tie)
+            routed = DeepseekV2Config.of(config)
+            self._after_tie = errors.router.add(wanted, found, routed, self._after_tie)
 
     def add_logits(self, reference: Floats, engine: Floats) -> None:
         """Compare the logits ``[T, V]``, behind the last layer.

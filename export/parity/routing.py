@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.export.reference.trace import Floats
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 # Two scores of the router tie when they differ by less than this, relative to the larger: float32
 # sums in another order move a probability by about as much.
 ROUTER_TIE = 1e-5
 
 
-def select_experts(probabilities: Floats, config: ModelConfig) -> NDArray[np.int64]:
+def select_experts(probabilities: Floats, config: DeepseekV2Config) -> NDArray[np.int64]:
     """Return the ``top_k`` experts of each token, sorted by number, ``[T, top_k]``.
 
     ``probabilities`` is ``[T, E]``. With group_limited_greedy only experts of the ``topk_group``
@@ -26,7 +26,7 @@ def select_experts(probabilities: Floats, config: ModelConfig) -> NDArray[np.int
     return np.sort(np.argsort(-eligible, axis=-1, kind="stable")[:, : config.num_experts_per_tok])
 
 
-def _groups(probabilities: Floats, config: ModelConfig) -> NDArray[np.bool_] | None:
+def _groups(probabilities: Floats, config: DeepseekV2Config) -> NDArray[np.bool_] | None:
     """Return which groups are eligible, ``[T, n_group]``, or None when routing is greedy."""
     if config.topk_method != "group_limited_greedy":
         return None
@@ -34,13 +34,13 @@ def _groups(probabilities: Floats, config: ModelConfig) -> NDArray[np.bool_] | N
     return _mask(np.argsort(-scores, axis=-1, kind="stable")[:, : config.topk_group], scores)
 
 
-def _group_scores(probabilities: Floats, config: ModelConfig) -> Floats:
+def _group_scores(probabilities: Floats, config: DeepseekV2Config) -> Floats:
     best: Floats = probabilities.reshape(len(probabilities), config.n_group, -1).max(axis=-1)
     return best
 
 
 def _eligible(
-    probabilities: Floats, groups: NDArray[np.bool_] | None, config: ModelConfig
+    probabilities: Floats, groups: NDArray[np.bool_] | None, config: DeepseekV2Config
 ) -> Floats:
     """Return the probabilities, -inf outside of the groups."""
     if groups is None:
@@ -74,7 +74,7 @@ class RouterAgreement:
         self,
         reference: Floats,
         engine: Floats,
-        config: ModelConfig,
+        config: DeepseekV2Config,
         after_tie: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Compare the probabilities ``[T, E]`` of one sequence.
@@ -98,7 +98,7 @@ class RouterAgreement:
 
     @staticmethod
     def _ties(
-        reference: Floats, engine: Floats, found: NDArray[np.int64], config: ModelConfig
+        reference: Floats, engine: Floats, found: NDArray[np.int64], config: DeepseekV2Config
     ) -> NDArray[np.bool_]:
         """Whether the engine's choice is one of equals by the reference's scores.
 

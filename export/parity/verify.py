@@ -22,22 +22,13 @@ from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import library_threads
 from trtcoder.errors import EngineError
-from trtcoder.export.parity.certificate import FILE_NAME, FORMAT, Certificate
-from trtcoder.export.parity.engine_state import EngineState
+from trtcoder.export.parity.certificate import Certificate
 from trtcoder.export.parity.meter import ParityMeter, SequenceParity
 from trtcoder.export.parity.probe import Probe
-from trtcoder.export.reference.model import TransformersReference
+from trtcoder.export.reference.registry import Reference, open_reference
+from trtcoder.export.targets.registry import find_target
+from trtcoder.model.architecture import ModelConfig
 from trtcoder.prompting.prompts import Prompts
-
-__all__ = [
-    "FAR_POSITION",
-    "FILE_NAME",
-    "FORMAT",
-    "Certificate",
-    "count_steps",
-    "far_positions",
-    "verify_engine",
-]
 
 # Twice the context that the published models had before YaRN.
 FAR_POSITION = 8192
@@ -52,9 +43,9 @@ class _Side:
     """The engine with one accuracy level, on its way through the text."""
 
     name: str
-    probe: Probe
+    probe: Probe[Any]
     meter: ParityMeter
-    states: list[EngineState]
+    states: list[Any]
     comparisons: list[SequenceParity]
 
 
@@ -72,7 +63,7 @@ def verify_engine(
     calibration: Mapping[str, Any] | None = None,
     plan: Mapping[str, Any] | None = None,
 ) -> Certificate:
-    """Compare the engine in ``folder`` with transformers on held-out text.
+    """Compare the engine in ``folder`` with the reference on held-out text.
 
     ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and of the
     engine, and each sequence's logits (`count_steps` says how many there are). ``records`` (as
@@ -90,19 +81,24 @@ def verify_engine(
             f"{checkpoint.folder} ({digest[:16]}…); give the checkpoint that it was built from"
         )
     sequences = load_heldout(Prompts.load(folder, manifest), max_tokens, text)
+    target, config = find_target(manifest.target), checkpoint.config
+    probes = {
+        level: target.probe(folder, manifest, config, accuracy_level=level)
+        for level in target.probe_levels(manifest)
+    }
     first = sequences[0]
     far = EncodedText("far", first.ids, first.scored_from, first.scored_bytes)
     judged = [
         *((sequence, np.arange(len(sequence.ids))) for sequence in sequences),
-        (far, far_positions(len(far.ids), manifest.graph.cache_block)),
+        (far, far_positions(len(far.ids), probes[None].block)),
     ]
-    reference = TransformersReference(checkpoint)
+    reference = open_reference(checkpoint)
     sides = {
-        level: _side(folder, manifest, checkpoint, level, judged, max_kl)
-        for level in _levels(manifest)
+        level: _side(probe, manifest, config, level, judged, max_kl)
+        for level, probe in probes.items()
     }
     with library_threads():
-        _compare(reference, list(sides.values()), judged, on_step)
+        _compare(reference, config.num_hidden_layers, list(sides.values()), judged, on_step)
     return Certificate(
         report=sides[None].meter.report(),
         weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,
@@ -121,18 +117,17 @@ def verify_engine(
 
 
 def _side(
-    folder: Path,
+    probe: Probe[Any],
     manifest: Manifest,
-    checkpoint: Checkpoint,
+    config: ModelConfig,
     level: int | None,
     judged: Judged,
     max_kl: float | None,
 ) -> _Side:
-    probe = Probe(folder, manifest, checkpoint.config, accuracy_level=level)
     # A cache of 8 bits rounds what attention sees, so float32 weights are held to its gate with it.
     weights, cache = str(manifest.recipe["weights"]), str(manifest.recipe["cache"])
     precision = cache if weights == "fp32" else weights
-    meter = ParityMeter(checkpoint.config, precision, max_kl=max_kl)
+    meter = ParityMeter(config, precision, max_kl=max_kl)
     states = [probe.start(sequence.ids, positions) for sequence, positions in judged]
     if level is None:  # one more, behind those that are judged: decoded token by token
         states.append(probe.start(judged[0][0].ids[:DECODED_TOKENS], chunk=1))
@@ -149,13 +144,13 @@ def _side(
 
 
 def _compare(
-    reference: TransformersReference, sides: list[_Side], judged: Judged, on_step: OnStep
+    reference: Reference[Any], layers: int, sides: list[_Side], judged: Judged, on_step: OnStep
 ) -> None:
     """Run all sequences through the reference and the sides, and compare as they advance."""
     states = [reference.embed(np.array(text.ids), positions) for text, positions in judged]
     for side in sides:
         side.probe.embed(side.states)
-    for layer in range(reference.layers):
+    for layer in range(layers):
         wanted = reference.run_layer(layer, states)
         on_step(1, f"layer {layer}, reference")
         for side in sides:
@@ -190,12 +185,8 @@ def far_positions(count: int, block: int) -> NDArray[np.int64]:
 def count_steps(checkpoint: Checkpoint, manifest: Manifest, max_tokens: int) -> int:
     """Return about how many times ``on_step`` will be called."""
     sequences = max(1, max_tokens // 200) + 1
-    return checkpoint.config.num_hidden_layers * (1 + len(_levels(manifest))) + sequences
-
-
-def _levels(manifest: Manifest) -> tuple[int | None, ...]:
-    """Return the accuracy levels to run: as it serves (None), and with float32 activations."""
-    return (None, 0) if manifest.recipe.get("accuracy_level") else (None,)
+    sides = len(find_target(manifest.target).probe_levels(manifest))
+    return checkpoint.config.num_hidden_layers * (1 + sides) + sequences
 
 
 def _versions() -> dict[str, str]:

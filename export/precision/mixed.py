@@ -21,8 +21,8 @@ from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.pipeline import (
+    BuildRequest,
     Built,
-    Request,
     Say,
     calibration_text,
     commit,
@@ -30,10 +30,9 @@ from trtcoder.export.pipeline import (
 )
 from trtcoder.export.precision.sensitivity import measure
 from trtcoder.export.recipe import SCHEMED
-from trtcoder.export.targets.onnxruntime import graph_bytes, plan_graph
-from trtcoder.export.weights.data_file import layout
+from trtcoder.export.targets.registry import find_target
 from trtcoder.progress import step_progress
-from trtcoder.prompting.source import Prompting, prompt_files
+from trtcoder.prompting.source import Prompting
 
 CANDIDATES = tuple(
     Scheme(bits, size, symmetric)
@@ -86,7 +85,7 @@ class Round:
 def build_mixed(
     source: Checkpoint,
     prompting: Prompting,
-    request: Request,
+    request: BuildRequest,
     goal: Goal,
     writer: BundleWriter,
     say: Say,
@@ -135,7 +134,7 @@ class _Search:
         self,
         source: Checkpoint,
         prompting: Prompting,
-        request: Request,
+        request: BuildRequest,
         goal: Goal,
         options: Mapping[str, Sequence[Option]],
         writer: BundleWriter,
@@ -145,7 +144,8 @@ class _Search:
         self._goal, self._options, self._writer, self._say = goal, options, writer, say
         self._rounds: list[Round] = []
         self._values: Counter[str] = Counter()
-        for stored in plan_graph(source, request.recipe).b.plan.matrices.values():
+        plan = find_target(request.target).plan(source, request.recipe)
+        for stored in plan.weights.matrices.values():
             self._values[stored.kind] += stored.source.rows * stored.source.width
         self._kept = writer.workspace / "kept"
 
@@ -220,18 +220,16 @@ class _Search:
     def _overhead(self, choice: Choice) -> int:
         """Return the bytes of an engine beside those that a choice counts."""
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
-        graph = plan_graph(self._source, recipe)
-        _, size = layout(graph.b.plan.weights.values())
-        files = sum(map(len, prompt_files(self._source.folder).values()))
-        records = len(graph.b.plan.matrices) + len(graph.b.plan.weights)
-        return size - choice.nbytes + files + graph_bytes(graph.b) + records * _RECORD_BYTES
+        plan = find_target(self._request.target).plan(self._source, recipe)
+        records = len(plan.weights.matrices) + len(plan.weights.weights)
+        return plan.nbytes - choice.nbytes + records * _RECORD_BYTES
 
 
 def _sensitivity(
-    source: Checkpoint, prompting: Prompting, request: Request, writer: BundleWriter, say: Say
+    source: Checkpoint, prompting: Prompting, request: BuildRequest, writer: BundleWriter, say: Say
 ) -> dict[str, list[Option]]:
     """Measure, or read what an interrupted build has measured."""
-    graph = plan_graph(source, request.recipe)
+    plan = find_target(request.target).plan(source, request.recipe)
     text = calibration_text(prompting, dataclasses.replace(request, calibration_tokens=_TOKENS))
     schemes = [str(scheme) for scheme in CANDIDATES]
     key = {"checkpoint": source.identity(), "text": text.digest, "schemes": schemes}
@@ -244,7 +242,7 @@ def _sensitivity(
     candidates = {kind: _fitting(source, kind) for kind in SCHEMED}
     layers = source.config.num_hidden_layers
     with step_progress("measuring what each class loses", layers + 1) as advance:
-        options = measure(source, graph.b.plan.matrices, text.sequences, candidates, advance)
+        options = measure(source, plan.weights.matrices, text.sequences, candidates, advance)
     saved = {kind: [_to_json(option) for option in found] for kind, found in options.items()}
     path.write_text(json.dumps({"key": key, "options": saved}), encoding="utf-8")
     return options

@@ -20,7 +20,7 @@ from trtcoder.calib.quantizers.rounding import round_to_nearest
 from trtcoder.calib.storage.record import CLASSES
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.cores import available_cores
-from trtcoder.export.graph.deepseek_v2 import DeepseekV2Graph
+from trtcoder.export.targets.target import EnginePlan
 from trtcoder.export.weights.data_file import layout
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.writer import WORKERS_PER_CORE
@@ -124,20 +124,16 @@ class Sizing:
         return "\n".join(lines)
 
 
-def estimate(graph: DeepseekV2Graph) -> Sizing:
-    """Return the sizing of a graph whose weights have not been read."""
-    plan, config = graph.b.plan, graph.config
-    _, written = layout(plan.weights.values())
-    classes, values = _classes(plan)
-    read = graph.checkpoint.nbytes
+def estimate(plan: EnginePlan) -> Sizing:
+    """Return the sizing of an engine that has been planned."""
+    weights, config = plan.weights, plan.checkpoint.config
+    _, written = layout(weights.weights.values())
+    classes, values = _classes(weights)
+    read = plan.checkpoint.nbytes
     cores = available_cores()
-    compute = sum(step.values for step in plan.steps) * _seconds_per_value() / cores
-    largest = max(step.values for step in plan.steps)
-    cache = CONTEXT * sum(
-        info.width * (4 if info.dtype == "float32" else 1)
-        for each in graph.caches
-        for info in each.describe()
-    )
+    compute = sum(step.values for step in weights.steps) * _seconds_per_value() / cores
+    largest = max(step.values for step in weights.steps)
+    cache = CONTEXT * plan.cache_bytes
     return Sizing(
         read=read,
         written=written,
@@ -147,7 +143,7 @@ def estimate(graph: DeepseekV2Graph) -> Sizing:
         memory=int(0.4 * GIB) + WORKERS_PER_CORE * cores * 4 * largest,
         seconds=max(read / READ_RATE + written / WRITE_RATE, compute),
         ranks=tuple(
-            Rank(tp, ep, _rank_bytes(graph, tp, ep), cache)
+            Rank(tp, ep, _rank_bytes(plan, tp, ep), cache)
             for tp, ep in SPLITS
             if config.num_attention_heads % tp == 0 and config.n_routed_experts % ep == 0
         ),
@@ -168,21 +164,23 @@ def _classes(plan: WeightPlan) -> tuple[dict[str, int], dict[str, int]]:
     return {kind: sizes[kind] for kind in ordered}, {kind: values[kind] for kind in ordered}
 
 
-def _rank_bytes(graph: DeepseekV2Graph, tp: int, ep: int) -> int:
+def _rank_bytes(plan: EnginePlan, tp: int, ep: int) -> int:
     """Return the bytes of weights on the fullest of ``tp`` ranks.
 
     Each of them has one of ``ep`` shares of the experts, and of these the ``tp / ep``-th part of
     their inner width, in whole blocks.
     """
     total = 0.0
-    inner, cut = graph.config.moe_intermediate_size, tp // ep
-    for weight in graph.b.plan.weights.values():
+    cut = tp // ep
+    downs = (m for m in plan.weights.matrices.values() if m.kind == "experts_down")
+    inner = next((matrix.source.width for matrix in downs), 0)
+    for weight in plan.weights.weights.values():
         if weight.kind in ("router", "norms", "activations") or any(
             part in weight.name for part in _WHOLE
         ):
             total += weight.nbytes
         elif weight.kind in ("experts_gate_up", "experts_down"):
-            scheme = graph.recipe.scheme(weight.kind)
+            scheme = plan.recipe.scheme(weight.kind)
             block = 1
             if isinstance(scheme, Scheme) and not scheme.is_float:
                 block = scheme.block_size

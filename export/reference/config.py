@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 
 
-def transformers_config(modules: Any, config: ModelConfig, source: str) -> Any:
+def transformers_config(modules: Any, config: DeepseekV2Config, source: str) -> Any:
     """Return ``config`` as an instance of ``modules.DeepseekV2Config``; ``source`` names it.
 
     Raises:
@@ -31,7 +31,7 @@ def transformers_config(modules: Any, config: ModelConfig, source: str) -> Any:
     return found
 
 
-def _values(config: ModelConfig) -> dict[str, Any]:
+def _values(config: DeepseekV2Config) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.yarn is not None:
         yarn = config.yarn

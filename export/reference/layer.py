@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError
+from trtcoder.model.config import DeepseekV2Config
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,8 @@ def load_layer(
         # torch warns of tensors without elements, the shared experts of a model that has none.
         warnings.simplefilter("ignore", UserWarning)
         module = modules.DeepseekV2DecoderLayer(config, layer)
-    is_moe = checkpoint.config.is_moe_layer(layer)
+    model = DeepseekV2Config.of(checkpoint.config)
+    is_moe = model.is_moe_layer(layer)
     if stream_experts and is_moe:
         _stream_experts(module.mlp.experts, checkpoint, layer)
     filled = {
@@ -62,7 +64,7 @@ def load_layer(
     }
     # Strict: raises for any parameter that is missing, unexpected or misshapen.
     module.load_state_dict(filled, strict=True, assign=True)
-    if is_moe and checkpoint.config.norm_topk_prob and module.mlp.gate.top_k > 1:
+    if is_moe and model.norm_topk_prob and module.mlp.gate.top_k > 1:
         module.mlp.gate.register_forward_hook(_normalize)
     return module.eval()
 

@@ -23,6 +23,7 @@ from trtcoder.export.reference.config import transformers_config
 from trtcoder.export.reference.layer import load_layer
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.export.reference.transformers_modules import import_modules
+from trtcoder.model.config import DeepseekV2Config
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +80,10 @@ class TransformersReference:
         """
         self._modules = import_modules()
         self._checkpoint = checkpoint
-        self._config = transformers_config(self._modules, checkpoint.config, str(checkpoint.folder))
+        self._model = DeepseekV2Config.of(checkpoint.config)
+        self._config = transformers_config(self._modules, self._model, str(checkpoint.folder))
         self._rotary = self._modules.DeepseekV2RotaryEmbedding(self._config)
-        ours, theirs = checkpoint.config.rotary_scale, float(self._rotary.attention_scaling)
+        ours, theirs = self._model.rotary_scale, float(self._rotary.attention_scaling)
         if not math.isclose(ours, theirs, rel_tol=1e-6):
             raise ConfigError(
                 f"{checkpoint.folder}: transformers scales cos and sin by {theirs:.6g}, the "
@@ -128,7 +130,7 @@ class TransformersReference:
     @property
     def layers(self) -> int:
         """Number of decoder layers."""
-        return self._checkpoint.config.num_hidden_layers
+        return self._model.num_hidden_layers
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages that computed the reference."""
@@ -164,7 +166,7 @@ class TransformersReference:
             self._modules, self._config, self._checkpoint, layer, stream_experts=True
         )
         routed: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if self._checkpoint.config.is_moe_layer(layer):
+        if self._model.is_moe_layer(layer):
             module.mlp.gate.register_forward_hook(
                 lambda gate, inputs, output: routed.append((output[0], output[2]))
             )
@@ -200,7 +202,7 @@ class TransformersReference:
         """Return the last norm of a residual stream ``[T, H]``."""
         import torch
 
-        config = self._checkpoint.config
+        config = self._model
         norm = self._modules.DeepseekV2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         weight = torch.from_numpy(self._checkpoint.read("model.norm.weight"))
         norm.load_state_dict({"weight": weight}, strict=True, assign=True)
@@ -215,7 +217,7 @@ class TransformersReference:
         """
         import torch
 
-        config = self._checkpoint.config
+        config = self._model
         name = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
         for state in states:
             with torch.inference_mode():

@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.llama_gguf import stored_types, write_gguf
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
 
@@ -18,7 +19,7 @@ def test_a_gguf_holds_every_weight_of_the_checkpoint_once(tmp_path: Path) -> Non
     weights = sum(checkpoint.raw(name).size for name in checkpoint.names())
     assert stored_types(path)["F32"]["weights"] == weights
 
-    config = checkpoint.config
+    config = DeepseekV2Config.of(checkpoint.config)
     tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
     both = checkpoint.read("model.layers.1.self_attn.kv_b_proj.weight")
     both = both.reshape(config.num_attention_heads, -1, config.kv_lora_rank)

@@ -20,7 +20,7 @@ from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.recipe import Recipe, preset
-from trtcoder.export.targets.onnxruntime import plan_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.weights import float8 as float8_weights
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
@@ -130,7 +130,7 @@ def engines(source: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_the_graph_multiplies_with_what_dequantize_returns(
     source: Checkpoint, engines: dict[str, Bundle], scales: str
 ) -> None:
-    graph = plan_graph(source, preset("fp8", fp8_scales=scales))
+    plan = OnnxRuntime().plan(source, preset("fp8", fp8_scales=scales))
     plain = ["layers.0/mlp/down_proj", "layers.1/attention/q_kv_a_proj"]
     experts = ("layers.1/moe/experts/gate_up", "layers.1/moe/experts/down")
     names = [
@@ -140,11 +140,11 @@ def test_the_graph_multiplies_with_what_dequantize_returns(
     *found, gate_up, down = inner_values(engines[scales], IDS, *names)
     scheme = Float8(scales == "block")
     for name, value in zip(plain, found, strict=True):
-        wanted = graph.b.plan.matrices[f"{name}/weight"].source.read()
+        wanted = plan.weights.matrices[f"{name}/weight"].source.read()
         np.testing.assert_array_equal(value, dequantize(quantize(wanted, scheme, name)))
     for index in (0, 15):
         three = [
-            graph.b.plan.matrices[f"layers.1/moe/experts/{role}[{index}]"].source.read()
+            plan.weights.matrices[f"layers.1/moe/experts/{role}[{index}]"].source.read()
             for role in ("gate", "up", "down")
         ]
         # One matmul makes gate and up, so that per tensor they share a scale.
@@ -190,12 +190,12 @@ class Recorder(RoundToNearest):
 def rounded_checkpoint(source: Checkpoint, recipe: Recipe, folder: Path) -> Checkpoint:
     """Return a checkpoint whose weights are what float8 made of ``source``'s."""
     recorder = Recorder()
-    graph = plan_graph(source, recipe, recorder)
-    for step in graph.b.plan.steps:
+    plan = OnnxRuntime().plan(source, recipe, recorder)
+    for step in plan.weights.steps:
         step.produce()
     tensors = {name: source.read(name) for name in source.tensors}
     for name, start, restored in recorder.kept:
-        matrix = graph.b.plan.matrices[name].source
+        matrix = plan.weights.matrices[name].source
         for piece, rows, place in matrix.parts(start, start + len(restored)):
             target = piece.chosen(rows)
             tensors[piece.tensor][target] = restored[place]
@@ -243,7 +243,7 @@ def test_experts_are_float8_altogether_or_not_at_all(source: Checkpoint) -> None
     for other in (FLOAT32, Scheme(8), Float8(per_block=False)):
         mixed = Recipe("fp8", {**recipe.schemes, "experts_down": other}, "fp32", 0, "dynamic")
         with pytest.raises(BuildError, match="fp8 altogether"):
-            plan_graph(source, mixed)
+            OnnxRuntime().plan(source, mixed)
 
 
 def test_an_embedding_is_not_float8(source: Checkpoint) -> None:
@@ -251,12 +251,12 @@ def test_an_embedding_is_not_float8(source: Checkpoint) -> None:
     assert {recipe.schemes[kind] for kind in ("embedding", "lm_head")} == {FLOAT32}
     tables = Recipe("fp8", {**recipe.schemes, "embedding": Float8()}, "fp32", 0, "dynamic")
     with pytest.raises(BuildError, match="embedding: cannot be stored as fp8"):
-        plan_graph(source, tables)
+        OnnxRuntime().plan(source, tables)
 
 
 def test_the_certificate_says_how_each_tensor_is_stored(source: Checkpoint) -> None:
-    graph = plan_graph(source, preset("fp8"))
-    records = [record for step in graph.b.plan.steps for record in step.produce().records]
+    plan = OnnxRuntime().plan(source, preset("fp8"))
+    records = [record for step in plan.weights.steps for record in step.produce().records]
     schemes = {record.scheme for record in records if record.method != "exact"}
     assert schemes == {"fp8 e4m3 128x128"}
     # Three bits of mantissa: 31.4 to 31.7 dB, measured, whatever the scales.

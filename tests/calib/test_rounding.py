@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.engines import write_checkpoint
+from tests.graphs import run_graph
 from trtcoder.calib.quantizers.rounding import round_to_nearest
 from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, pack, unpack
 from trtcoder.calib.storage.scheme import Scheme
@@ -17,7 +17,6 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.layers import embedding, mixture_of_experts
-from trtcoder.export.targets.onnxruntime import GRAPH_FILE, write_graph
 from trtcoder.export.weights.experts import Expert
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.testing.random_checkpoint import tiny_config
@@ -182,7 +181,7 @@ def test_the_embeddings_kernel_looks_up_what_dequantize_returns(
     ids = b.input("ids", ir.DataType.INT64, ["tokens"])
     b.output(embedding(b, "embedding", ids, stored_as(source, EMBEDDING), scheme), "y")
     asked = np.array([0, 511, 3, 3, 77])
-    found = run_graph(b, tmp_path, {"ids": asked})
+    (found,) = run_graph(b, tmp_path, {"ids": asked})
     np.testing.assert_array_equal(found, restored_from(source, EMBEDDING, scheme)[asked])
 
 
@@ -209,7 +208,7 @@ def test_the_experts_kernel_computes_with_what_dequantize_returns(
     experts = [Expert(*(stored_as(source, name) for name in three)) for three in names]
     mixed = mixture_of_experts(b, "experts", tokens, scores, weights, experts, 4, scheme, scheme, 0)
     b.output(mixed, "y")
-    found = run_graph(b, tmp_path, {"x": x, "selection": selection, "mixing": mixing})
+    (found,) = run_graph(b, tmp_path, {"x": x, "selection": selection, "mixing": mixing})
     wanted = np.zeros((6, 128))
     for index, three in enumerate(names):
         gate, up, down = (restored_from(source, name, scheme).astype(float) for name in three)
@@ -236,12 +235,3 @@ def stored_as(source: Checkpoint, name: str) -> Matrix:
 def restored_from(source: Checkpoint, name: str, scheme: Scheme) -> NDArray[np.float32]:
     weights = source.read(name)
     return dequantize(quantize(weights, scheme, name), scheme, weights.shape[1])
-
-
-def run_graph(b: GraphBuilder, folder: Path, feeds: dict[str, Any]) -> NDArray[np.float32]:
-    """Write the graph with its weights and return its only output."""
-    import onnxruntime
-
-    write_graph(b, folder)
-    (found,) = onnxruntime.InferenceSession(str(folder / GRAPH_FILE)).run(None, feeds)
-    return np.asarray(found)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.model.config_keys import FIXED, IGNORED, SIZES
-from trtcoder.model.tensors import expected_tensors
+from trtcoder.model.registry import load_config
 from trtcoder.testing.random_checkpoint import (
     FULL_CONFIG,
     LITE_CONFIG,
@@ -35,42 +35,43 @@ YARN = LITE_CONFIG["rope_scaling"]
 def test_the_published_models_are_known_by_their_sizes(
     config: dict[str, Any], name: str, tensors: int, parameters: int
 ) -> None:
-    parsed = ModelConfig.from_dict(config)
-    shapes = expected_tensors(parsed)
+    parsed = DeepseekV2Config.from_dict(config)
+    shapes = parsed.expected_tensors()
     assert parsed.published_name == name
     assert len(shapes) == tensors
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters
 
 
 def test_the_softmax_scale_carries_yarns_magnitude_squared() -> None:
-    scale = ModelConfig.from_dict(LITE_CONFIG).softmax_scale
+    scale = DeepseekV2Config.from_dict(LITE_CONFIG).softmax_scale
     assert scale == pytest.approx(192**-0.5 * (0.1 * 0.707 * math.log(40) + 1) ** 2, rel=1e-12)
-    plain = ModelConfig.from_dict(LITE_CONFIG | {"rope_scaling": None}).softmax_scale
+    plain = DeepseekV2Config.from_dict(LITE_CONFIG | {"rope_scaling": None}).softmax_scale
     assert scale / plain == pytest.approx(1.5896, rel=1e-4)
 
 
 @pytest.mark.parametrize("config", [LITE_CONFIG, FULL_CONFIG, tiny_config()])
 def test_rotary_frequencies_equal_those_of_transformers(config: dict[str, Any]) -> None:
-    from transformers import DeepseekV2Config
+    import transformers
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](DeepseekV2Config(**copy.deepcopy(config)), None)
+    theirs = transformers.DeepseekV2Config(**copy.deepcopy(config))
+    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](theirs, None)
     np.testing.assert_array_equal(
-        ModelConfig.from_dict(config).inverse_frequencies(), wanted.numpy()
+        DeepseekV2Config.from_dict(config).inverse_frequencies(), wanted.numpy()
     )
 
 
 def test_both_spellings_of_the_rotary_settings_are_read() -> None:
-    old = ModelConfig.from_dict(LITE_CONFIG)
+    old = DeepseekV2Config.from_dict(LITE_CONFIG)
     renamed = {key: value for key, value in YARN.items() if key != "type"}
     new = {k: v for k, v in LITE_CONFIG.items() if k not in ("rope_scaling", "rope_theta")}
     new["rope_parameters"] = {**renamed, "rope_type": "yarn", "rope_theta": 10000.0}
-    read = ModelConfig.from_dict(new)
+    read = DeepseekV2Config.from_dict(new)
     assert (read.yarn, read.rope_theta) == (old.yarn, old.rope_theta)
 
 
 def test_the_misspelt_greedy_of_some_files_is_read() -> None:
-    assert ModelConfig.from_dict(tiny_config(topk_method="gready")).topk_method == "greedy"
+    assert DeepseekV2Config.from_dict(tiny_config(topk_method="gready")).topk_method == "greedy"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_the_misspelt_greedy_of_some_files_is_read() -> None:
 )
 def test_what_cannot_be_done_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        ModelConfig.from_dict(tiny_config(**change), "config.json")
+        DeepseekV2Config.from_dict(tiny_config(**change), "config.json")
     assert str(caught.value).startswith("config.json: ")
     assert message in str(caught.value)
 
@@ -131,7 +132,7 @@ def test_groups_that_contradict_themselves_are_refused(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        ModelConfig.from_dict(tiny_grouped_config(**change))
+        DeepseekV2Config.from_dict(tiny_grouped_config(**change))
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "kv_lora_rank", "hidden_act", "model_type"])
@@ -139,32 +140,32 @@ def test_a_missing_key_is_named(key: str) -> None:
     config = tiny_config()
     del config[key]
     with pytest.raises(ConfigError, match=key):
-        ModelConfig.from_dict(config)
+        DeepseekV2Config.from_dict(config)
 
 
 def test_every_problem_is_in_one_error() -> None:
     with pytest.raises(ConfigError, match=r"(?s)hidden_size.*unknown novelty"):
-        ModelConfig.from_dict(tiny_config(hidden_size=None, novelty=1))
+        DeepseekV2Config.from_dict(tiny_config(hidden_size=None, novelty=1))
 
 
 def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is missing"):
-        ModelConfig.load(tmp_path)
+        load_config(tmp_path)
     for text in ("[]", "{", '"text"'):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.json"):
-            ModelConfig.load(tmp_path)
+            load_config(tmp_path)
 
 
 def test_a_list_of_end_tokens_is_kept(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny_config(eos_token_id=[257, 5])))
-    assert ModelConfig.load(tmp_path).eos_token_ids == (257, 5)
+    assert load_config(tmp_path).eos_token_ids == (257, 5)
 
 
 @pytest.mark.parametrize("key", sorted(set(IGNORED) - set(FIXED)))
 def test_ignored_keys_change_nothing(key: str) -> None:
-    plain = ModelConfig.from_dict(tiny_config())
-    changed = ModelConfig.from_dict(tiny_config(**{key: "anything"}))
+    plain = DeepseekV2Config.from_dict(tiny_config())
+    changed = DeepseekV2Config.from_dict(tiny_config(**{key: "anything"}))
     assert replace(changed, raw=plain.raw) == plain
 
 
@@ -192,7 +193,7 @@ def test_ignored_keys_change_nothing(key: str) -> None:
 )
 def test_values_out_of_range_are_refused_by_name(change: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        ModelConfig.from_dict(tiny_config(**change))
+        DeepseekV2Config.from_dict(tiny_config(**change))
 
 
 # As files have them that transformers 4 and 5, trainers and servers wrote.
@@ -226,8 +227,8 @@ AS_WRITTEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", AS_WRITTEN)
 def test_harmless_keys_of_other_tools_change_nothing(name: str) -> None:
-    plain = ModelConfig.from_dict(tiny_config())
-    changed = ModelConfig.from_dict(tiny_config(**AS_WRITTEN[name]))
+    plain = DeepseekV2Config.from_dict(tiny_config())
+    changed = DeepseekV2Config.from_dict(tiny_config(**AS_WRITTEN[name]))
     assert replace(changed, raw=plain.raw) == plain
 
 
@@ -242,8 +243,8 @@ def with_points(value: Any) -> Any:
 
 @pytest.mark.parametrize("config", [LITE_CONFIG, FULL_CONFIG, tiny_config(eos_token_id=[257, 5])])
 def test_whole_numbers_may_be_written_with_a_point(config: dict[str, Any]) -> None:
-    plain = ModelConfig.from_dict(config)
-    changed = ModelConfig.from_dict(with_points(config))
+    plain = DeepseekV2Config.from_dict(config)
+    changed = DeepseekV2Config.from_dict(with_points(config))
     assert replace(changed, raw=plain.raw) == plain
     assert type(changed.hidden_size) is int
     assert {type(token) for token in changed.eos_token_ids} == {int}
@@ -254,23 +255,23 @@ def test_whole_numbers_may_be_written_with_a_point(config: dict[str, Any]) -> No
 def test_absurd_sizes_are_refused_at_once(key: str, value: float) -> None:
     started = time.perf_counter()
     with pytest.raises(ConfigError, match=f"{key} is .*, expected at most"):
-        ModelConfig.from_dict(tiny_config(**{key: value}))
+        DeepseekV2Config.from_dict(tiny_config(**{key: value}))
     assert time.perf_counter() - started < 1
 
 
 def test_sizes_that_are_absurd_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="n_routed_experts in num_hidden_layers"):
-        ModelConfig.from_dict(tiny_config(num_hidden_layers=4000, n_routed_experts=16000))
+        DeepseekV2Config.from_dict(tiny_config(num_hidden_layers=4000, n_routed_experts=16000))
 
 
 @pytest.mark.parametrize("text", ['{"rms_norm_eps": NaN}', '{"x": -Infinity}', "[" * 100_000])
 def test_what_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match="cannot be read as JSON"):
-        ModelConfig.load(tmp_path)
+        load_config(tmp_path)
 
 
 def test_a_model_without_end_tokens_is_left_to_the_other_file() -> None:
     config = tiny_config()
     del config["eos_token_id"]
-    assert ModelConfig.from_dict(config).eos_token_ids == ()
+    assert DeepseekV2Config.from_dict(config).eos_token_ids == ()

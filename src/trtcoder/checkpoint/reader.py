@@ -29,8 +29,9 @@ from trtcoder.checkpoint.tied_head import resolve_head
 from trtcoder.checkpoint.weight_files import find_weights, listed
 from trtcoder.cores import available_cores
 from trtcoder.errors import CheckpointError
-from trtcoder.model.config import ModelConfig
-from trtcoder.model.tensors import DERIVED_SUFFIXES, expected_tensors
+from trtcoder.model.architecture import ModelConfig
+from trtcoder.model.registry import load_config
+from trtcoder.model.tensors import DERIVED_SUFFIXES
 
 # What `Checkpoint.hashing` wants of the thread.
 _reading = threading.local()
@@ -62,7 +63,7 @@ class Checkpoint:
                 unexpected or misshapen; one error names them all.
         """
         folder = _folder(folder)
-        config = ModelConfig.load(folder)
+        config = load_config(folder)
         try:
             weights = find_weights(folder)
         except OSError as error:
@@ -81,11 +82,11 @@ class Checkpoint:
             CheckpointError: it is not a folder.
         """
         folder = _folder(folder)
-        config = ModelConfig.load(folder)
+        config = load_config(folder)
         dtype = _declared_dtype(config)
         tensors = {
             name: Stored(None, dtype, shape, 0, math.prod(shape) * VIEWS[dtype].itemsize)
-            for name, shape in expected_tensors(config).items()
+            for name, shape in config.expected_tensors().items()
         }
         return cls(folder, config, tensors)
 
@@ -99,7 +100,7 @@ class Checkpoint:
 
     def names(self) -> list[str]:
         """Return the tensors' names in the model's order."""
-        return list(expected_tensors(self.config))
+        return list(self.config.expected_tensors())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape."""
@@ -253,7 +254,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: has no tensor {name}") from None
 
     def _validate(self) -> None:
-        expected = expected_tensors(self.config)
+        expected = self.config.expected_tensors()
         missing = [name for name in expected if name not in self.tensors]
         unexpected = [
             name

@@ -6,12 +6,10 @@ stored decides.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from trtcoder.checkpoint.shard import Stored
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.architecture import ModelConfig
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _ROWS = 4096
@@ -37,9 +35,7 @@ def resolve_head(
         f"config.json ties {HEAD} to {EMBEDDING}, but both are stored and differ; they are not "
         "tied, as transformers reads them"
     )
-    raw = {**config.raw, "tie_word_embeddings": False}
-    config = dataclasses.replace(config, tie_word_embeddings=False, raw=raw)
-    return config, tensors, (note,)
+    return config.untied(), tensors, (note,)
 
 
 def _equal(one: Stored, other: Stored) -> bool:

@@ -12,6 +12,13 @@ import click
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The engine's folder.")
 @click.option(
+    "--target",
+    type=click.Choice(["onnx"]),
+    default="onnx",
+    show_default=True,
+    help="The kind of engine: for ONNX Runtime.",
+)
+@click.option(
     "--weights",
     type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone.",
@@ -98,6 +105,7 @@ import click
 def build(
     checkpoint: Path,
     out: Path | None,
+    target: str,
     weights: str | None,
     block_size: int,
     symmetric: bool,
@@ -130,11 +138,11 @@ def build(
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.commands.interruption import ending_by_exception
     from trtcoder.errors import ParityError
-    from trtcoder.export.pipeline import Request, build_engine
+    from trtcoder.export.pipeline import BuildRequest, build_engine
     from trtcoder.export.precision.mixed import Goal, build_mixed
     from trtcoder.export.precision.sizing import estimate
     from trtcoder.export.recipe import preset
-    from trtcoder.export.targets.onnxruntime import plan_graph
+    from trtcoder.export.targets.registry import find_target
     from trtcoder.prompting.source import read_prompting
 
     def say(note: str) -> None:
@@ -155,12 +163,12 @@ def build(
         fp8_scales=fp8_scales,
         activations=activations,
     )
-    request = Request(
+    request = BuildRequest(
         recipe, method, calibration, calibration_tokens, min_expert_tokens, seed, text, tokens,
-        max_kl, not no_gate,
+        max_kl, not no_gate, target,
     )  # fmt: skip
     if dry_run:
-        sizing = estimate(plan_graph(Checkpoint.describe(checkpoint), recipe))
+        sizing = estimate(find_target(target).plan(Checkpoint.describe(checkpoint), recipe))
         click.echo(json.dumps(sizing.to_dict()) if as_json else sizing.render())
         return
     source = Checkpoint.open(checkpoint)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.checkpoint.side_files import read_text
-from trtcoder.errors import CheckpointError, ConfigError
+from trtcoder.errors import ConfigError
+from trtcoder.model.architecture import ModelConfig, Shapes
+from trtcoder.model.tensors import expected_tensors
 from trtcoder.model.yarn import YarnScaling, plain_inverse_frequencies
 
 # (layers, hidden size, routed experts) -> the name it was published under.
@@ -23,7 +23,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class DeepseekV2Config:
     """A DeepSeek-V2 configuration; fields are Hugging Face's keys.
 
     Widths are in values, `rope_theta` is the rotary base, `yarn` is None without YaRN, and `raw`
@@ -101,26 +101,30 @@ class ModelConfig:
         """Whether ``layer`` (from 0) has experts."""
         return self.n_routed_experts > 0 and layer >= self.first_k_dense_replace
 
+    def expected_tensors(self) -> Shapes:
+        """Return name and shape of every tensor that a checkpoint must have."""
+        return expected_tensors(self)
+
+    def untied(self) -> DeepseekV2Config:
+        """Return the same with an output matrix of its own."""
+        raw = {**self.raw, "tie_word_embeddings": False}
+        return dataclasses.replace(self, tie_word_embeddings=False, raw=raw)
+
     @classmethod
-    def load(cls, path: Path) -> ModelConfig:
-        """Read config.json, or the one in a folder.
+    def of(cls, config: ModelConfig) -> DeepseekV2Config:
+        """Return ``config`` for what only this architecture has.
 
         Raises:
-            ConfigError: the file is missing, malformed, or asks for what trtcoder cannot do.
+            ConfigError: it is of another architecture.
         """
-        path = path / "config.json" if path.is_dir() else path
-        try:
-            data = json.loads(read_text(path), parse_constant=_refuse_constant)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path}: holds no JSON object")
-        return cls.from_dict(data, str(path))
+        if not isinstance(config, cls):
+            raise ConfigError(
+                f"model_type {config.raw.get('model_type')!r}: this is made for deepseek_v2 only"
+            )
+        return config
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = "config") -> ModelConfig:
+    def from_dict(cls, data: Mapping[str, Any], source: str = "config") -> DeepseekV2Config:
         """Read the keys of ``data``; ``source`` names it in errors.
 
         Raises:
@@ -134,7 +138,3 @@ class ModelConfig:
         if reader.problems or config is None:
             raise ConfigError(f"{source}: {'; '.join(reader.problems)}")
         return config
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""Reads the keys of config.json into a `ModelConfig`, and says all that is wrong with them."""
+"""Reads the keys of config.json into a `DeepseekV2Config`, and says all that is wrong with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.model.config_keys import (
     FIXED,
     FIXED_ROPE,
@@ -31,7 +31,7 @@ class ConfigReader:
         self.unread = {str(key) for key in data} - set(IGNORED)
         self.problems: list[str] = []
 
-    def read(self) -> ModelConfig | None:
+    def read(self) -> DeepseekV2Config | None:
         """Return the configuration, or None with `problems`."""
         self._check_fixed(FIXED)
         if self.problems:  # another architecture: nothing below would mean much
@@ -42,7 +42,7 @@ class ConfigReader:
         theta, yarn = self._rotary()
         values = {name: self._get(name, int) for name in SIZES}
         values |= {name: self._get(name, int, 0) for name in MOE_SIZES}
-        config = ModelConfig(
+        config = DeepseekV2Config(
             **values,
             num_experts_per_tok=self._get("num_experts_per_tok", int, 0),
             n_group=self._get("n_group", int, 1) or 1,
@@ -171,7 +171,7 @@ class ConfigReader:
         return theta, yarn
 
 
-def range_problems(config: ModelConfig) -> list[str]:
+def range_problems(config: DeepseekV2Config) -> list[str]:
     """Return what is out of range or contradicts itself."""
     problems = []
     for name, (least, most) in {**SIZES, **MOE_SIZES}.items():
@@ -206,7 +206,7 @@ def range_problems(config: ModelConfig) -> list[str]:
     return problems if problems or not config.n_routed_experts else _routing_problems(config)
 
 
-def _routing_problems(config: ModelConfig) -> list[str]:
+def _routing_problems(config: DeepseekV2Config) -> list[str]:
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
     problems = [
         f"{name} is {getattr(config, name)}, expected at least 1"
@@ -230,7 +230,7 @@ def _routing_problems(config: ModelConfig) -> list[str]:
     return problems
 
 
-def _rope_problems(config: ModelConfig) -> list[str]:
+def _rope_problems(config: DeepseekV2Config) -> list[str]:
     """Return what YaRN's formulas cannot take."""
     problems = []
     if not (math.isfinite(config.rope_theta) and config.rope_theta > 1):

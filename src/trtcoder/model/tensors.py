@@ -1,16 +1,19 @@
-"""The weight contract: every tensor that a checkpoint must have, with its shape."""
+"""The weight contract of DeepSeek-V2: every tensor that a checkpoint must have, with its shape."""
 
 from __future__ import annotations
 
-from trtcoder.model.config import ModelConfig
+from typing import TYPE_CHECKING
 
-Shapes = dict[str, tuple[int, ...]]
+from trtcoder.model.architecture import Shapes
+
+if TYPE_CHECKING:
+    from trtcoder.model.config import DeepseekV2Config
 
 # Buffers that some converters save and that follow from the configuration.
 DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
 
 
-def expected_tensors(config: ModelConfig) -> Shapes:
+def expected_tensors(config: DeepseekV2Config) -> Shapes:
     """Return the name and shape of every tensor, in the model's order."""
     hidden, vocab = config.hidden_size, config.vocab_size
     shapes: Shapes = {"model.embed_tokens.weight": (vocab, hidden)}
@@ -22,7 +25,7 @@ def expected_tensors(config: ModelConfig) -> Shapes:
     return shapes
 
 
-def _layer(config: ModelConfig, layer: int) -> Shapes:
+def _layer(config: DeepseekV2Config, layer: int) -> Shapes:
     hidden = config.hidden_size
     prefix = f"model.layers.{layer}"
     shapes: Shapes = {f"{prefix}.input_layernorm.weight": (hidden,)}
@@ -38,7 +41,7 @@ def _layer(config: ModelConfig, layer: int) -> Shapes:
     return shapes
 
 
-def _attention(config: ModelConfig) -> Shapes:
+def _attention(config: DeepseekV2Config) -> Shapes:
     hidden, heads = config.hidden_size, config.num_attention_heads
     queries, latent = heads * config.qk_head_dim, config.kv_lora_rank
     if config.q_lora_rank is None:

@@ -18,7 +18,7 @@ from trtcoder.bundle.manifest import (
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.checkpoint.side_files import read_bytes, read_object, read_text
 from trtcoder.errors import BuildError, CheckpointError
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.architecture import ModelConfig
 from trtcoder.prompting.chat_source import TEMPLATE_FILE, find_template, read_chat
 from trtcoder.prompting.generation_config import (
     GENERATION_FILE,

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from trtcoder.checkpoint.weight_files import INDEX
 from trtcoder.errors import BuildError, TrtcoderError
-from trtcoder.model.config import ModelConfig
-from trtcoder.model.tensors import expected_tensors
+from trtcoder.model.architecture import ModelConfig
+from trtcoder.model.registry import read_config
 from trtcoder.progress import byte_progress
 
 SPECIAL_TOKENS = (
@@ -177,7 +177,7 @@ def write_random_checkpoint(
         ConfigError: ``config`` is not one that trtcoder reads.
         BuildError: the folder exists, or the vocabulary has no room for the tokenizer.
     """
-    parsed = ModelConfig.from_dict(config)
+    parsed = read_config(config, "config")
     if folder.exists():
         raise BuildError(f"{folder}: exists; choose another folder or remove it")
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
@@ -236,7 +236,7 @@ def _write_shards(
 ) -> None:
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     room = shard_bytes
-    for name, shape in expected_tensors(config).items():
+    for name, shape in config.expected_tensors().items():
         size = 2 * math.prod(shape)
         if size > room and shards[-1]:
             shards.append({})
@@ -325,7 +325,7 @@ def main(folder: Path, preset: str, layers: int | None, experts: int | None, see
     if experts is not None:
         config["n_routed_experts"] = experts
     try:
-        shapes = expected_tensors(ModelConfig.from_dict(config))
+        shapes = read_config(config, "config").expected_tensors()
         total = 2 * sum(math.prod(shape) for shape in shapes.values())
         with byte_progress("writing", total) as advance:
             write_random_checkpoint(folder, config, seed=seed, on_tensor=advance)

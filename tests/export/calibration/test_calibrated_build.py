@@ -18,7 +18,8 @@ from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.quantizers.quantizer import RoundToNearest
 from trtcoder.cli import main
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.export.weights.journal import Journal
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import (
@@ -182,15 +183,14 @@ def test_scaled_channels_leave_the_model_as_it_is(config: dict[str, Any], tmp_pa
     source = write_checkpoint(tmp_path / "checkpoint", config)
     logits = []
     for name, quantizer in (("plain", RoundToNearest()), ("scaled", RandomScales())):
-        graph = plan_graph(source, preset("fp32"), quantizer)
+        plan = OnnxRuntime().plan(source, preset("fp32"), quantizer)
         if isinstance(quantizer, RandomScales):
             quantizer.widths = {
-                m.activation: m.source.width for m in graph.b.plan.matrices.values() if m.activation
+                m.activation: m.source.width for m in plan.weights.matrices.values() if m.activation
             }
         with BundleWriter(tmp_path / name) as writer:
-            write_graph(graph.b, writer.folder)
-            copy_tokenizer(source, writer.folder)
-            writer.commit(describe(graph, read_prompting(source), source.digest()))
+            write_engine(plan, writer.folder)
+            writer.commit(plan.manifest(read_prompting(source), source.digest()))
         trace = probe(Bundle.load(tmp_path / name), source).run(list(range(40)))
         logits.append(trace.logits)
     # Scaling up and down costs roundings of float32, a few 1e-7 each; a forgotten scale, a third.

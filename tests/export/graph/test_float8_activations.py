@@ -14,7 +14,8 @@ from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Observed
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import tiny_config
 
@@ -71,11 +72,10 @@ class FixedAmax(CalibratedQuantizer):
 def static_engine(source: Checkpoint, folder: Path) -> Bundle:
     from trtcoder.bundle.writer import BundleWriter
 
-    graph = plan_graph(source, preset("fp8", activations="static"), FixedAmax())
+    plan = OnnxRuntime().plan(source, preset("fp8", activations="static"), FixedAmax())
     with BundleWriter(folder) as writer:
-        write_graph(graph.b, writer.folder)
-        copy_tokenizer(source, writer.folder)
-        writer.commit(describe(graph, read_prompting(source, True), source.digest()))
+        write_engine(plan, writer.folder)
+        writer.commit(plan.manifest(read_prompting(source, True), source.digest()))
     return Bundle.load(folder)
 
 
@@ -152,8 +152,8 @@ def test_each_expert_has_a_static_scale_and_one_never_reached_has_1(
         scale = np.float32(amax) / np.float32(448)
         wanted = to_float8(product[expert] / scale) * scale
         np.testing.assert_array_equal(found[expert], wanted)
-    graph = plan_graph(source, preset("fp8", activations="static"), FixedAmax())
-    records = [record for step in graph.b.plan.steps for record in step.produce().records]
+    plan = OnnxRuntime().plan(source, preset("fp8", activations="static"), FixedAmax())
+    records = [record for step in plan.weights.steps for record in step.produce().records]
     said = {record.name for record in records if record.fallback}
     assert said == {f"layers.{layer}/moe/experts/down[3]" for layer in (1, 2)}
 

@@ -8,13 +8,13 @@ import onnx_ir as ir
 import pytest
 
 from tests.engines import build_engine, inner_values, probe, write_checkpoint
+from tests.graphs import run_graph
 from tests.runtime.packing import ByHand
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.storage.float8 import VALUES
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.builder import GraphBuilder
-from trtcoder.export.graph.float8 import cache as fp8_cache
-from trtcoder.export.targets.onnxruntime import GRAPH_FILE, write_graph
+from trtcoder.export.graph.float8 import cache as float8_cache
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.llm import open_engine
 from trtcoder.testing.random_checkpoint import tiny_config
@@ -35,17 +35,15 @@ def engine(source: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bund
 
 def encode(folder: Path, entry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return codes, scales and what they come back as, in two groups of 64."""
-    import onnxruntime
 
     b = GraphBuilder("cache")
     x = b.input("x", ir.DataType.FLOAT, ["tokens", 128])
-    codes, scales = fp8_cache.encode(b, "cache", x, 2, 64)
+    codes, scales = float8_cache.encode(b, "cache", x, 2, 64)
     b.output(codes, "codes")
     b.output(scales, "scales")
-    b.output(fp8_cache.restore(b, "cache", codes, scales, 2, 64), "rows")
-    write_graph(b, folder)
-    found = onnxruntime.InferenceSession(str(folder / GRAPH_FILE)).run(None, {"x": entry})
-    return found[0], found[1], found[2]
+    b.output(float8_cache.restore(b, "cache", codes, scales, 2, 64), "rows")
+    codes_found, scales_found, rows = run_graph(b, folder, {"x": entry})
+    return codes_found, scales_found, rows
 
 
 def test_codes_are_those_of_ml_dtypes(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_attention_sees_what_the_cache_holds(engine: Bundle) -> None:
     assert not rows[50:].any()
 
 
-def test_the_fp8_cache_is_close_to_the_float_cache(
+def test_the_float8_cache_is_close_to_the_float_cache(
     source: Checkpoint, engine: Bundle, tmp_path: Path
 ) -> None:
     exact = probe(build_engine(source, tmp_path / "exact"), source).run(IDS).logits

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.router import route
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
 EXPERTS, TOP_K, GROUPS, KEPT = 16, 4, 4, 2
@@ -22,7 +21,7 @@ EXPERTS, TOP_K, GROUPS, KEPT = 16, 4, 4, 2
 def session(grouped: bool, normalised: bool) -> onnxruntime.InferenceSession:
     """Return a session that maps logits to selection, mixing and, unless 1, their total."""
     make = tiny_grouped_config if grouped else tiny_config
-    config = ModelConfig.from_dict(make(norm_topk_prob=normalised))
+    config = DeepseekV2Config.from_dict(make(norm_topk_prob=normalised))
     b = GraphBuilder("router")
     logits = b.input("logits", ir.DataType.FLOAT, ["tokens", EXPERTS])
     routing = route(b, "moe", logits, config, with_total=True)
@@ -30,7 +29,7 @@ def session(grouped: bool, normalised: bool) -> onnxruntime.InferenceSession:
     for name, value in zip(("selection", "mixing", "total"), outputs, strict=False):
         copy = b.op("Identity", f"{name}/copy", [value], ["tokens", "n"])
         b.output(copy, name)
-    model = ir.to_proto(b.finish("", Path(), {}))
+    model = ir.to_proto(b.model("", {}))
     return onnxruntime.InferenceSession(model.SerializeToString())
 
 

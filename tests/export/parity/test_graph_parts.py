@@ -15,9 +15,9 @@ from tests.engines import build_engine, probe, write_checkpoint
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import EngineError
-from trtcoder.export.parity.engine_state import EngineState
 from trtcoder.export.parity.graph_parts import cut_graph
-from trtcoder.export.parity.probe import EngineTrace, Probe
+from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
+from trtcoder.export.parity.graph_sequence import GraphSequence
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
@@ -55,14 +55,14 @@ def run_whole(
         "session.model_external_initializers_file_folder_path", str(engine.folder)
     )
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    state = EngineState.start(IDS, positions, chunk, engine.manifest.graph.cache_block)
+    state = GraphSequence.start(IDS, positions, chunk, engine.manifest.graph.cache_block)
     caches = {
         cache.name: np.zeros((state.cache_rows, cache.width), cache.dtype)
         for cache in engine.manifest.graph.caches
     }
     names = ["logits", *hidden, *routers]
     found = []
-    for part in state.chunks:
+    for part in state.passes:
         outputs = [*names, *(f"{name}.out" for name in caches)]
         values = session.run(outputs, part.inputs | caches)
         found.append(values[: len(names)])
@@ -145,15 +145,15 @@ def test_one_session_is_open_at_a_time(
 ) -> None:
     watched = probe(build_engine(sources["greedy"], tmp_path / "engine"), sources["greedy"])
     opened: list[weakref.ref[Any]] = []
-    open_part = Probe._open
+    open_part = GraphProbe._open
 
-    def open_one(self: Probe, part: Any) -> Any:
+    def open_one(self: GraphProbe, part: Any) -> Any:
         assert [session for session in opened if session() is not None] == []
         session = open_part(self, part)
         opened.append(weakref.ref(session))
         return session
 
-    monkeypatch.setattr(Probe, "_open", open_one)
+    monkeypatch.setattr(GraphProbe, "_open", open_one)
     watched.run(IDS, chunk=16)
     assert len(opened) == 5
 
@@ -180,7 +180,7 @@ def test_positions_leave_gaps_only_between_blocks(
     tokens: list[int], positions: np.ndarray | None
 ) -> None:
     with pytest.raises(ValueError, match="only between blocks of 16"):
-        EngineState.start(tokens, positions, None, 16)
+        GraphSequence.start(tokens, positions, None, 16)
 
 
 def node(name: str, inputs: list[str], op_type: str = "Identity", **attributes: Any) -> Any:

@@ -26,12 +26,12 @@ from trtcoder.export.parity.meter import (
     select_experts,
 )
 from trtcoder.export.reference.trace import LayerTrace
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
-GREEDY = ModelConfig.from_dict(tiny_config())
-GROUPED = ModelConfig.from_dict(tiny_grouped_config())
-DENSE = ModelConfig.from_dict(tiny_config(n_routed_experts=None))
+GREEDY = DeepseekV2Config.from_dict(tiny_config())
+GROUPED = DeepseekV2Config.from_dict(tiny_grouped_config())
+DENSE = DeepseekV2Config.from_dict(tiny_config(n_routed_experts=None))
 TOKENS = 12
 IDS = list(range(TOKENS))
 
@@ -45,7 +45,7 @@ class Trace:
     router_probabilities: Floats
 
 
-def random_trace(config: ModelConfig = GREEDY, tokens: int = TOKENS, seed: int = 0) -> Trace:
+def random_trace(config: DeepseekV2Config = GREEDY, tokens: int = TOKENS, seed: int = 0) -> Trace:
     rng = np.random.default_rng(seed)
     moe = sum(config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
     scores = np.exp(rng.normal(size=(moe, tokens, config.n_routed_experts)))
@@ -61,7 +61,7 @@ def random_trace(config: ModelConfig = GREEDY, tokens: int = TOKENS, seed: int =
 def compare(
     reference: Trace,
     engine: Trace,
-    config: ModelConfig = GREEDY,
+    config: DeepseekV2Config = GREEDY,
     precision: str = "fp32",
     max_kl: float | None = None,
 ) -> ParityReport:
@@ -91,7 +91,7 @@ def with_probabilities(row: Floats) -> Trace:
 
 
 @pytest.mark.parametrize("config", [GREEDY, GROUPED, DENSE], ids=["greedy", "grouped", "dense"])
-def test_identical_traces_pass_the_strictest_gate_with_zero_error(config: ModelConfig) -> None:
+def test_identical_traces_pass_the_strictest_gate_with_zero_error(config: DeepseekV2Config) -> None:
     trace = random_trace(config)
     report = compare(trace, trace, config)
     assert report.verdict == "passed"
@@ -197,7 +197,7 @@ def test_an_error_is_reported_for_the_layer_where_it_is() -> None:
 
 @given(st.permutations(range(16)), st.sampled_from([GREEDY, GROUPED]))
 def test_selection_is_the_probable_experts_under_any_order(
-    order: list[int], config: ModelConfig
+    order: list[int], config: DeepseekV2Config
 ) -> None:
     probabilities = np.zeros((1, 16))
     probabilities[0, order] = np.arange(16, 0, -1) / 136
@@ -216,7 +216,7 @@ def test_group_limited_selection_ranks_groups_by_their_best_expert_not_their_sum
 
 
 @pytest.mark.parametrize("config", [GREEDY, GROUPED], ids=["greedy", "grouped"])
-def test_permuted_experts_are_found_in_their_layer(config: ModelConfig) -> None:
+def test_permuted_experts_are_found_in_their_layer(config: DeepseekV2Config) -> None:
     trace = random_trace(config)
     routers = trace.router_probabilities
     permuted = changed(routers, 1, np.roll(routers[1], 1, axis=-1))
@@ -375,7 +375,8 @@ def constant(trace: Trace) -> Trace:
 def test_what_the_context_tells_is_the_least_kl_of_a_fixed_answer(
     tokens: int, scale: float, seed: int
 ) -> None:
-    config = ModelConfig.from_dict(tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300))
+    small = tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300)
+    config = DeepseekV2Config.from_dict(small)
     trace = random_trace(config, tokens, seed)
     trace = replace(trace, logits=trace.logits * np.float32(scale))
     fixed = constant(trace)
@@ -556,7 +557,9 @@ def test_a_uniform_engine_has_the_perplexity_of_the_vocabulary() -> None:
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=4))
 def test_metrics_do_not_depend_on_how_sequences_are_cut_into_rows(lengths: list[int]) -> None:
-    config = ModelConfig.from_dict(tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300))
+    config = DeepseekV2Config.from_dict(
+        tiny_config(num_hidden_layers=1, hidden_size=4, vocab_size=300)
+    )
     meter = ParityMeter(config, "int4")
     kl = []
     for seed, length in enumerate(lengths):

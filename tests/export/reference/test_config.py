@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trtcoder.errors import ConfigError
 from trtcoder.export.reference.config import transformers_config
 from trtcoder.export.reference.transformers_modules import import_modules
-from trtcoder.model.config import ModelConfig
+from trtcoder.model.config import DeepseekV2Config
 from trtcoder.model.config_keys import IGNORED
 from trtcoder.testing.random_checkpoint import FULL_CONFIG, LITE_CONFIG, tiny_config
 
@@ -32,7 +32,7 @@ def test_an_accepted_configuration_is_transformers_or_refused_as_ours(
 ) -> None:
     scaling = {**base["rope_scaling"], **rotary}
     try:
-        config = ModelConfig.from_dict({**base, "rope_scaling": scaling, **changes})
+        config = DeepseekV2Config.from_dict({**base, "rope_scaling": scaling, **changes})
     except ConfigError:
         return
     try:
@@ -50,7 +50,7 @@ def test_an_accepted_configuration_is_transformers_or_refused_as_ours(
 @pytest.mark.parametrize("config", [LITE_CONFIG, FULL_CONFIG, tiny_config()])
 def test_the_values_are_those_that_transformers_reads_of_the_file(config: dict[str, Any]) -> None:
     modules = import_modules()
-    ours = transformers_config(modules, ModelConfig.from_dict(config), "config.json").to_dict()
+    ours = transformers_config(modules, DeepseekV2Config.from_dict(config), "config.json").to_dict()
     theirs = modules.DeepseekV2Config.from_dict(
         {**config, "rope_scaling": dict(config["rope_scaling"])}
     ).to_dict()

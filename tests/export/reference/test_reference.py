@@ -23,6 +23,7 @@ from trtcoder.errors import ConfigError, DependencyError
 from trtcoder.export.parity.meter import select_experts
 from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.reference.transformers_modules import check_softmax_scale
+from trtcoder.model.config import DeepseekV2Config as OurConfig
 from trtcoder.testing.random_checkpoint import (
     tiny_config,
     tiny_grouped_config,
@@ -162,9 +163,10 @@ def test_parity_selects_the_experts_that_both_references_chose(
     write: Write, topk_method: str
 ) -> None:
     checkpoint = write(topk_method=topk_method)
+    config = OurConfig.of(checkpoint.config)
     for trace in traces(checkpoint):
         for layer, chosen in enumerate(trace.router_topk):
-            selected = select_experts(trace.router_probabilities[layer], checkpoint.config)
+            selected = select_experts(trace.router_probabilities[layer], config)
             assert (selected == chosen).all()
 
 

@@ -14,7 +14,8 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cli import main
 from trtcoder.errors import BuildError, CheckpointError
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import DATA_FILE, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.export.weights.data_file import open_data
 from trtcoder.export.weights.plan import Converted, DType, Part, WeightPlan
 from trtcoder.export.weights.writer import write_weights
@@ -73,12 +74,12 @@ def test_it_is_refused_in_every_precision_and_class_with_name_and_position(
 ) -> None:
     spelled = ", ".join(map(str, place))
     bits = BITS[sorted(BITS)[sum(place) % len(BITS)]]
-    graph = plan_graph(checkpoint, preset(weights))
+    plan = OnnxRuntime().plan(checkpoint, preset(weights))
     with (
         Spoiled(checkpoint, name, place, bits),
         pytest.raises(CheckpointError, match=rf"{name}\[{spelled}\] is -?(nan|inf)"),
     ):
-        write_graph(graph.b, tmp_path, checkpoint=checkpoint)
+        write_engine(plan, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["rtn", "clip", "awq", "gptq"])

@@ -17,7 +17,7 @@ from tests.export.weights.test_writer import StoppedError, build, contents, jour
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import CheckpointError
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import DATA_FILE, plan_graph
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
 from trtcoder.export.weights.data_file import layout
 from trtcoder.testing.random_checkpoint import tiny_config
 
@@ -92,7 +92,7 @@ def test_one_byte_anywhere_runs_one_step_again(
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ data.draw(st.integers(1, 255))]))
-    weights = plan_graph(source, preset("int4")).b.plan.weights
+    weights = OnnxRuntime().plan(source, preset("int4")).weights.weights
     offsets, _ = layout(weights.values())
     is_in_a_gap = not any(
         offsets[name] <= offset < offsets[name] + weight.nbytes for name, weight in weights.items()
@@ -106,7 +106,7 @@ def test_gaps_that_another_plan_filled_are_zeros_again(
     source: Checkpoint, whole: Path, tmp_path: Path
 ) -> None:
     stop_after(source, tmp_path, 2)
-    weights = plan_graph(source, preset("int4")).b.plan.weights
+    weights = OnnxRuntime().plan(source, preset("int4")).weights.weights
     offsets, size = layout(weights.values())
     ends = [*sorted(offsets.values())[1:], size]
     with (tmp_path / DATA_FILE).open("r+b") as file:
@@ -164,7 +164,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> Non
     stored = source.tensors[ATTENTION]
 
     def overwrite(step: int) -> bool:
-        if step == len(plan_graph(source, preset("int4")).b.plan.steps):
+        if step == len(OnnxRuntime().plan(source, preset("int4")).weights.steps):
             in_place(stored.file.path, stored.offset)
         return False
 

@@ -25,7 +25,7 @@ from tests.engines import write_checkpoint
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import DATA_FILE, plan_graph
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import Converted, DType, Part, Rows, Step, Weight, WeightPlan
 from trtcoder.export.weights.writer import write_weights
@@ -108,7 +108,7 @@ class SafetensorsSink:
 def test_the_same_plan_fills_one_data_file_or_safetensors_of_ranks(
     source: Checkpoint, tmp_path: Path, weights: str
 ) -> None:
-    plan = plan_graph(source, preset(weights)).b.plan
+    plan = OnnxRuntime().plan(source, preset(weights)).weights
     with open_data(plan, tmp_path / DATA_FILE) as sink:
         one = write_weights(plan, sink, checkpoint=source)
     several = write_weights(plan, SafetensorsSink(plan, tmp_path), checkpoint=source)

@@ -17,7 +17,8 @@ from tests.engines import write_checkpoint
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, CheckpointError
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import DATA_FILE, GRAPH_FILE, plan, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import DATA_FILE, GRAPH_FILE, OnnxRuntime
+from trtcoder.export.targets.target import journal_key, write_engine
 from trtcoder.export.weights.journal import Journal
 from trtcoder.export.weights.plan import Step
 from trtcoder.export.weights.writer import Written
@@ -38,8 +39,8 @@ def build(
 ) -> tuple[Written, int]:
     """Build in ``folder``, going on with what is there; return what and how many steps ran."""
     folder.mkdir(exist_ok=True)
-    graph = plan_graph(source, preset("int4"))
-    journal = Journal(folder / "journal.jsonl", plan(graph), source.identity())
+    plan = OnnxRuntime().plan(source, preset("int4"))
+    journal = Journal(folder / "journal.jsonl", journal_key(plan), source.identity())
     known = len(journal.steps)
     seen = 0
 
@@ -49,13 +50,13 @@ def build(
         if stop(seen - known):
             raise StoppedError
 
-    written = write_graph(graph.b, folder, on_step=on_step, checkpoint=source, journal=journal)
-    return written, len(graph.b.plan.steps) - known + written.again
+    written = write_engine(plan, folder, on_step=on_step, journal=journal)
+    return written, len(plan.weights.steps) - known + written.again
 
 
 def journal_of(source: Checkpoint, folder: Path) -> Journal:
-    graph = plan_graph(source, preset("int4"))
-    return Journal(folder / "journal.jsonl", plan(graph), source.identity())
+    plan = OnnxRuntime().plan(source, preset("int4"))
+    return Journal(folder / "journal.jsonl", journal_key(plan), source.identity())
 
 
 def contents(folder: Path) -> tuple[bytes, bytes]:
@@ -104,9 +105,8 @@ def test_a_journal_cut_anywhere_is_true(
     again, _ = build(source, folder)
     assert contents(folder) == before
     assert again == whole
-    assert len(journal_of(source, folder).steps) == len(
-        plan_graph(source, preset("int4")).b.plan.steps
-    )
+    steps = OnnxRuntime().plan(source, preset("int4")).weights.steps
+    assert len(journal_of(source, folder).steps) == len(steps)
 
 
 def test_a_full_disk_is_named_and_the_build_goes_on_when_there_is_room(

@@ -9,9 +9,10 @@ from tests.runtime.packing import ByHand
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.parity.probe import Probe
+from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import copy_tokenizer, describe, plan_graph, write_graph
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import write_engine
 from trtcoder.prompting.source import read_prompting
 from trtcoder.runtime.engine.batch import PackedBatch
 from trtcoder.runtime.engine.runner import ModelRunner
@@ -35,11 +36,10 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     config = tiny_grouped_config() if grouped else tiny_config()
     source = Checkpoint.open(write_random_checkpoint(folder / "checkpoint", config))
     weights, cache = ("fp32", "fp32") if grouped else request.param.split("-")
-    graph = plan_graph(source, preset(weights, cache=cache))
+    plan = OnnxRuntime().plan(source, preset(weights, cache=cache))
     with BundleWriter(folder / "engine") as writer:
-        write_graph(graph.b, writer.folder)
-        copy_tokenizer(source, writer.folder)
-        writer.commit(describe(graph, read_prompting(source, fim=True), "00" * 32))
+        write_engine(plan, writer.folder)
+        writer.commit(plan.manifest(read_prompting(source, fim=True), "00" * 32))
     return Bundle.load(folder / "engine")
 
 
@@ -62,7 +62,7 @@ def test_the_engine_agrees_with_a_plain_run_of_the_graph(
     bundle: Bundle, runner: ModelRunner, sizes: list[int]
 ) -> None:
     config = Checkpoint.open(bundle.folder.parent / "checkpoint").config
-    expected = Probe(bundle.folder, bundle.manifest, config).run(TOKENS).logits[-1]
+    expected = GraphProbe(bundle.folder, bundle.manifest, config).run(TOKENS).logits[-1]
     tolerance = TOLERANCE[str(bundle.manifest.recipe["weights"])]
     np.testing.assert_allclose(run(runner, sizes), expected, atol=tolerance)
 

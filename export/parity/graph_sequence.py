@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 
 @dataclass(slots=True)
-class Chunk:
-    """Tokens that one run of the graph takes.
+class GraphPass:
+    """Tokens that pass the graph together.
 
     Attributes:
         inputs: the graph's inputs but for the caches, by name.
@@ -24,11 +24,11 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineState:
-    """One sequence: ``cache_rows`` is what its blocks hold, ``chunks`` are run in their order."""
+class GraphSequence:
+    """One sequence: ``cache_rows`` is what its blocks hold, ``passes`` come in their order."""
 
     cache_rows: int
-    chunks: list[Chunk]
+    passes: list[GraphPass]
 
     @classmethod
     def start(
@@ -37,7 +37,7 @@ class EngineState:
         positions: NDArray[np.int64] | None,
         chunk: int | None,
         block: int,
-    ) -> EngineState:
+    ) -> GraphSequence:
         """Return a sequence before the first part.
 
         Args:
@@ -59,7 +59,7 @@ class EngineState:
         blocks = len(firsts)
         table = np.full((1, firsts[-1] // block + 1), -1, np.int64)
         table[0, firsts // block] = np.arange(blocks)
-        chunks = []
+        passes = []
         for start in range(0, count, chunk or count):
             rows = np.arange(start, min(start + (chunk or count), count), dtype=np.int64)
             inputs = {
@@ -70,5 +70,5 @@ class EngineState:
                 "block_table": table,
                 "sample_rows": rows - start,
             }
-            chunks.append(Chunk(inputs))
-        return cls(blocks * block, chunks)
+            passes.append(GraphPass(inputs))
+        return cls(blocks * block, passes)

@@ -1,0 +1,173 @@
+"""Layers of a model whose weights come from one checkpoint and whose precision from one recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trtcoder.calib.storage.float8 import Float8
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.graph import layers
+from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
+from trtcoder.export.graph.float8 import layers as float8_layers
+from trtcoder.export.recipe import Recipe
+from trtcoder.export.weights.convert import declare_parameter
+from trtcoder.export.weights.matrix import Matrix, Piece
+
+FLOAT = ir.DataType.FLOAT
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBuilder:
+    """Adds layers to ``b``'s graph: in one decoder layer, or outside of them where it is None."""
+
+    b: GraphBuilder
+    checkpoint: Checkpoint
+    recipe: Recipe
+    layer: int | None = None
+
+    def in_layer(self, layer: int | None) -> ModelBuilder:
+        """Return the builder of another decoder layer; what it stores is a stage of its own."""
+        self.b.plan.next_stage()
+        return dataclasses.replace(self, layer=layer)
+
+    def matrix(self, *pieces: str | Piece) -> Matrix:
+        """Return checkpoint tensors, or parts of them, stacked."""
+        return Matrix(
+            self.checkpoint,
+            tuple(Piece(piece) if isinstance(piece, str) else piece for piece in pieces),
+        )
+
+    def parameter(
+        self,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        tensor: str,
+        read: Callable[[], NDArray[np.float32]],
+    ) -> ir.Value:
+        """Return what ``read`` makes of a tensor, stored in the tensor's own type, as float32."""
+        dtype = self.checkpoint.dtype(tensor)
+        return self.b.weight(
+            declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read)
+        )
+
+    def embedding(self, name: str, ids: ir.Value, tensor: str) -> ir.Value:
+        """Look up rows of a tensor ``[V, H]``: ``[tokens, H]``."""
+        return layers.embedding(self.b, name, ids, self.matrix(tensor), self.recipe.table_scheme())
+
+    def linear(
+        self,
+        name: str,
+        kind: str,
+        x: ir.Value,
+        source: Matrix,
+        rows: str = "tokens",
+        activation: str | None = None,
+    ) -> ir.Value:
+        """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
+        scheme = self.recipe.scheme(kind, self.layer)
+        if isinstance(scheme, Float8):
+            return float8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
+        level = self.recipe.accuracy_level
+        return layers.linear(self.b, name, kind, x, source, scheme, level, rows, activation)
+
+    def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
+        """Normalise ``x`` ``[tokens, width]`` by its root mean square."""
+        weight = self.norm_weight(name, tensor)
+        return self.b.op("RMSNormalization", name, [x, weight], ["tokens", width], epsilon=epsilon)
+
+    def skip_norm(
+        self,
+        name: str,
+        tensor: str,
+        residual: ir.Value,
+        branch: ir.Value | None,
+        total: str,
+        width: int,
+        epsilon: float,
+    ) -> tuple[ir.Value, ir.Value]:
+        """Add ``branch`` to ``residual`` and normalise the sum, which is called ``total``.
+
+        Returns the norm and the sum. Before the first layer there is no branch, and nothing to add.
+        """
+        if branch is None:
+            return self.norm(name, tensor, residual, width, epsilon), residual
+        shape: list[Dim] = ["tokens", width]
+        normed, _, _, residual = self.b.multi_op(
+            "SkipSimplifiedLayerNormalization",
+            name,
+            [branch, residual, self.norm_weight(name, tensor)],
+            [(name, FLOAT, shape), None, None, (total, FLOAT, shape)],
+            domain=CONTRIB,
+            epsilon=epsilon,
+        )
+        return normed, residual
+
+    def norm_weight(self, name: str, tensor: str) -> ir.Value:
+        """Return the weight of the norm ``name``, whose output is the activation ``name``."""
+
+        def read() -> NDArray[np.float32]:
+            values = self.checkpoint.read(tensor)
+            scale = self.b.plan.quantizer.input_scale(name)
+            return values if scale is None else values / scale
+
+        return self.parameter(
+            f"{name}/weight", "norms", self.checkpoint.shape(tensor), tensor, read
+        )
+
+    def swiglu(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
+        """Return ``down(silu(gate x) * up x)`` of the tensors ``PREFIX.{gate,up,down}_proj``."""
+        b = self.b
+        gate, up = f"{prefix}.gate_proj.weight", f"{prefix}.up_proj.weight"
+        inner = self.checkpoint.shape(gate)[0]
+        product_name = f"{name}/product"
+        fused = self.linear(
+            f"{name}/gate_up_proj",
+            "mlp",
+            x,
+            self.matrix(Piece(gate), Piece(up, makes=product_name)),
+        )
+        gated, raised = self.split(name, "split", fused, ("gate", "up"), (inner, inner))
+        # QuickGelu with alpha 1 is x * sigmoid(x), that is SiLU.
+        gated = b.op(
+            "QuickGelu", f"{name}/silu", [gated], ["tokens", inner], domain=CONTRIB, alpha=1.0
+        )
+        product = b.op("Mul", product_name, [gated, raised], ["tokens", inner])
+        return self.linear(
+            f"{name}/down_proj", "mlp", product, self.matrix(f"{prefix}.down_proj.weight")
+        )
+
+    def split(
+        self, name: str, role: str, x: ir.Value, outputs: tuple[str, ...], sizes: tuple[int, ...]
+    ) -> list[ir.Value]:
+        """Split ``[tokens, width]`` into columns of the given sizes."""
+        return self.b.multi_op(
+            "Split",
+            f"{name}/{role}",
+            [x, self.b.ints(*sizes)],
+            [
+                (f"{name}/{output}", FLOAT, ["tokens", size])
+                for output, size in zip(outputs, sizes, strict=True)
+            ],
+            axis=1,
+        )
+
+    def head(self, normed: ir.Value, sample_rows: ir.Value, tensor: str) -> None:
+        """Make the logits of the tokens ``sample_rows`` the graph's first output.
+
+        ``normed`` ``[tokens, H]`` is the last norm, called ``final_norm``.
+        """
+        b, source = self.b, self.matrix(tensor)
+        sampled = b.op(
+            "Gather", "sampled", [normed, sample_rows], ["samples", source.width], axis=0
+        )
+        logits = self.linear(
+            "lm_head", "lm_head", sampled, source, rows="samples", activation="final_norm"
+        )
+        b.output(logits, "logits")

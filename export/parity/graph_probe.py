@@ -1,0 +1,234 @@
+"""Runs an engine's graph with its inner values exposed, for verification.
+
+The graph is the one that serves, run part by part (see `graph_parts`): all sequences pass
+one layer before the next one's weights are opened, so that an engine of any size is verified
+in the memory of its largest part. It is run straight through ONNX Runtime, so that a fault of the
+serving code cannot hide one of the graph, or the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcoder.bundle.manifest import Manifest
+from trtcoder.cores import available_cores
+from trtcoder.errors import DependencyError, EngineError
+from trtcoder.export.parity.graph_parts import GraphPart, cut_graph
+from trtcoder.export.parity.graph_sequence import GraphSequence
+from trtcoder.export.reference.trace import LayerTrace, stacked
+from trtcoder.model.architecture import ModelConfig
+
+if TYPE_CHECKING:
+    import onnx
+
+_DTYPES = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTrace:
+    """What the engine computed for one sequence of T tokens.
+
+    Attributes:
+        logits: float32 ``[T, V]``.
+        hidden: float32 ``[L, T, H]``, the residual stream after each layer.
+        router_probabilities: float32 ``[Lm, T, E]``, of each mixture-of-experts layer.
+    """
+
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    router_probabilities: NDArray[np.float32]
+
+
+class GraphProbe:
+    """Watches an engine's graph (see `Probe`), with one part of it in memory at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        config: ModelConfig,
+        *,
+        accuracy_level: int | None = None,
+    ) -> None:
+        """Read the graph; ``accuracy_level`` overrides what its nodes say. No weight is opened.
+
+        Raises:
+            DependencyError: onnx or onnxruntime is not installed.
+            EngineError: the graph cannot be cut into layers.
+        """
+        try:
+            import onnx
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            raise DependencyError(
+                f"{error.name} is not installed; install it with "
+                "`pip install 'trtcoder[build,cpu]'`"
+            ) from error
+        self._folder = folder
+        self._manifest = manifest
+        self._layers = config.num_hidden_layers
+        self._watched = [
+            (f"layers.{layer}/output", _router(layer) if config.is_moe_layer(layer) else None)
+            for layer in range(self._layers)
+        ]
+        model = onnx.load(str(folder / manifest.graph.file), load_external_data=False)
+        if accuracy_level is not None:
+            _override(model, accuracy_level)
+        names = (name for pair in self._watched for name in pair if name)
+        self._parts = cut_graph(model, self._layers, names)
+
+    def run(
+        self,
+        tokens: Sequence[int],
+        *,
+        positions: NDArray[np.int64] | None = None,
+        chunk: int | None = None,
+    ) -> EngineTrace:
+        """Run one sequence, ``chunk`` tokens at a time (all at once when None).
+
+        ``positions`` count from 0 if not given. They may start later and leave gaps between cache
+        blocks: the blocks of the positions in between are absent.
+        """
+        (trace,) = self.run_all([tokens], [positions], chunk=chunk)
+        return trace
+
+    def run_all(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[NDArray[np.int64] | None] | None = None,
+        *,
+        chunk: int | None = None,
+        on_stage: Callable[[str], None] = lambda name: None,
+    ) -> list[EngineTrace]:
+        """Run each sequence by itself, as `run` does; ``on_stage`` is told each part's name."""
+        states = [
+            self.start(tokens, where, chunk)
+            for tokens, where in zip(sequences, positions or [None] * len(sequences), strict=True)
+        ]
+        self.embed(states)
+        on_stage(self._parts[0].name)
+        layers: list[list[LayerTrace]] = []
+        for layer in range(self._layers):
+            layers.append(self.run_layer(layer, states))
+            on_stage(self._parts[layer + 1].name)
+        logits = list(self.logits(states))
+        on_stage(self._parts[-1].name)
+        return [
+            EngineTrace(
+                logits=values,
+                hidden=np.stack([layer.hidden for layer in passed]),
+                router_probabilities=stacked(
+                    (layer.router_probabilities for layer in passed), len(values)
+                ),
+            )
+            for values, passed in zip(logits, zip(*layers, strict=True), strict=True)
+        ]
+
+    @property
+    def block(self) -> int:
+        """Positions of a sequence may have gaps only between blocks of so many."""
+        return self._manifest.graph.cache_block
+
+    def start(
+        self,
+        tokens: Sequence[int],
+        positions: NDArray[np.int64] | None = None,
+        chunk: int | None = None,
+    ) -> GraphSequence:
+        """Return a sequence before the first part; the arguments are those of `run`."""
+        return GraphSequence.start(tokens, positions, chunk, self.block)
+
+    def embed(self, states: Sequence[GraphSequence]) -> None:
+        """Run the prologue: embedding, rotary angles, mask."""
+        session = self._open(self._parts[0])
+        for state in states:
+            self._pass(self._parts[0], session, state)
+
+    def run_layer(self, layer: int, states: Sequence[GraphSequence]) -> list[LayerTrace]:
+        """Run all sequences through one decoder layer, and return what it made of each.
+
+        The layers must be run in their order, behind `embed`.
+        """
+        part = self._parts[layer + 1]
+        session = self._open(part)
+        hidden, router = self._watched[layer]
+        traces = []
+        for state in states:
+            made = self._pass(part, session, state)
+            traces.append(
+                LayerTrace(_joined(made, hidden), _joined(made, router) if router else None)
+            )
+        return traces
+
+    def logits(self, states: Sequence[GraphSequence]) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits of each sequence, float32 ``[T, V]``, behind the last layer."""
+        part = self._parts[-1]
+        session = self._open(part)
+        for state in states:
+            yield _joined(self._pass(part, session, state), "logits")
+
+    def _pass(
+        self, part: GraphPart, session: Any, state: GraphSequence
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Run a sequence's chunks through a part; return what each of them made, by name."""
+        caches = {
+            cache.name: np.zeros((state.cache_rows, cache.width), _DTYPES[cache.dtype])
+            for cache in self._manifest.graph.caches
+            if cache.name in part.inputs
+        }
+        found = []
+        for each in state.passes:
+            given = each.inputs | each.values | caches
+            results = session.run(part.outputs, {name: given[name] for name in part.inputs})
+            made = dict(zip(part.outputs, results, strict=True))
+            # The prologue takes a cache for its length, and writes none.
+            caches = {name: made.pop(f"{name}.out", rows) for name, rows in caches.items()}
+            known = each.values | made
+            each.values = {name: known[name] for name in part.passed}
+            found.append(made)
+        return found
+
+    def _open(self, part: GraphPart) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self._folder)
+        )
+        options.intra_op_num_threads = available_cores()
+        options.log_severity_level = 3
+        # As the runtime does: float8 weights become float32 once, and nothing else is fused.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            return onnxruntime.InferenceSession(
+                part.model.SerializeToString(),
+                options,
+                providers=[self._manifest.requires.provider],
+            )
+        except Exception as error:  # onnxruntime's own classes have no common public base
+            raise EngineError(
+                f"{self._folder}: ONNX Runtime refuses {part.name} of the graph: {error}"
+            ) from error
+
+
+def _joined(made: list[dict[str, NDArray[Any]]], name: str) -> NDArray[np.float32]:
+    """Return a value of all chunks, without a copy where there is one chunk."""
+    parts = [values[name] for values in made]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _router(layer: int) -> str:
+    return f"layers.{layer}/moe/router/probabilities"
+
+
+def _override(model: onnx.ModelProto, accuracy_level: int) -> None:
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = accuracy_level

@@ -1,0 +1,20 @@
+"""The targets that there are."""
+
+from __future__ import annotations
+
+from trtcoder.errors import BuildError
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
+from trtcoder.export.targets.target import Target
+
+TARGETS: dict[str, Target] = {target.name: target for target in (OnnxRuntime(),)}
+
+
+def find_target(name: str) -> Target:
+    """Return the target of that name, as it stands in an engine's manifest.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if name not in TARGETS:
+        raise BuildError(f"target: {name!r} is unknown; use one of {', '.join(TARGETS)}")
+    return TARGETS[name]
