@@ -95,6 +95,8 @@ def test_the_misspelt_greedy_of_some_files_is_read() -> None:
         ({"qk_head_dim": 81}, "qk_head_dim is 81, the other sizes give 80"),
         ({"num_experts": 8}, "num_experts is 8, the other sizes give 16"),
         ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"layer_types": "full_attention"}, "layer_types"),
         ({"compression_config": {"bits": 4}}, "use the bf16 one"),
         ({"hidden_size": 2048.5}, "hidden_size: 2048.5 is not of type int"),
         ({"hidden_size": 10**400}, "hidden_size is a number of more than 30 digits"),
@@ -210,6 +212,7 @@ AS_WRITTEN: dict[str, dict[str, Any]] = {
     "unsloth": {"unsloth_version": "2026.1", "unsloth_fixed": True, "model_name": "x/y"},
     "no window": {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 28},
     "attention": {"_attn_implementation": "eager", "attn_implementation": "flash_attention_2"},
+    "one kind of attention": {"layer_types": ["full_attention"] * 3},
     "no quantization": {"quantization_config": None},
     "null is absent": {
         "n_group": None, "topk_method": None, "mlp_bias": None, "norm_topk_prob": None,

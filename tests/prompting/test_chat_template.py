@@ -126,6 +126,9 @@ LOOKS = [
     "{{ {'x': '!'}[m.content] }}",
     "{{ {'x': '!'}.get(m.content, '') }}",
     "{{ ('!' * (m.content | length // 5000)) }}",
+    "{% if loop.index > 20 %}!{% endif %}",
+    "{% if messages | length == 30 %}!{% endif %}",
+    "{% if loop.index is divisibleby(7) %}!{% endif %}",
     "{% if strftime_now('%Y') == '1999' %}!{% endif %}",
 ]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.prompting.chat_templates import TEMPLATES, VARIABLES
 from tests.toy_engine import BOS, EOS, FIM_BEGIN, FIM_END, FIM_HOLE, byte_tokenizer, toy_manifest
 from trtcoder.bundle.manifest import ChatFormat, Manifest, TemplateInfo, Tokens
 from trtcoder.errors import EngineError, RequestError
+from trtcoder.prompting.chat_template import ChatTemplate
 from trtcoder.prompting.prompts import Message, Prompts
 from trtcoder.prompting.tokenizer import TextTokenizer
 
@@ -89,7 +91,16 @@ def test_fim_is_prefix_suffix_middle_by_ids() -> None:
     assert coder_prompts().fim("a", "b") == [100000, 100003, 64, 100002, 65, 100004]
 
 
-@given(prefix=st.text(), suffix=st.text())
+def spells_nothing(text: str) -> bool:
+    control = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", *CODER_TOKENS.values())
+    return not any(token in text for token in control)
+
+
+# Hypothesis also tries strings of the code under test, control tokens among them.
+PLAIN_TEXT = st.text().filter(spells_nothing)
+
+
+@given(prefix=PLAIN_TEXT, suffix=PLAIN_TEXT)
 def test_fim_has_the_ids_of_the_spelled_markers(prefix: str, suffix: str) -> None:
     text = f"<｜begin▁of▁sentence｜><｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"
     assert coder_prompts().fim(prefix, suffix) == spelled(text)
@@ -105,7 +116,7 @@ def test_a_chat_ends_in_assistant_colon_and_nothing_after_it() -> None:
 conversations = st.lists(
     st.tuples(
         st.sampled_from(["system", "user", "assistant"]),
-        st.text() | st.sampled_from([" a", "a ", "\n", "b\n\n"]),
+        PLAIN_TEXT | st.sampled_from([" a", "a ", "\n", "b\n\n"]),
     ),
     min_size=1,
     max_size=5,
@@ -279,8 +290,12 @@ def test_a_prompt_and_its_answer_are_the_whole_conversation(name: str) -> None:
     messages = [Message("user", "Who?"), Message("assistant", "I, said the sparrow.")]
     prompt, answer = prompts.conversation(messages)
     assert prompt[0] == 100000
-    text = prompts.tokenizer.decode([*prompt, *answer])
-    assert text.lower().count("who?") <= 1  # one template shows the last question only
+    listed = [{"role": each.role, "content": each.content} for each in messages]
+    day = datetime(2026, 1, 1)
+    text = ChatTemplate(TEMPLATES[name], VARIABLES).render(listed, prompt=False, now=day)
+    for token in prompts.tokenizer.control:
+        text = text.replace(token, "")
+    assert prompts.tokenizer.decode([*prompt, *answer]) == text
     if name in ("deepseek-coder-v2", "chatml", "system texts gathered, thoughts dropped"):
         assert prompts.tokenizer.decode(answer).strip().startswith("I, said the sparrow.")
 

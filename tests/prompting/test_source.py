@@ -124,6 +124,8 @@ def test_a_program_goes_into_the_engine_and_chats(folder: Path, name: str, place
     [
         ("{% for m in messages %}", "Unexpected end of template"),
         ("{{ raise_exception('never') }}", "never"),
+        ("", "leaves out what the user says"),
+        ("{{ bos_token }}{% if add_generation_prompt %}A:{% endif %}", "leaves out"),
         ("{{ messages[7].content.strip() }}", "no element 7"),
         ("{{ messages[0].content }}{{ '<｜end▁of' ~ '▁sentence｜>' }}", "from pieces"),
         ("{{ messages[0].content }}{{ eos_token | upper }}", "as they are"),
@@ -160,6 +162,7 @@ def test_without_a_template_there_is_no_chat(folder: Path) -> None:
         ("tokenizer_config.json", b"{"),
         ("generation_config.json", b"nonsense"),
         ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}'),
         ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"),
         ("generation_config.json", b'{"eos_token_id": "x"}'),
         ("generation_config.json", b'{"eos_token_id": [257, 99999]}'),

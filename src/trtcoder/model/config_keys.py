@@ -44,7 +44,7 @@ _SAME_REASON = {
         "use_flash_attn", "return_dict", "output_attentions", "output_hidden_states",
         "torchscript", "use_bfloat16", "chunk_size_feed_forward", "trust_remote_code",
         "keys_to_ignore_at_inference", "base_model_tp_plan", "base_model_pp_plan",
-        "base_model_ep_plan", "tp_plan", "tf_legacy_loss", "use_return_dict",
+        "base_model_ep_plan", "tp_plan", "tf_legacy_loss", "use_return_dict", "custom_pipelines",
     ),
     "the tokenizer's own files say it": (
         "tokenizer_class", "chat_template", "model_max_length", "padding_side", "unk_token_id",

@@ -63,6 +63,7 @@ class ConfigReader:
         self._check_equal("qk_head_dim", config.qk_head_dim)
         for name in ("num_experts", "num_local_experts"):
             self._check_equal(name, config.n_routed_experts)
+        self._check_layer_types()
         if self.unread:
             self.problems.append(
                 f"unknown {', '.join(sorted(self.unread))}; remove what does not matter"
@@ -88,6 +89,14 @@ class ConfigReader:
             self.problems.append(
                 f"{key} is {_shown(self.data[key])}, the other sizes give {expected}"
             )
+
+    def _check_layer_types(self) -> None:
+        self.unread.discard("layer_types")
+        kinds = self.data.get("layer_types")
+        if kinds is not None and (
+            not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)
+        ):
+            self.problems.append("layer_types: only 'full_attention' is supported in every layer")
 
     def _get(self, key: str, kind: type, *default: Any) -> Any:
         self.unread.discard(key)

@@ -33,7 +33,7 @@ def derive_chat_format(template: ChatTemplate) -> ChatFormat:
     """
     try:
         if examines_content(parse_template(template.text)):
-            raise BuildError("it looks at what messages say")
+            raise BuildError("it looks at what messages say, or counts them")
         found = _parts(template)
         for roles in conversations(_LENGTH, _LONG):
             _compare(template, found, roles)
@@ -101,7 +101,7 @@ _FUNCTIONS = {"raise_exception", "namespace", "range"}
 
 
 def examines_content(tree: nodes.Template) -> bool:
-    """Whether a template may do more with the content of messages than write it.
+    """Whether a template may do more with the content of messages than write it, or counts them.
 
     Conservative: False is certain, True may be needless.
     """
@@ -151,6 +151,9 @@ class _Content:
         """Whether this node, apart from those in it, does more than pass content on."""
         if not isinstance(node, _PLAIN) or (isinstance(node, nodes.NSRef) and node.attr == "role"):
             return True
+        if isinstance(node, nodes.Const):
+            # Larger ones may count more messages than are tried.
+            return isinstance(node.value, int | float) and abs(node.value) > 2
         if isinstance(node, nodes.If | nodes.CondExpr):
             return self.is_in(node.test)
         if isinstance(node, nodes.For):

@@ -103,6 +103,9 @@ def _by_name(templates: list[object], folder: Path) -> dict[str, object]:
 
 def _check(template: ChatTemplate, tokenizer: TextTokenizer) -> None:
     """Raise RequestError unless the template takes a question and its control tokens are found."""
+    said = [template.render([{"role": "user", "content": x}], prompt=True) for x in "ab"]
+    if said[0] == said[1]:
+        raise RequestError("it leaves out what the user says")
     chat = Chat(template)
     tokens = tuple(tokenizer.reserving(chat.texts()).control)
     for roles in conversations(3):

@@ -221,6 +221,7 @@ class Prompts:
             # Such a template prompts for more than it keeps of an answer, as for its reasoning.
             prompt = chat.render(listed, marks, prompt=False, open_end=True, now=_A_DAY)
             prompt = prompt.removesuffix(listed[-1]["content"])
+            prompt = prompt if text.startswith(prompt) else ""
         answer = text.removeprefix(prompt)
         return self._with_bos(self._encode(prompt, marks)), self._encode(answer, marks)
 

@@ -27,7 +27,7 @@ from trtcoder.prompting.generation_config import (
     sampling_defaults,
 )
 from trtcoder.prompting.prompts import Prompts
-from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.prompting.tokenizer import TextTokenizer, not_byte_level
 
 FIM_TOKENS = {
     "fim_begin": "<｜fim▁begin｜>",
@@ -148,9 +148,12 @@ def prompt_files(folder: Path) -> dict[str, bytes]:
 def _read_tokenizer(path: Path) -> Tokenizer:
     text = read_text(path)
     try:
-        return Tokenizer.from_str(text)
+        found = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path}: is not a tokenizer file: {error}") from error
+    if problem := not_byte_level(found):
+        raise CheckpointError(f"{path}: {problem}; use the model's own tokenizer.json")
+    return found
 
 
 def _bos(

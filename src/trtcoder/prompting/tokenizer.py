@@ -83,11 +83,8 @@ class TextTokenizer:
             raise EngineError(
                 f"{path}: not a tokenizer ({error}); build the engine again"
             ) from error
-        if type(full.decoder).__name__ != "ByteLevel":
-            raise EngineError(
-                f"{path}: expected a byte-level tokenizer, found the decoder "
-                f"{type(full.decoder).__name__}; use the checkpoint's own tokenizer.json"
-            )
+        if problem := not_byte_level(full):
+            raise EngineError(f"{path}: {problem}; build the engine again")
         return cls(full, control_ids)
 
     def encode(self, text: str) -> list[int]:
@@ -157,6 +154,12 @@ class TextTokenizer:
         if not all(letter in _BYTE_OF_LETTER for letter in piece):
             return piece.encode()
         return bytes(_BYTE_OF_LETTER[letter] for letter in piece)
+
+
+def not_byte_level(tokenizer: RustTokenizer) -> str | None:
+    """Return why a tokenizer is not one whose ids stand for bytes, which is the only kind read."""
+    found = type(tokenizer.decoder).__name__
+    return None if found == "ByteLevel" else f"expected the decoder ByteLevel, found {found}"
 
 
 def _without_control_tokens(full: RustTokenizer, literal: list[AddedToken]) -> RustTokenizer:
