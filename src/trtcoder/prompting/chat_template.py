@@ -19,7 +19,8 @@ from jinja2 import Template, TemplateError
 
 from trtcoder.errors import RequestError
 from trtcoder.prompting.marks import Marks
-from trtcoder.prompting.template_sandbox import compile_template, limited
+from trtcoder.prompting.template_budget import limited
+from trtcoder.prompting.template_sandbox import compile_template
 
 # transformers' own: a template may look at what it is given.
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
