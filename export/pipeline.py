@@ -15,6 +15,7 @@ from trtcoder.bundle.onnx import TARGET
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
 from trtcoder.calib.text.calibration import CalibrationText, load_calibration
+from trtcoder.calib.text.examples import read_records
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, ParityError
@@ -66,6 +67,17 @@ class BuildRequest:
     gated: bool = True
     target: str = TARGET
 
+    def check_text(self) -> None:
+        """Read the text that judges and the text that calibrates, whatever the model.
+
+        Raises:
+            RequestError: a file is missing or malformed.
+        """
+        if self.text is not None:
+            read_records(self.text)
+        if self.calibration is not None and not self.calibration.is_dir():
+            read_records(self.calibration)
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -85,10 +97,10 @@ class Built:
     seconds: dict[str, float]
     peak_rss: dict[str, int]
 
-    def to_dict(self, out: Path) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
+    def to_dict(self, out: Path | None) -> dict[str, Any]:
+        """Return what ``--json`` prints; ``out`` is None where no engine was left."""
         return {
-            "engine": str(out),
+            "engine": None if out is None else str(out),
             "bytes": sum(info.bytes for info in self.manifest.files.values()),
             "seconds": {phase: round(value, 2) for phase, value in self.seconds.items()},
             "peak_rss_bytes": self.peak_rss,
@@ -174,6 +186,7 @@ def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
             f"{writer.target}: not built, it misses its parity gate: "
             f"{missed or 'values are not finite'}; {report}",
             certificate.render(),
+            built.to_dict(None),
         )
     (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")
     manifest = dataclasses.replace(built.manifest, parity=certificate.summary())

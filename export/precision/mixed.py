@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,9 @@ class Goal:
                 f"--target-size chooses the precision itself; leave out --weights {weights}"
             )
         for option, value in (("--max-kl", self.max_kl), ("--target-size", self.target_bytes)):
-            if value is not None and value <= 0:
-                raise BuildError(f"{option}: {value} is not above zero")
+            if value is not None and not (math.isfinite(value) and value > 0):
+                what = "not above zero" if value <= 0 else "not a finite number"
+                raise BuildError(f"{option}: {value} is {what}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from trtcoder import __version__
-from trtcoder.errors import TrtcoderError
+from trtcoder.process import past_click, run
 
 # Command -> its line in `trtcoder --help`, which must not import the module.
 COMMANDS = {
@@ -46,12 +48,35 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line; unless ``standalone_mode`` is off, end the process with its status.
+
+        A refusal of the system or an error of the library becomes one line on standard error.
+        """
+
+        def command() -> object:
+            return super(LazyGroup, self).main(args, prog_name, complete_var, False, **extra)
+
+        if not standalone_mode:
+            return command()
+        sys.exit(run(command))
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments, or print the help."""
+        with past_click():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of the library becomes one line and exit status 1."""
-        try:
+        """Run a command."""
+        with past_click():
             return super().invoke(ctx)
-        except TrtcoderError as error:
-            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

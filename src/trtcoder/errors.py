@@ -6,6 +6,9 @@ each into one line and exit status 1; anything else that escapes is a defect in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TrtcoderError(Exception):
     """Base of all errors that a user can cause or repair."""
@@ -24,11 +27,18 @@ class BuildError(TrtcoderError):
 
 
 class ParityError(TrtcoderError):
-    """An engine that misses its parity gate against the reference; ``table`` shows by how much."""
+    """An engine that misses its parity gate against the reference.
 
-    def __init__(self, message: str, table: str = "") -> None:
+    ``table`` shows by how much, ``outcome`` has what a build that passes would have printed as
+    JSON.
+    """
+
+    def __init__(
+        self, message: str, table: str = "", outcome: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.table = table
+        self.outcome = outcome
 
 
 class EngineError(TrtcoderError):

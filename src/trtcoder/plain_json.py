@@ -12,11 +12,13 @@ from typing import Any
 _OBEYED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
-def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+def dumps(
+    value: Any, *, indent: int | None = None, sort_keys: bool = False, ascii_only: bool = False
+) -> str:
     """Return ``value`` as JSON, in which a number that is not finite is null."""
     text = json.dumps(
         _finite_or_none(value),
-        ensure_ascii=False,
+        ensure_ascii=ascii_only,
         allow_nan=False,
         indent=indent,
         sort_keys=sort_keys,

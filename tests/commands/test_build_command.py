@@ -159,13 +159,14 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
         time.sleep(0.005)
     process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
     assert b"Traceback" not in stderr
     assert not (tmp_path / "engine").exists()
     for name in ("engine", "whole"):
         result = run("build", checkpoint, "--out", tmp_path / name, "--tokens", "600")
         assert result.exit_code == 0, result.output
-        assert ("going on with" in result.output) == (name == "engine" and after > 0)
+        if after > 0 or name == "whole":  # at once may be behind the first steps already
+            assert ("going on with" in result.output) == (name == "engine")
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("engine", "whole")

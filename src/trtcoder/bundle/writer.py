@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from trtcoder.bundle.folder import describe_files
 from trtcoder.bundle.lock import FileLock
 from trtcoder.bundle.manifest import FILE_NAME, Manifest
 from trtcoder.errors import BuildError, TrtcoderError
+from trtcoder.room import existing_parent
 
 # Files of the workspace from which a later build goes on; each is true as soon as it is there.
 _NOTES = (".json", ".jsonl")
@@ -96,6 +98,29 @@ class BundleWriter:
                 self._tell(error)
         finally:
             self._lock.release()
+
+    def check(self) -> None:
+        """Look whether the target can be written, before anything is done for it.
+
+        Raises:
+            BuildError: it exists and may not be replaced, or the system refuses to make it.
+        """
+        with self._system_errors():
+            parent = existing_parent(self.target)
+            if not parent.is_dir():
+                raise BuildError(
+                    f"{self.target}: {parent} is a file, where a folder is needed; choose another "
+                    "name with --out"
+                )
+            if os.path.lexists(self.target) or not os.path.lexists(self._replaced):
+                self._check_target()
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What an unfinished build has taken of the disk so far."""
+        return _disk_bytes(self.workspace)
 
     def clear(self, *kept: str) -> None:
         """Empty the folder but for the files that are named; without names, forget the journal."""

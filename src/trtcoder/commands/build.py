@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from trtcoder.commands.numbers import SEED, TOKENS, above_zero
+from trtcoder.commands.terminal import print_json, say, show
 
 
 @click.command()
@@ -68,27 +70,42 @@ import click
     help="Text that calibrates: a folder of source files, or JSON lines. Built in by default.",
 )
 @click.option(
-    "--calibration-tokens", default=16384, show_default=True, help="How much of it is used."
+    "--calibration-tokens",
+    type=TOKENS,
+    default=16384,
+    show_default=True,
+    help="How much of it is used.",
 )
 @click.option(
     "--min-expert-tokens",
+    type=TOKENS,
     default=32,
     show_default=True,
     help="An expert that fewer calibration tokens reach is rounded to nearest, and named.",
 )
-@click.option("--seed", default=0, show_default=True, help="Shuffles and cuts calibration text.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Shuffles and cuts calibration text."
+)
 @click.option("--text", type=click.Path(path_type=Path), help="Held-out text, as JSON lines.")
 @click.option(
-    "--tokens", default=2048, show_default=True, help="Tokens of held-out text to compare on."
+    "--tokens",
+    type=TOKENS,
+    default=2048,
+    show_default=True,
+    help="Tokens of held-out text to compare on.",
 )
 @click.option(
     "--max-kl",
     type=float,
+    callback=above_zero,
     help="Mean KL in nats that is kept: by the smallest mixed engine that does, or, where "
     "--weights names a precision, by refusing one that does not.",
 )
 @click.option(
-    "--target-size", type=int, help="Bytes that the engine may take; the best mixed one is built."
+    "--target-size",
+    type=int,
+    callback=above_zero,
+    help="Bytes that the engine may take; the best mixed one is built.",
 )
 @click.option(
     "--no-gate",
@@ -134,9 +151,16 @@ def build(
     An engine that does not pass leaves nothing but OUT.parity.json (or OUT.parity.2.json, where
     that file is there already).
     """
+    from trtcoder.commands.needs import require_build, require_verify
+
+    if no_gate and max_kl is not None:
+        raise click.UsageError("--no-gate keeps what --max-kl refuses; give one of them.")
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.")
+    require_build()
+
     from trtcoder.bundle.writer import BundleWriter
     from trtcoder.checkpoint.reader import Checkpoint
-    from trtcoder.commands.interruption import ending_by_exception
     from trtcoder.errors import ParityError
     from trtcoder.export.pipeline import BuildRequest, build_engine
     from trtcoder.export.precision.mixed import Goal, build_mixed
@@ -144,12 +168,8 @@ def build(
     from trtcoder.export.recipe import preset
     from trtcoder.export.targets.registry import find_target
     from trtcoder.prompting.source import read_prompting
+    from trtcoder.room import check_disk, memory_note
 
-    def say(note: str) -> None:
-        click.echo(note, err=True)
-
-    if no_gate and max_kl is not None:
-        raise click.UsageError("--no-gate keeps what --max-kl refuses; give one of them.")
     if weights is None:
         weights = "int4" if max_kl is None and target_size is None else "mixed"
     goal = Goal(max_kl, target_size)
@@ -167,27 +187,47 @@ def build(
         recipe, method, calibration, calibration_tokens, min_expert_tokens, seed, text, tokens,
         max_kl, not no_gate, target,
     )  # fmt: skip
+    planner = find_target(target)
+    request.check_text()
+    writer = None if out is None else BundleWriter(out, force=force, say=say)
+    if writer is not None:
+        writer.check()
     if dry_run:
-        sizing = estimate(find_target(target).plan(Checkpoint.describe(checkpoint), recipe))
-        click.echo(json.dumps(sizing.to_dict()) if as_json else sizing.render())
+        found = estimate(planner.plan(Checkpoint.describe(checkpoint), recipe))
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            show(found.render())
         return
+    if writer is None:
+        raise click.UsageError("Missing option '--out'.")
+    require_verify()
+    from trtcoder.export.reference.transformers_modules import import_modules
+
     source = Checkpoint.open(checkpoint)
     prompting = read_prompting(source, fim)
     for note in (*source.notes, *prompting.notes):
         say(note)
-    if out is None:
-        raise click.UsageError("Missing option '--out'.")
-    with ending_by_exception(), BundleWriter(out, force=force, say=say) as writer:
+    expected = estimate(planner.plan(source, recipe))
+    check_disk(writer.target, expected.written, writer.workspace_bytes)
+    warning = memory_note("converting", expected.memory)
+    if warning is not None:
+        say(warning)
+    import_modules()
+    with writer:
         try:
             if weights == "mixed":
                 built = build_mixed(source, prompting, request, goal, writer, say)
             else:
                 built = build_engine(source, prompting, request, writer, say)
         except ParityError as error:
-            click.echo(error.table)
+            if as_json:
+                print_json(error.outcome)
+            else:
+                show(error.table)
             raise
     if as_json:
-        click.echo(json.dumps(built.to_dict(out)))
+        print_json(built.to_dict(writer.target))
         return
-    click.echo(built.certificate.render())
-    click.echo(f"built {out}")
+    show(built.certificate.render())
+    show(f"built {out}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from trtcoder.commands.terminal import print_json, show
 
 
 @click.command()
@@ -30,4 +31,7 @@ def diff(first: Path, second: Path, across_checkpoints: bool, as_json: bool) -> 
         CertifiedEngine.open(second),
         across_checkpoints=across_checkpoints,
     )
-    click.echo(json.dumps(found.to_dict()) if as_json else render(found))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show(render(found))

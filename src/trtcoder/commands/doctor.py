@@ -7,6 +7,7 @@ import platform
 
 import click
 
+from trtcoder.commands.terminal import show
 from trtcoder.cores import available_cores
 from trtcoder.errors import TrtcoderError
 from trtcoder.plugins.library import open_library
@@ -16,7 +17,7 @@ from trtcoder.plugins.library import open_library
 def doctor() -> None:
     """Show what engines run with on this machine: processor, ONNX Runtime, kernels."""
     for label, value in findings():
-        click.echo(f"{label:<14}{value}")
+        show(f"{label:<14}{value}")
 
 
 def findings() -> list[tuple[str, str]]:

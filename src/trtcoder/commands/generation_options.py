@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
+from trtcoder.commands.numbers import SEED, TOKENS, few_threads
+
 if TYPE_CHECKING:
     from trtcoder.prompting.line_ends import LineEnds
     from trtcoder.prompting.prompts import Capability
@@ -77,7 +79,7 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
     options = [
         click.option(
             "--max-tokens",
-            type=click.IntRange(min=1),
+            type=TOKENS,
             default=max_tokens,
             show_default=True,
             help="Most tokens to generate.",
@@ -124,18 +126,19 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
             show_default=True,
             help="From -2 to 2; above 0, repeat the answer less, once per token.",
         ),
-        click.option("--seed", type=int, help="Same seed, same text.  [default: drawn]"),
+        click.option("--seed", type=SEED, help="Same seed, same text.  [default: drawn]"),
         click.option(
             "--stop", multiple=True, help="End before this text; $'\\n' is a newline. Repeatable."
         ),
         click.option(
             "--threads",
             type=click.IntRange(min=1),
+            callback=few_threads,
             help="Threads.  [default: the cores that may be used]",
         ),
         click.option(
             "--context",
-            type=click.IntRange(min=1),
+            type=TOKENS,
             help="Most tokens of prompt and answer together.  [default: the model's context]",
         ),
         click.option(

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trtcoder.commands.terminal import print_json, show
+from trtcoder.errors import EngineError
+
 if TYPE_CHECKING:
     from trtcoder.bundle.folder import Bundle
     from trtcoder.bundle.manifest import Manifest, SamplingDefaults
@@ -21,21 +24,20 @@ if TYPE_CHECKING:
 def inspect(engine: Path, as_json: bool) -> None:
     """Check an engine folder against its manifest and show what it holds."""
     from trtcoder.bundle.folder import Bundle
-    from trtcoder.plain_json import dumps
     from trtcoder.tables import render_table
 
     bundle = Bundle.load(engine)
     if as_json:
-        click.echo(dumps(dataclasses.asdict(bundle.manifest), indent=2))
+        print_json(dataclasses.asdict(bundle.manifest), indent=2)
         return
     manifest = bundle.manifest
     files = [
         [name, f"{info.bytes:,}", f"{info.sha256[:16]}…"]
         for name, info in sorted(manifest.files.items())
     ]
-    click.echo(render_table(describe(bundle), left=(0, 1)))
-    click.echo()
-    click.echo(render_table(files, header=["file", "bytes", "sha256"], left=(0, 2)))
+    show(render_table(describe(bundle), left=(0, 1)))
+    show("")
+    show(render_table(files, header=["file", "bytes", "sha256"], left=(0, 2)))
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
@@ -64,10 +66,13 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _named(bundle: Bundle, tokens: Iterable[int]) -> list[str]:
-    """Return tokens as their ids and texts."""
+    """Return tokens as their ids and texts; without a tokenizer as their ids."""
     from trtcoder.prompting.tokenizer import TextTokenizer
 
-    known = TextTokenizer.load(bundle.tokenizer_path, bundle.manifest.tokens.ids()).control
+    try:
+        known = TextTokenizer.load(bundle.tokenizer_path, bundle.manifest.tokens.ids()).control
+    except EngineError:
+        return list(map(str, tokens))
     texts = {id_: text for text, id_ in known.items()}
     return [f"{token} {texts[token]}" if token in texts else str(token) for token in tokens]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from trtcoder.commands.numbers import TOKENS, above_zero
+from trtcoder.commands.terminal import print_json, show
 
 
 @click.command()
@@ -18,16 +20,25 @@ import click
 )
 @click.option("--text", type=click.Path(path_type=Path), help="Held-out text, as JSON lines.")
 @click.option(
-    "--tokens", default=2048, show_default=True, help="Tokens of held-out text to compare on."
+    "--tokens",
+    type=TOKENS,
+    default=2048,
+    show_default=True,
+    help="Tokens of held-out text to compare on.",
 )
-@click.option("--max-kl", type=float, help="Fail when the mean KL exceeds this, in nats.")
+@click.option(
+    "--max-kl",
+    type=float,
+    callback=above_zero,
+    help="Fail when the mean KL exceeds this, in nats.",
+)
 @click.option(
     "--report",
-    type=click.Path(path_type=Path),
-    default=Path("parity.json"),
-    show_default=True,
-    help="Where to write the comparison.",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Where to write the comparison, or - for standard output.  [default: ENGINE's name with "
+    ".parity.json, in this folder]",
 )
+@click.option("--force", is_flag=True, help="Replace a report that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def verify(
     engine: Path,
@@ -35,7 +46,8 @@ def verify(
     text: Path | None,
     tokens: int,
     max_kl: float | None,
-    report: Path,
+    report: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Compare ENGINE with its checkpoint on held-out text; exit with 1 when a gate is missed.
@@ -43,16 +55,31 @@ def verify(
     The text is a file of JSON lines: {"kind": "plain", "text": …}, {"kind": "fim", "prefix": …,
     "suffix": …, "middle": …} or {"kind": "chat", "messages": […]}.
     """
+    from trtcoder.commands.needs import require_build, require_verify
+    from trtcoder.output_file import OutputFile
+
+    require_build()
+    require_verify()
+    target = None
+    if str(report) != "-":
+        path = report or Path(f"{engine.resolve().name}.parity.json")
+        target = OutputFile.check(path, "--report", force=force, inputs=[engine, reference, text])
+
     from trtcoder.bundle.folder import Bundle
+    from trtcoder.calib.text.heldout import load_heldout
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
     from trtcoder.export.parity.certificate import Provenance
     from trtcoder.export.parity.verify import count_steps, verify_engine
+    from trtcoder.export.reference.transformers_modules import import_modules
     from trtcoder.progress import byte_progress, step_progress
+    from trtcoder.prompting.prompts import Prompts
 
     bundle = Bundle.load(engine)
-    built = Provenance.of_engine(bundle.folder)
     source = Checkpoint.open(reference)
+    load_heldout(Prompts.load(bundle.folder, bundle.manifest), tokens, text)
+    import_modules()
+    built = Provenance.of_engine(bundle.folder)
     with byte_progress("hashing", source.nbytes) as advance:
         digest = source.digest(advance)
     with step_progress("verifying", count_steps(source, bundle.manifest, tokens)) as advance:
@@ -69,11 +96,12 @@ def verify(
             calibration=built.calibration,
             plan=built.plan,
         )
-    report.write_text(certificate.to_json(), encoding="utf-8")
-    if as_json:
-        click.echo(json.dumps(certificate.to_dict()))
+    if target is not None:
+        target.write(certificate.to_json())
+    if as_json or target is None:
+        print_json(certificate.to_dict())
     else:
-        click.echo(certificate.render())
-        click.echo(f"written to {report}")
+        show(f"{certificate.render()}\nwritten to {target.path}")
     if certificate.report.verdict == "failed":
-        raise ParityError(f"{engine}: misses its parity gate; see {report}")
+        where = "" if target is None else f"; see {target.path}"
+        raise ParityError(f"{engine}: misses its parity gate{where}")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trtcoder.printable import printable
 from trtcoder.report.difference import Difference, Pairs, TensorDifference, Value
 from trtcoder.report.notation import NONE, change, fixed, number, percent, signed, size
+from trtcoder.tables import render_table
 
 _TENSORS = 20
-# What a terminal would obey instead of showing.
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _LABELS = {
     "kl_mean": "KL mean, nats",
     "kl_p99": "KL p99, nats",
@@ -45,14 +44,14 @@ def render(found: Difference) -> str:
         ("same experts, layer", _rows(found.routers, percent, _points), True),
     ]
     parts += [
-        "\n".join(_table([[title, *found.names, *(["change"] if changes else [])], *rows]))
+        render_table(rows, header=[title, *found.names, *(["change"] if changes else [])])
         for title, rows, changes in sections
         if rows
     ]
     if found.tensors:
         parts.append("\n".join(_tensors(found.tensors)))
     parts.append("\n".join(_files(found.files)))
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "\n\n".join(parts))
+    return printable("\n\n".join(parts))
 
 
 def _outcome(key: str, first: Value, second: Value) -> list[str]:
@@ -100,14 +99,15 @@ def _points(first: float | None, second: float | None) -> str:
 
 def _tensors(tensors: Sequence[TensorDifference]) -> Iterator[str]:
     shown = tensors[:_TENSORS]
-    rows = [["tensor", "SNR, dB", "", "change", "scheme and method"]]
+    rows: list[list[str]] = []
+    header = ["tensor", "SNR, dB", "", "change", "scheme and method"]
     for each in shown:
         before, after = (f"{s} {m}" for s, m in zip(each.schemes, each.methods, strict=True))
         ratios = ["exact" if ratio is None else fixed(ratio, 2) for ratio in each.snr_db]
         gain = signed(fixed(each.change_db, 2)) if math.isfinite(each.change_db) else ""
         how = before if before == after else f"{before} → {after}"
         rows.append([each.name, *ratios, gain, how])
-    yield from _table(rows, left=(0, 4))
+    yield render_table(rows, header=header, left=(0, 4))
     yield f"{len(shown):,} of {len(tensors):,} tensors that are stored differently"
 
 
@@ -115,22 +115,11 @@ def _files(files: Pairs) -> Iterator[str]:
     if not files:
         yield "files: not compared, two certificates were given"
         return
-    rows = [["file", "sha256"]]
+    rows: list[list[str]] = []
     for name, (first, second) in files.items():
         here = [str(value)[:12] for value in (first, second) if value is not None]
         if len(here) < 2:
             rows.append([name, f"only in the {'first' if second is None else 'second'}"])
         else:
             rows.append([name, f"equal ({here[0]}…)" if first == second else "different"])
-    yield from _table(rows, left=(0, 1))
-
-
-def _table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """Return lines of aligned columns; those in ``left`` are aligned left, others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    yield render_table(rows, header=["file", "sha256"], left=(0, 1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtcoder import __version__
 from trtcoder.bundle.certificate import Certificate, Coverage
 from trtcoder.errors import DependencyError
+from trtcoder.printable import printable
 from trtcoder.report import comparison_plots, notation, statements, weight_plots
 from trtcoder.report.canvas import drawing_style
 from trtcoder.report.certified import CertifiedEngine
@@ -79,7 +80,7 @@ def render(engine: CertifiedEngine) -> str:
         limit=_ROWS,
         names_shown=_NAMES,
     )
-    return page
+    return printable(page)
 
 
 def _draw(
