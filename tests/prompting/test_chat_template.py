@@ -141,6 +141,54 @@ def test_a_template_that_looks_at_a_message_is_not_reduced(look: str) -> None:
         derive_chat_format(ChatTemplate(written.replace("LOOK", look), VARIABLES))
 
 
+# What a template may do beside writing a message; some of it leaves the parts as they are.
+EXTRAS = [
+    "{% if loop.first %}^{% endif %}",
+    "{% if loop.last %}${% endif %}",
+    "{{ loop.index0 % 2 }}",
+    "{{ loop.length }}",
+    "{% if m.role == 'system' %}S{% endif %}",
+    "{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}",
+    "{% if messages[0].role == 'system' %}!{% endif %}",
+    "{% if messages[-1]['role'] == m.role %}~{% endif %}",
+    "{% if loop.previtem is defined and loop.previtem.role == m.role %}={% endif %}",
+    "{% if messages | length > 2 %}+{% endif %}",
+    "{% if m is mapping and m.content is string %}m{% endif %}",
+    "{% generation %}{{ m.role }}{% endgeneration %}",
+    "{{ raise_exception('no') if m.role == 'assistant' and loop.first }}",
+    "{% if add_generation_prompt and loop.last %}>{% endif %}",
+    "{% set before = messages[:-1] %}{{ before | length }}",
+    "{% set ns = namespace(last='') %}{% set ns.last = m.role %}{{ ns.last }}",
+]
+
+
+@given(
+    extras=st.lists(st.sampled_from(EXTRAS + LOOKS), max_size=3),
+    messages=st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(ROLES[:3]),
+                "content": st.sampled_from(["", "x", "zz", " a\n"]),
+            }
+        ),
+        min_size=1,
+        max_size=25,
+    ),
+    prompt=st.booleans(),
+)
+def test_parts_are_what_the_template_gives_for_any_conversation(
+    extras: list[str], messages: Conversation, prompt: bool
+) -> None:
+    text = f"{{% for m in messages %}}{{{{ m.role ~ m.content }}}}{''.join(extras)}{{% endfor %}}"
+    template = ChatTemplate(text, VARIABLES)
+    try:
+        parts = derive_chat_format(template)
+    except BuildError:
+        return
+    found = Chat(parts).render(messages, Marks(NONCHARACTERS[0], ()), prompt=prompt)
+    assert found == template.render(messages, prompt=prompt)
+
+
 def test_the_published_template_comes_apart_into_its_parts() -> None:
     chat = derive_chat_format(ChatTemplate(CHAT_TEMPLATE, VARIABLES))
     assert chat.bos == BOS
