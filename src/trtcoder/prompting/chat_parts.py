@@ -149,7 +149,7 @@ class _Content:
 
     def is_examined_by(self, node: nodes.Node) -> bool:
         """Whether this node, apart from those in it, does more than pass content on."""
-        if not isinstance(node, _PLAIN) or (isinstance(node, nodes.NSRef) and node.attr == "role"):
+        if not isinstance(node, _PLAIN) or _names_role(node):
             return True
         if isinstance(node, nodes.Const):
             # Larger ones may count more messages than are tried.
@@ -192,6 +192,13 @@ class _Content:
         if node.node is None or node.name not in ("length", "count"):
             return False
         return self._is_list(node.node)
+
+
+def _names_role(node: nodes.Node) -> bool:
+    """Whether something else than a message gets an attribute called role."""
+    if isinstance(node, nodes.NSRef):
+        return node.attr == "role"
+    return isinstance(node, nodes.Keyword) and node.key == "role"
 
 
 def _is_key(node: nodes.Node, *values: str) -> bool:
