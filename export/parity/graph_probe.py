@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.bundle.linked_data import give_linked_data
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.cores import available_cores
 from trtcoder.errors import DependencyError, EngineError
@@ -206,7 +207,8 @@ class GraphProbe:
         # As the runtime does: float8 weights become float32 once, and nothing else is fused.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            return onnxruntime.InferenceSession(
+            linked = give_linked_data(options, self._folder, self._manifest.files)
+            session = onnxruntime.InferenceSession(
                 part.model.SerializeToString(),
                 options,
                 providers=[self._manifest.requires.provider],
@@ -215,6 +217,8 @@ class GraphProbe:
             raise EngineError(
                 f"{self._folder}: ONNX Runtime refuses {part.name} of the graph: {error}"
             ) from error
+        del linked  # which the open session no longer needs
+        return session
 
 
 def _joined(made: list[dict[str, NDArray[Any]]], name: str) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.linked_data import give_linked_data
 from trtcoder.errors import DependencyError, EngineError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # errors are raised; printing them as well would be twice
     try:
+        linked = give_linked_data(options, bundle.folder, bundle.manifest.files, bundle.graph_path)
         session = ort.InferenceSession(
             str(bundle.graph_path), options, providers=[bundle.manifest.requires.provider]
         )
@@ -42,6 +44,7 @@ def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
         raise EngineError(
             f"{bundle.graph_path}: ONNX Runtime cannot load the graph: {error}"
         ) from error
+    del linked  # which the open session no longer needs
     _check_contract(bundle, session)
     return session
 
