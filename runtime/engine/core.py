@@ -95,6 +95,27 @@ class EngineCore:
         self._most = settings.max_batch + settings.max_queue
 
     @property
+    def num_running(self) -> int:
+        """Answers that are computed now. Any thread may ask."""
+        return len(self.scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Answers that wait now. Any thread may ask."""
+        return len(self.scheduler.waiting)
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often an answer lost its blocks. Any thread may ask."""
+        return self.scheduler.preemptions
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the cache's blocks that answers hold, 0 to 1. Any thread may ask."""
+        cache = self.scheduler.cache
+        return 1.0 - cache.num_available / cache.num_blocks
+
+    @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
         return self.scheduler.has_work
@@ -148,6 +169,11 @@ class EngineCore:
                 "try again later"
             )
 
+    def seconds_until_room(self) -> float:
+        """Return about how long until the queue is shorter, for a client that comes back."""
+        waiting = sum(each.num_missing for each in list(self.scheduler.waiting)[:8])
+        return self._pace.seconds_for(waiting) or 1.0
+
     def submit(self, job: Job) -> None:
         """Queue a job.
 
@@ -175,6 +201,8 @@ class EngineCore:
             if usage.started is None:
                 usage.started = started
                 usage.cached_tokens = work.sequence.num_cached or 0
+                self.stats.asked_tokens += usage.prompt_tokens
+                self.stats.cached_tokens += usage.cached_tokens
         for source, target, rows in step.copies:
             self._runner.copy_rows(source, target, rows)
         self.scheduler.copied()
@@ -192,7 +220,7 @@ class EngineCore:
         else:
             self._run_apart(step.works)
         self._pace.note(step.num_tokens, time.monotonic() - started)
-        self.stats.note(step, self.scheduler)
+        self.stats.steps += 1
 
     def fail_all(self, error: TrtcoderError) -> None:
         """End every request with ``error``."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Show what engines run with on this machine.",
     "report": "Write an engine's certificate as an HTML page.",
     "diff": "Compare the certificates of two engines.",
+    "serve": "Serve engines over HTTP.",
     "complete": "Complete a prompt.",
     "fill": "Fill in the middle of a file.",
     "chat": "Chat with the model.",

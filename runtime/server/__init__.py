@@ -1,0 +1,1 @@
+"""HTTP: every dialect that editors and agents speak, over one engine thread."""

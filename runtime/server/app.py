@@ -1,0 +1,61 @@
+"""The application: routes, errors, and what every request passes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from trtcoder import __version__
+from trtcoder.errors import TrtcoderError
+from trtcoder.runtime.server import health, metrics, tokens
+from trtcoder.runtime.server.engines import Engines
+from trtcoder.runtime.server.errors import (
+    ApiError,
+    on_api_error,
+    on_http_error,
+    on_invalid_body,
+)
+from trtcoder.runtime.server.guard import Guard
+from trtcoder.runtime.server.openai import chat, completions, models
+from trtcoder.runtime.server.service import Service
+from trtcoder.runtime.server.settings import ServerSettings
+
+ROUTERS = (models, completions, chat, tokens, health, metrics)
+
+
+def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
+    """Return the application over ``engines``, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.shield(engines.close())
+
+    app = FastAPI(
+        title="trtcoder",
+        version=__version__,
+        description="Chat, completion and filling in the middle from a verified engine.",
+        lifespan=lifespan,
+    )
+    app.state.service = Service(engines, settings)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    for kind in (ApiError, TrtcoderError, Exception):
+        app.add_exception_handler(kind, on_api_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_body)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+    app.add_middleware(Guard, settings=settings, is_draining=lambda: engines.is_draining)
+    return app

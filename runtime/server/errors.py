@@ -1,0 +1,125 @@
+"""Errors in the form that OpenAI's clients parse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from trtcoder.errors import BusyError, RequestError, TrtcoderError
+
+# The parameter that a library's message begins with: "top_p is 2; …", "messages[3]: …".
+_PARAMETER = re.compile(r"([a-z][a-z0-9_]*)(?:\[[^\]]*\]|\.[a-z_]+)*(?::| is | has )")
+
+
+class ApiError(HTTPException):
+    """An error of one request: its status, its message, and the parameter that is to blame."""
+
+    # One of Starlette's own, since FastAPI turns others into 400 while it reads a body.
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+
+    @classmethod
+    def of(cls, error: TrtcoderError, retry_after: float | None = None) -> ApiError:
+        """Return what a library's error is to a client.
+
+        A request that is wrong is 400, a full queue 429, and an engine's failure 500.
+        """
+        message = str(error)
+        if isinstance(error, BusyError):
+            closed = "closed" in message
+            seconds = str(max(1, round(retry_after or 1)))
+            return cls(
+                503 if closed else 429,
+                message,
+                code="engine_closed" if closed else "queue_full",
+                headers={"retry-after": seconds},
+            )
+        if isinstance(error, RequestError):
+            found = _PARAMETER.match(message)
+            code = "context_length_exceeded" if "the context holds" in message else None
+            return cls(400, message, param=found[1] if found else None, code=code)
+        return cls(500, message, code="engine_failed")
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON of the response."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 401:
+            kind = "authentication_error"
+        elif self.status == 429:
+            kind = "rate_limit_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        """Return the response."""
+        return JSONResponse(self.body(), self.status, headers=self.headers)
+
+
+async def on_api_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer an `ApiError`, or an error of the library."""
+    if isinstance(error, TrtcoderError):
+        error = ApiError.of(error)
+    if not isinstance(error, ApiError):
+        error = ApiError(500, "the server failed on this request", code="internal_error")
+    return error.response()
+
+
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer a path or a method that does not exist."""
+    if not isinstance(error, HTTPException):
+        return await on_api_error(request, error)
+    message = {
+        404: f"there is no {request.url.path} here; /docs lists what there is",
+        405: f"{request.url.path} does not take {request.method}",
+    }.get(error.status_code, str(error.detail))
+    return ApiError(error.status_code, message, headers=error.headers).response()
+
+
+async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
+    """Answer a body that does not have the form of its endpoint: 400, naming the parameter."""
+    details: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else []
+    if not details:
+        return ApiError(400, "the body is malformed").response()
+    first = details[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query")]
+    if first["type"] == "json_invalid":
+        return ApiError(
+            400, f"the body is not JSON: {first.get('ctx', {}).get('error')}"
+        ).response()
+    # Unions add the name of each form that was tried; a client's name comes first.
+    name = place[0] if place else None
+    where = ".".join(part for part in place if not _is_form(part))
+    return ApiError(400, f"{where or 'the body'}: {first['msg']}", param=name).response()
+
+
+def _is_form(part: str) -> bool:
+    return part.startswith(("list[", "function-", "constrained-")) or part in (
+        "str",
+        "int",
+        "float",
+    )

@@ -1,0 +1,54 @@
+"""Whether the server lives, and whether it can take requests."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from trtcoder.runtime.server.service import Service
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+@router.get("/ping", include_in_schema=False)
+async def live() -> dict[str, str]:
+    """Answer while the process runs its loop."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready")
+@router.get("/health")
+async def ready(request: Request) -> JSONResponse:
+    """Answer 200 while requests are taken: loaded, not draining, no engine dead or stuck."""
+    problem = _problem(Service.of(request))
+    if problem is None:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "not ready", "reason": problem}, 503)
+
+
+def _problem(service: Service) -> str | None:
+    if service.engines.is_draining:
+        return "the server is shutting down"
+    served = service.engines.all()
+    if not served:
+        return "no engine is loaded yet"
+    for each in served:
+        thread = each.llm.engine.thread
+        if not thread.is_alive:
+            return f"the engine {each.name} has ended: {thread.failure!r}"
+        busy = thread.busy_since
+        if busy is not None and time.monotonic() - busy > service.settings.stuck_seconds:
+            return f"the engine {each.name} is stuck in a step"
+    return None
+
+
+@router.get("/version")
+async def version() -> dict[str, Any]:
+    """Return the version."""
+    from trtcoder import __version__
+
+    return {"version": __version__}

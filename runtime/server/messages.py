@@ -1,0 +1,69 @@
+"""Messages as clients send them: roles, and content as text or as a list of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trtcoder.errors import RequestError
+from trtcoder.prompting.prompts import Message
+
+# What clients call the same thing.
+_ROLES = {"developer": "system", "model": "assistant"}
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    # DeepSeek's and Mistral's way to have the last message continued.
+    prefix: bool = False
+
+
+def text_of(content: str | Sequence[Any] | None, place: str) -> str:
+    """Return the text of a message's content; parts are joined.
+
+    Raises:
+        RequestError: a part that is not text.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(part, str):
+            texts.append(part)
+        elif kind in _TEXT_PARTS and isinstance(part.get(kind, part.get("text")), str):
+            texts.append(part.get(kind, part.get("text")))
+        else:
+            raise RequestError(
+                f"{place}.content[{index}]: a part of type {kind!r} is not supported; this model "
+                "takes text"
+            )
+    return "".join(texts)
+
+
+def as_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Return the conversation as the model's chat format takes it.
+
+    Raises:
+        RequestError: content that is not text.
+    """
+    return [
+        Message(
+            _ROLES.get(message.role, message.role),
+            text_of(message.content, f"messages[{index}]"),
+        )
+        for index, message in enumerate(messages)
+    ]

@@ -1,0 +1,264 @@
+"""`/v1/completions`, with ``suffix`` for filling in the middle, and DeepSeek's `/beta` twin."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from trtcoder.errors import RequestError
+from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.requests.events import Chunk, PromptLogprobs, TokenLogprob
+from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.fields import SamplingFields
+from trtcoder.runtime.server.merged import merge
+from trtcoder.runtime.server.service import Service, finish, usage_of
+from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
+
+router = APIRouter(tags=["completions"])
+
+
+class CompletionRequest(SamplingFields):
+    """A prompt or several, as text or token ids; with ``suffix`` the hole between the two."""
+
+    prompt: str | list[int] | list[str] | list[list[int]] = ""
+    suffix: str | None = None
+    echo: bool | None = False
+    logprobs: int | bool | None = None
+    best_of: int | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One prompt of a request, and its choices so far."""
+
+    generation: AsyncGeneration
+    first_index: int
+    text: str
+    ids: Sequence[int]
+    choices: dict[int, _Choice] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: str = ""
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    tokens: list[tuple[int | None, float | None, tuple[TokenLogprob, ...]]] = field(
+        default_factory=list
+    )
+    logprob: float = 0.0
+
+    def add(self, chunk: Chunk) -> None:
+        self.text += chunk.text
+        self.finish_reason, self.stop_reason = finish(chunk.finish_reason), chunk.stop_reason
+        if chunk.logprob is not None:
+            self.tokens.append((chunk.token, chunk.logprob, chunk.top_logprobs))
+            self.logprob += chunk.logprob
+
+
+@router.post("/v1/completions")
+@router.post("/beta/completions")
+@router.post("/beta/v1/completions", include_in_schema=False)
+async def completions(body: CompletionRequest, request: Request) -> Response:
+    """Continue a prompt, or fill in the middle."""
+    service = Service.of(request)
+    served = service.engines.get(body.model)
+    params, count = _params(body, service, served)
+    asked: list[_Asked] = []
+    try:
+        for ids, text in _prompts(body, served, service):
+            generation = service.start(served, request, ids, params)
+            asked.append(_Asked(generation, len(asked) * count, text, ids))
+        answer = _Answer(served, body, asked)
+        if body.stream:
+            return service.stream(_frames(answer))
+        return JSONResponse(await unless_disconnected(request, _whole(answer, count)))
+    except BaseException:
+        for each in asked:
+            each.generation.close()
+        raise
+
+
+def _params(
+    body: CompletionRequest, service: Service, served: Served
+) -> tuple[SamplingParams, int]:
+    """Return the sampler's parameters, and how many choices a prompt is given."""
+    count = 1 if body.n is None else body.n
+    best_of = count if body.best_of is None else body.best_of
+    if best_of < count:
+        raise RequestError(f"best_of is {best_of}; it must be at least n, {count}")
+    if best_of > count and body.stream:
+        raise RequestError("best_of: with stream it must not be larger than n")
+    if body.stream_options is not None and not body.stream:
+        raise RequestError("stream_options: only with stream")
+    if body.suffix is not None and body.echo:
+        raise RequestError("echo: not together with suffix")
+    logprobs = (1 if body.logprobs else None) if isinstance(body.logprobs, bool) else body.logprobs
+    more: dict[str, Any] = {"n": best_of, "logprobs": logprobs}
+    if best_of > count and logprobs is None:
+        more["logprobs"] = 0
+    if body.echo and logprobs is not None:
+        more["prompt_logprobs"] = logprobs
+    asked = body.max_tokens
+    if asked == 0 and body.echo:
+        asked = 1  # its prompt is what is wanted
+    return body.params(service.limit(served, asked), **more), count
+
+
+def _prompts(
+    body: CompletionRequest, served: Served, service: Service
+) -> list[tuple[list[int], str]]:
+    """Return the ids of each prompt, and its text for ``echo``."""
+    prompts = served.llm.prompts
+    given = body.prompt
+    one = isinstance(given, str) or (bool(given) and isinstance(given[0], int))
+    listed: list[Any] = [given] if one else list(given)
+    if not listed:
+        raise RequestError("prompt: there is none")
+    found = []
+    for value in listed:
+        if body.suffix is not None:
+            if not isinstance(value, str):
+                raise RequestError("prompt: with suffix it must be text")
+            found.append((prompts.fim(value, body.suffix), value))
+        elif isinstance(value, str):
+            found.append((prompts.completion(value), value))
+        else:
+            found.append((value, served.llm.tokenizer.decode(value)))
+    return found
+
+
+class _Answer:
+    """Writes choices in OpenAI's form."""
+
+    def __init__(self, served: Served, body: CompletionRequest, asked: list[_Asked]) -> None:
+        self.served, self.body, self.asked = served, body, asked
+        self.head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Return what all prompts cost."""
+        return usage_of(*(each.generation.usage for each in self.asked))
+
+    def logprobs(
+        self, tokens: Sequence[tuple[int | None, float | None, tuple[TokenLogprob, ...]]], at: int
+    ) -> dict[str, Any]:
+        """Return OpenAI's object for tokens whose text begins at character ``at``."""
+        decode = self.served.llm.tokenizer.decode
+        texts = [decode([token]) if token is not None else "" for token, _, _ in tokens]
+        offsets = [at]
+        for text in texts:
+            offsets.append(offsets[-1] + len(text))
+        return {
+            "tokens": texts,
+            "token_logprobs": [value for _, value, _ in tokens],
+            "top_logprobs": [
+                {decode([token]): value for token, value in top} or None for _, _, top in tokens
+            ],
+            "text_offset": offsets[:-1],
+        }
+
+    def prompt_tokens(
+        self, each: _Asked
+    ) -> list[tuple[int | None, float | None, tuple[TokenLogprob, ...]]]:
+        """Return the prompt's tokens with their log-probabilities, where they were asked for."""
+        found: PromptLogprobs | None = each.generation.prompt_logprobs
+        if found is None:
+            return []
+        return list(zip(each.ids, found.tokens, found.top, strict=True))
+
+
+async def _whole(answer: _Answer, count: int) -> dict[str, Any]:
+    async def read(each: _Asked) -> None:
+        async for chunk in each.generation:
+            each.choices.setdefault(chunk.index, _Choice()).add(chunk)
+
+    try:
+        await asyncio.gather(*(read(each) for each in answer.asked))
+    finally:
+        for each in answer.asked:
+            each.generation.close()
+    choices: list[dict[str, Any]] = []
+    for each in answer.asked:
+        ranked = [each.choices[index] for index in sorted(each.choices)]
+        if len(ranked) > count:
+            ranked.sort(key=lambda choice: -choice.logprob / max(1, len(choice.tokens)))
+        for index, choice in enumerate(ranked[:count]):
+            choices.append(_choice(answer, each, choice, each.first_index + index))
+    return {**answer.head, "choices": choices, "usage": answer.usage()}
+
+
+def _choice(answer: _Answer, each: _Asked, choice: _Choice, index: int) -> dict[str, Any]:
+    body = answer.body
+    is_prompt_only = bool(body.echo) and body.max_tokens == 0
+    text = (
+        ("" if is_prompt_only else choice.text)
+        if not body.echo
+        else each.text + ("" if is_prompt_only else choice.text)
+    )
+    logprobs = None
+    if body.logprobs is not None and body.logprobs is not False:
+        tokens = [] if is_prompt_only else choice.tokens
+        if body.echo:
+            tokens = [*answer.prompt_tokens(each), *tokens]
+        logprobs = answer.logprobs(tokens, 0)
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": logprobs,
+        "finish_reason": "length" if is_prompt_only else choice.finish_reason,
+        "stop_reason": choice.stop_reason,
+    }
+
+
+async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
+    """Yield chunks of all choices as they come, the finish of each, the usage and the end."""
+    body = answer.body
+    include_usage = body.stream_options is not None and body.stream_options.include_usage
+    more: dict[str, Any] = {"usage": None} if include_usage else {}
+    places: dict[int, int] = {}
+
+    def frame(index: int, text: str, **rest: Any) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **rest}
+        return event({**answer.head, "choices": [choice], **more})
+
+    try:
+        echoed: set[int] = set()
+        async for each, chunk in merge((each, each.generation) for each in answer.asked):
+            index = each.first_index + chunk.index
+            if body.echo and index not in echoed:
+                echoed.add(index)
+                rest: dict[str, Any] = {}
+                if body.logprobs is not None and body.logprobs is not False:
+                    rest["logprobs"] = answer.logprobs(answer.prompt_tokens(each), 0)
+                places[index] = len(each.text)
+                yield frame(index, each.text, **rest)
+            rest = {}
+            if chunk.logprob is not None and chunk.token is not None:
+                tokens = [(chunk.token, chunk.logprob, chunk.top_logprobs)]
+                rest["logprobs"] = answer.logprobs(tokens, places.get(index, 0))
+            places[index] = places.get(index, 0) + len(chunk.text)
+            if chunk.text or rest:
+                yield frame(index, chunk.text, **rest)
+            if chunk.finish_reason is not None:
+                reason = finish(chunk.finish_reason)
+                yield frame(index, "", finish_reason=reason, stop_reason=chunk.stop_reason)
+        if include_usage:
+            yield event({**answer.head, "choices": [], "usage": answer.usage()})
+        yield DONE
+    finally:
+        for each in answer.asked:
+            each.generation.close()

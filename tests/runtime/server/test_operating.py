@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.runtime.server.serving import Server, serve
+from tests.toy_engine import toy_manifest, write_toy_engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine with a context that takes seconds to fill."""
+    import dataclasses
+
+    model = dataclasses.replace(toy_manifest().model, max_positions=20_000)
+    manifest = dataclasses.replace(toy_manifest(), model=model)
+    return write_toy_engine(tmp_path_factory.mktemp("toy") / "engine", manifest)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(folder, tmp_path_factory.mktemp("server"), "--max-batch", "2") as started:
+        yield started
+
+
+LONG = {"prompt": "a", "max_tokens": 900, "ignore_eos": True}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def idle(server: Server) -> bool:
+    running = server.metric("trtcoder:requests_running")
+    return running == 0 and server.metric("trtcoder:requests_waiting") == 0
+
+
+def test_a_reader_who_leaves_ends_a_stream(server: Server) -> None:
+    with server.client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
+        next(response.iter_lines())
+    wait_for(lambda: idle(server))
+    assert server.metric("trtcoder:generation_tokens_total") < 2000
+
+
+def test_a_client_who_leaves_ends_a_request_that_does_not_stream(server: Server) -> None:
+    before = server.metric("trtcoder:generation_tokens_total")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.address}/v1/completions", json={**LONG, "n": 30}, timeout=0.3)
+    wait_for(lambda: idle(server))
+    assert server.metric("trtcoder:generation_tokens_total") - before < 20_000
+
+
+def test_a_client_who_leaves_while_it_waits_is_forgotten(server: Server) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            pool.submit(lambda: server.post("/v1/completions", **LONG, n=1))
+        wait_for(lambda: server.metric("trtcoder:requests_running") == 2)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.address}/v1/completions", json=LONG, timeout=0.2)
+    wait_for(lambda: idle(server))
+
+
+def test_a_full_queue_is_429_with_the_time_to_come_back(folder: Path, tmp_path: Path) -> None:
+    small = serve(folder, tmp_path, "--max-batch", "1", "--max-queue", "1")
+    with small as server, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: server.post("/v1/completions", **LONG), range(8)))
+    codes = [response.status_code for response in found]
+    assert codes.count(200) >= 2
+    assert codes.count(429) >= 1
+    refused = next(response for response in found if response.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_sigterm_lets_running_answers_end_and_takes_no_more(folder: Path, tmp_path: Path) -> None:
+    with serve(folder, tmp_path, "--drain", "20") as server:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: server.post("/v1/completions", **LONG))
+            wait_for(lambda: server.metric("trtcoder:requests_running") == 1)
+            server.process.send_signal(signal.SIGTERM)
+            assert running.result().status_code == 200
+            assert running.result().json()["usage"]["completion_tokens"] == 900
+        assert server.process.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+def test_sigterm_ends_answers_that_take_longer(folder: Path, tmp_path: Path) -> None:
+    body = {**LONG, "max_tokens": 4000, "n": 8}
+    with serve(folder, tmp_path, "--drain", "1") as server, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: server.post("/v1/completions", **body))
+        wait_for(lambda: server.metric("trtcoder:requests_running") > 0)
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        server.process.wait(timeout=20)
+        assert time.monotonic() - started < 10
+        with pytest.raises(httpx.HTTPError):
+            running.result().raise_for_status()
+
+
+def test_keys_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nfirst-key\n\nsecond-key\n")
+    with serve(folder, tmp_path, "--api-key-file", str(keys)) as server:
+        assert server.client.get("/health/ready").status_code == 200
+        for headers in ({}, {"authorization": "Bearer no"}, {"authorization": "Basic first-key"}):
+            response = server.client.get("/v1/models", headers=headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == "invalid_api_key"
+        for headers in ({"authorization": "Bearer second-key"}, {"x-api-key": "first-key"}):
+            assert server.client.get("/v1/models", headers=headers).status_code == 200
+        log = server.log.read_text()
+        assert "key-1" in log
+        assert "second-key" not in log
+
+
+def test_other_hosts_are_refused_on_loopback(server: Server) -> None:
+    for host, status in (("evil.example", 403), ("localhost:1", 200), ("127.0.0.1", 200)):
+        found = server.client.get("/v1/models", headers={"host": host})
+        assert found.status_code == status
+
+
+def test_large_bodies_are_refused_however_they_come(folder: Path, tmp_path: Path) -> None:
+    with serve(folder, tmp_path, "--max-body-mib", "1") as server:
+        big = b'{"prompt": "' + b"a" * (2 << 20) + b'"}'
+        headers = {"content-type": "application/json"}
+
+        def chunks() -> Iterator[bytes]:
+            yield big
+
+        for content in (big, chunks()):
+            try:
+                response = server.client.post("/v1/completions", content=content, headers=headers)
+            except httpx.HTTPError:
+                continue  # it closed the connection before all was sent
+            assert response.status_code == 413
+        assert server.client.get("/health").status_code == 200
+
+
+def test_the_log_has_request_ids_and_no_prompts(server: Server) -> None:
+    secret = "do not write this down"
+    response = server.client.post(
+        "/v1/completions",
+        json={"prompt": secret, "max_tokens": 1},
+        headers={"x-request-id": "my-request"},
+    )
+    assert response.headers["x-request-id"] == "my-request"
+    wait_for(lambda: "my-request" in server.log.read_text())
+    assert secret not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--host", "0.0.0.0"], "others can reach this address"),
+        (["--api-key-file", "nowhere"], "nowhere: cannot be read"),
+        (["--port", "{busy}"], "cannot listen there"),
+        (["--config", "bad.toml"], "unknown prot"),
+    ],
+)
+def test_what_cannot_be_served_is_said_at_once(
+    folder: Path, tmp_path: Path, options: list[str], error: str
+) -> None:
+    (tmp_path / "bad.toml").write_text("prot = 1\n")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        filled = [option.format(busy=busy.getsockname()[1]) for option in options]
+        done = subprocess.run(
+            [sys.executable, "-c", "from trtcoder.cli import main; main()", "serve", str(folder),
+             *filled],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_come_from_the_environment_and_a_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "serve.toml").write_text("context = 128\nmax-answer-tokens = 3\n")
+    monkeypatch.setitem(os.environ, "TRTCODER_SERVE_CONTEXT", "100")
+    with serve(folder, tmp_path, "--config", str(tmp_path / "serve.toml")) as server:
+        (model,) = server.client.get("/v1/models").json()["data"]
+        assert model["max_model_len"] == 100
+        answer = server.post("/v1/completions", prompt="a", ignore_eos=True).json()
+        assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_several_engines_are_served_by_name(folder: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    model = dataclasses.replace(toy_manifest().model, name="Other")
+    other = write_toy_engine(tmp_path / "other", dataclasses.replace(toy_manifest(), model=model))
+    with serve(folder, tmp_path, engines=[other]) as server:
+        names = [model["id"] for model in server.client.get("/v1/models").json()["data"]]
+        assert names == ["deepseek-toy", "deepseek-other"]
+        for name in ("DeepSeek-Other", "deepseek-other:latest"):
+            answer = server.post("/v1/completions", prompt="a", max_tokens=1, model=name).json()
+            assert answer["model"] == "deepseek-other"
+        assert server.post("/v1/completions", prompt="a", model="gpt-4").status_code == 404
+
+
+def test_it_starts_within_a_second_of_processor_time(folder: Path, tmp_path: Path) -> None:
+    # Measured as processor time: other work on the machine does not count.
+    with serve(folder, tmp_path) as server:
+        stat = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    ticks = int(stat[11]) + int(stat[12])
+    assert ticks / os.sysconf("SC_CLK_TCK") < 3
