@@ -61,6 +61,20 @@ def test_a_checkpoint_that_transformers_saved_builds_and_verifies(
     assert "passed" in verified.output
 
 
+def test_what_is_passed_over_in_a_folder_is_said(folder: Path, tmp_path: Path) -> None:
+    (folder / "consolidated.safetensors").write_bytes(b"of another format")
+    built = run("build", folder, "--out", tmp_path / "engine", "--weights", "fp32", *TOKENS)
+    assert built.exit_code == 0, built.output
+    report = tmp_path / "parity.json"
+    verified = run(
+        "verify", tmp_path / "engine", "--reference", folder, "--report", report, *TOKENS
+    )
+    assert verified.exit_code == 0, verified.output
+    for result in (built, verified):
+        assert "consolidated.safetensors" in result.stderr
+        assert "consolidated.safetensors" not in result.stdout
+
+
 def test_odd_values_that_are_accepted_build(folder: Path, tmp_path: Path) -> None:
     edit(
         folder / "config.json",

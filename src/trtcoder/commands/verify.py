@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from trtcoder.commands.numbers import TOKENS, above_zero
-from trtcoder.commands.terminal import print_json, show
+from trtcoder.commands.terminal import print_json, say, show
 
 
 @click.command()
@@ -71,14 +71,16 @@ def verify(
     from trtcoder.errors import ParityError
     from trtcoder.export.parity.certificate import Provenance
     from trtcoder.export.parity.verify import count_steps, verify_engine
-    from trtcoder.export.reference.transformers_modules import import_modules
+    from trtcoder.export.reference.model import TransformersReference
     from trtcoder.progress import byte_progress, step_progress
     from trtcoder.prompting.prompts import Prompts
 
     bundle = Bundle.load(engine)
     source = Checkpoint.open(reference)
+    for note in source.notes:
+        say(note)
     load_heldout(Prompts.load(bundle.folder, bundle.manifest), tokens, text)
-    import_modules()
+    TransformersReference(source)  # what it cannot judge is said before the checkpoint is hashed
     built = Provenance.of_engine(bundle.folder)
     with byte_progress("hashing", source.nbytes) as advance:
         digest = source.digest(advance)
