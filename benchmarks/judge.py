@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.bundle.comparison import Text
 from trtcoder.calib.text.examples import EncodedText
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.parity.meter import ParityMeter
-from trtcoder.export.parity.report import TextParity
 from trtcoder.export.reference.model import TransformersReference
 
 # Takes token ids of sequences, returns logits [T, V] of each.
@@ -79,12 +79,12 @@ class Judge:
         }
 
 
-def _text(text: TextParity) -> dict[str, Any]:
+def _text(text: Text) -> dict[str, Any]:
     change = text.engine_perplexity / text.reference_perplexity - 1
     return {**dataclasses.asdict(text), "perplexity_change": change}
 
 
-def _change(texts: Sequence[TextParity]) -> float:
+def _change(texts: Sequence[Text]) -> float:
     nats = sum(
         text.tokens * math.log(text.engine_perplexity / text.reference_perplexity) for text in texts
     )

@@ -19,7 +19,7 @@ from benchmarks.record import environment, keep
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.batch import CACHE_BLOCK
 from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
-from trtcoder.export.parity.meter import kl_divergence
+from trtcoder.export.parity.logits import kl_divergence
 from trtcoder.export.parity.verify import far_positions
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference.model import TransformersReference

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.bundle.provenance import Coverage
+
 Floats = NDArray[np.float32]
 # Tokens are borrowed that rank the expert up to here, in multiples of the experts they go to.
 _BORROWED_RANKS = 2
@@ -78,10 +80,7 @@ class ExpertCoverage:
                 short = f"reached by {len(tokens)} calibration tokens, {self.minimum} needed"
             yield ExpertTokens(tokens, shares.astype(np.float32), short)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the certificate's form."""
-        return {
-            "minimum": self.minimum,
-            "tokens": {str(layer): counts for layer, counts in sorted(self.routed.items())},
-            "short": [list(entry) for entry in sorted(self.short)],
-        }
+    def stated(self) -> Coverage:
+        """Return what a certificate says of it."""
+        routed = {layer: tuple(counts) for layer, counts in sorted(self.routed.items())}
+        return Coverage(self.minimum, routed, tuple(sorted(self.short)))

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtcoder.bundle.certificate import FILE_NAME, Certificate
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.bundle.onnx import TARGET
+from trtcoder.bundle.provenance import Provenance
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
 from trtcoder.calib.text.calibration import CalibrationText, load_calibration
@@ -20,8 +22,7 @@ from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, ParityError
 from trtcoder.export.calibration.calibrate import Calibration
-from trtcoder.export.parity.certificate import FILE_NAME, Certificate
-from trtcoder.export.parity.report import shown
+from trtcoder.export.parity.table import render_certificate, shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.reference.registry import open_reference
@@ -152,8 +153,10 @@ def make_engine(
             max_tokens=request.tokens,
             text=request.text,
             max_kl=request.max_kl,
-            records=[record.to_dict() for record in merge(written.records)],
-            calibration=calibration.to_dict() if calibration else None,
+            provenance=Provenance(
+                tuple(record.stated() for record in merge(written.records)),
+                calibration.stated() if calibration else None,
+            ),
             on_step=advance,
         )
     seconds = {"convert": converted - started, "verify": time.monotonic() - converted}
@@ -173,19 +176,19 @@ def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
         ParityError: it did not pass; the report is left beside where the engine would be.
     """
     started, certificate = time.monotonic(), built.certificate
-    verdict, finite = certificate.report.verdict, certificate.report.finite
+    verdict, finite = certificate.verdict, certificate.finite
     if verdict == "failed" and (gated or not finite):
         report = _leave_report(writer, certificate)
         writer.discard()
         missed = "; ".join(
             f"{gate.name} is {shown(gate, gate.measured)}, limit {shown(gate, gate.limit)}"
-            for gate in certificate.report.gates
+            for gate in certificate.gates
             if gate.passed is False and gate.limit is not None
         )
         raise ParityError(
             f"{writer.target}: not built, it misses its parity gate: "
             f"{missed or 'values are not finite'}; {report}",
-            certificate.render(),
+            render_certificate(certificate),
             built.to_dict(None),
         )
     (writer.folder / FILE_NAME).write_text(certificate.to_json(), encoding="utf-8")

@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.bundle.test_bundle import MANIFEST
+from trtcoder.bundle.comparison import Comparison, Gate, Histogram, Layer, Logits, Text
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import TensorRecord
-from trtcoder.export.parity.report import (
-    GateResult,
-    Histogram,
-    LayerParity,
-    LogitParity,
-    ParityReport,
-    TextParity,
-)
+from trtcoder.typed_json import plain
 
 EXPERTS = 4
 HISTOGRAM = Histogram((-5.0, -4.0, -3.0, -2.0, -1.0, 0.0), (0, 100, 700, 150, 50))
@@ -25,33 +19,33 @@ HISTOGRAM = Histogram((-5.0, -4.0, -3.0, -2.0, -1.0, 0.0), (0, 100, 700, 150, 50
 
 def old_certificate() -> dict[str, Any]:
     """Return a certificate of format 1, as the writer's own classes write it."""
-    report = ParityReport(
+    report = Comparison(
         precision="int4",
         verdict="measured",
         quality="poor",
         gates=(
-            GateResult("KL mean", 0.0123, None, None),
-            GateResult("router disagreements", 37.0, None, None),
-            GateResult("KL mean, as asked", 0.0123, 0.02, True),
-            GateResult("values not finite in engine logits", 3.0, 0.0, False),
+            Gate("KL mean", 0.0123, None, None),
+            Gate("router disagreements", 37.0, None, None),
+            Gate("KL mean, as asked", 0.0123, 0.02, True),
+            Gate("values not finite in engine logits", 3.0, 0.0, False),
         ),
-        logits=LogitParity(
+        logits=Logits(
             positions=1000, max_abs=2.5, relative_error=0.21, kl_mean=0.0123, kl_p99=0.0456,
             kl_max=0.789, kl_histogram=HISTOGRAM, top1_agreement=0.934, top1_ambiguous=4,
             top1_wrong=62, after_tie=0, judged_relative_error=0.21, judged_kl_max=0.789,
             context_nats=0.3, constant_top1=0.1,
         ),
         layers=(
-            LayerParity(0, 0.011, 0.02),
-            LayerParity(1, 0.0234, 0.05, 0.971, 1, 28, 0),
-            LayerParity(2, 0.0345, 0.09, 0.912, 0, 88, 0),
+            Layer(0, 0.011, 0.02, None, None, None, None),
+            Layer(1, 0.0234, 0.05, 0.971, 1, 28, 0),
+            Layer(2, 0.0345, 0.09, 0.912, 0, 88, 0),
         ),
         texts=(
-            TextParity("plain", 800, 2400, 7.5, 7.65, 0.61, 0.62),
-            TextParity("far", 200, 0, 50.0, 52.0, None, None),
+            Text("plain", 800, 2400, 7.5, 7.65, 0.61, 0.62),
+            Text("far", 200, 0, 50.0, 52.0, None, None),
         ),
     )  # fmt: skip
-    written = report.to_dict()
+    written = plain(report)
     for key in ("kl_histogram", "context_nats", "constant_top1"):
         del written["logits"][key]
     del written["quality"]
@@ -71,7 +65,7 @@ def certificate() -> dict[str, Any]:
     data["verdict"], data["quality"] = "failed", "poor"
     data["logits"] |= {"context_nats": 0.3, "constant_top1": 0.1}
     data["logits"]["kl_histogram"] = json.loads(json.dumps(dataclasses.asdict(HISTOGRAM)))
-    data["tensors"] = [record.to_dict() for record in _records()]
+    data["tensors"] = [plain(record.stated()) for record in _records()]
     data["calibration"] = {
         "method": "gptq",
         "source": "sources",

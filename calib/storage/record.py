@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trtcoder.bundle.provenance import Tensor
 
 # The last one is scales that activations are rounded with.
 CLASSES = (
@@ -93,20 +94,20 @@ class TensorRecord:
         # A tensor of zeros that does not come back as zeros has no signal at all.
         return 10 * math.log10(max(self.squared_weight, 1e-300) / self.squared_error)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the certificate's form."""
-        return {
-            "name": self.name,
-            "class": self.kind,
-            "layer": self.layer,
-            "scheme": self.scheme,
-            "method": self.method,
-            "values": self.values,
-            "bytes": self.nbytes,
-            "snr_db": self.snr_db,
-            "max_error": self.max_error,
-            "fallback": self.fallback,
-        }
+    def stated(self) -> Tensor:
+        """Return what a certificate says of it."""
+        return Tensor(
+            self.name,
+            self.kind,
+            self.layer,
+            self.scheme,
+            self.method,
+            self.values,
+            self.nbytes,
+            self.snr_db,
+            self.max_error,
+            self.fallback,
+        )
 
 
 def merge(records: Iterable[TensorRecord]) -> list[TensorRecord]:

@@ -60,18 +60,23 @@ class CalibrationText:
         """Number of tokens."""
         return sum(len(sequence.ids) for sequence in self.sequences)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the certificate's form."""
-        kinds: Counter[str] = Counter()
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of tokens by kind of text."""
+        found: Counter[str] = Counter()
         for sequence in self.sequences:
-            kinds[sequence.kind] += len(sequence.ids)
+            found[sequence.kind] += len(sequence.ids)
+        return dict(found)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what tells it from other text."""
         return {
             "source": self.source,
             "digest": self.digest,
             "seed": self.seed,
             "sequences": len(self.sequences),
             "tokens": self.tokens,
-            "kinds": dict(kinds),
+            "kinds": self.kinds,
             "dropped": self.dropped,
         }
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.bundle import provenance
+from trtcoder.bundle.provenance import Coverage
 from trtcoder.calib.coverage import ExpertCoverage, ExpertTokens
 from trtcoder.calib.observers import ActivationObserver
 from trtcoder.calib.quantizers.calibrated import CalibratedQuantizer, Observed
@@ -32,6 +34,7 @@ from trtcoder.export.reference.model import SequenceState, TransformersReference
 from trtcoder.export.weights.experts import expert_product
 from trtcoder.export.weights.plan import StoredMatrix, WeightPlan
 from trtcoder.model.config import DeepseekV2Config
+from trtcoder.typed_json import MismatchError, plain, read
 
 if TYPE_CHECKING:
     import torch
@@ -98,10 +101,20 @@ class Calibration:
             "versions": self._reference.versions(),
         }
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the certificate's form."""
-        experts = self.coverage.to_dict()
-        return {"method": self.quantizer.method, **self.text.to_dict(), "experts": experts}
+    def stated(self) -> provenance.Calibration:
+        """Return what a certificate says of it."""
+        text = self.text
+        return provenance.Calibration(
+            self.quantizer.method,
+            text.source,
+            text.digest,
+            text.seed,
+            len(text.sequences),
+            text.tokens,
+            text.kinds,
+            text.dropped,
+            self.coverage.stated(),
+        )
 
     def before_stage(self, stage: int) -> None:
         """Observe a stage's activations: 0 is the embedding, then the layers, then the head."""
@@ -147,7 +160,7 @@ class Calibration:
             os.fsync(file.fileno())
         os.replace(target.with_suffix(".tmp"), target)
         self._saved(stage - 2).unlink(missing_ok=True)
-        return {"coverage": self.coverage.to_dict(), "stream": _digest(self._streams)}
+        return {"coverage": plain(self.coverage.stated()), "stream": _digest(self._streams)}
 
     def restore(self, stage: int, state: Mapping[str, Any]) -> bool:
         """Go on behind ``stage`` with what `save` kept; return False where that is damaged."""
@@ -159,15 +172,14 @@ class Calibration:
                 return False
             if _digest(stream) != state["stream"]:
                 return False
-            coverage = state["coverage"]
-            routed = {int(layer): list(n) for layer, n in coverage["tokens"].items()}
-            short = [(int(layer), int(n), int(tokens)) for layer, n, tokens in coverage["short"]]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+            coverage = read(Coverage, state["coverage"])
+        except (OSError, EOFError, ValueError, KeyError, MismatchError):
             return False
         with torch.inference_mode():
             self._embed()
         self._streams[:] = stream
-        self.coverage.routed, self.coverage.short = routed, short
+        self.coverage.routed = {layer: list(n) for layer, n in coverage.tokens.items()}
+        self.coverage.short = list(coverage.short)
         return True
 
     def _saved(self, stage: int) -> Path:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.export.parity.report import GATES, Histogram, LogitParity, TextParity
+from trtcoder.bundle.comparison import Histogram, Logits, Text
+from trtcoder.export.parity.gates import GATES
 from trtcoder.export.reference.trace import Floats
 
 # Two logits nearly tie when an engine that just meets the fp32 gate could swap them: each may move
@@ -78,7 +79,7 @@ class LogitErrors:
         outcome = np.where(first == second, 0, np.where(near, 1, 2))
         self._top1 += np.bincount(outcome, minlength=3)
 
-    def parity(self) -> LogitParity | None:
+    def parity(self) -> Logits | None:
         """Return the metrics, None when nothing was added."""
         if not self._kl:
             return None
@@ -86,7 +87,7 @@ class LogitErrors:
         judged = ~np.concatenate(self._after_tie)
         with np.errstate(invalid="ignore"):  # infinite values are reported as such
             mean, p99, largest = float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max())
-        return LogitParity(
+        return Logits(
             positions=len(kl),
             max_abs=self._max_abs,
             relative_error=float(relative.max()),
@@ -168,12 +169,12 @@ class TextSum:
                     for values in logits
                 ]
 
-    def parity(self, kind: str) -> TextParity:
+    def parity(self, kind: str) -> Text:
         """Return the perplexities."""
         with np.errstate(over="ignore"):
             reference, engine = (float(value) for value in np.exp(self.nats / self.tokens))
         per_byte = [float(value) / self.bytes if self.bytes else None for value in self.nats]
-        return TextParity(kind, self.tokens, self.bytes, reference, engine, *per_byte)
+        return Text(kind, self.tokens, self.bytes, reference, engine, *per_byte)
 
 
 def _log_softmax(logits: Floats) -> NDArray[np.float64]:

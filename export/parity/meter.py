@@ -11,35 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trtcoder.bundle.comparison import Comparison, Layer
 from trtcoder.errors import ParityError
-from trtcoder.export.parity.logits import TINY, LogitErrors, TextSum, kl_divergence
-from trtcoder.export.parity.report import (
-    GATES,
-    GateResult,
-    LayerParity,
-    LogitParity,
-    ParityReport,
-    TextParity,
-    judge,
-    render_table,
-)
-from trtcoder.export.parity.routing import RouterAgreement, select_experts
+from trtcoder.export.parity.gates import GATES, judge
+from trtcoder.export.parity.logits import TINY, LogitErrors, TextSum
+from trtcoder.export.parity.routing import RouterAgreement
 from trtcoder.export.reference.trace import Floats, LayerTrace, Trace
 from trtcoder.model.architecture import ModelConfig
 from trtcoder.model.config import DeepseekV2Config
-
-__all__ = [
-    "GateResult",
-    "LayerParity",
-    "LogitParity",
-    "ParityMeter",
-    "ParityReport",
-    "SequenceParity",
-    "TextParity",
-    "kl_divergence",
-    "render_table",
-    "select_experts",
-]
 
 
 class ParityMeter:
@@ -128,7 +107,7 @@ class ParityMeter:
         if count:
             self._non_finite[place] = self._non_finite.get(place, 0) + count
 
-    def report(self) -> ParityReport:
+    def report(self) -> Comparison:
         """Return the metrics so far and how they stand against the gates.
 
         Raises:
@@ -142,7 +121,15 @@ class ParityMeter:
             self._precision, logits, layers, self._non_finite, self._max_kl, self._decode_error
         )
         texts = tuple(text.parity(kind) for kind, text in self.texts.items() if text.tokens)
-        return ParityReport(self._precision, verdict, quality, gates, logits, layers, texts)
+        return Comparison(
+            precision=self._precision,
+            verdict=verdict,
+            quality=quality,
+            gates=gates,
+            logits=logits,
+            layers=layers,
+            texts=texts,
+        )
 
 
 class SequenceParity:
@@ -217,12 +204,12 @@ class LayerErrors:
         self._tokens += relative.size
         self._largest = float(np.maximum(self._largest, relative.max()))
 
-    def parity(self, layer: int) -> LayerParity:
+    def parity(self, layer: int) -> Layer:
         """Return the metrics."""
         mean = self._total / self._tokens if self._tokens else math.nan
         if self.router is None:
-            return LayerParity(layer, mean, self._largest)
+            return Layer(layer, mean, self._largest, None, None, None, None)
         router = self.router
-        return LayerParity(
+        return Layer(
             layer, mean, self._largest, router.share, router.ties, router.wrong, router.after_tie
         )

@@ -7,7 +7,7 @@ and what they computed is compared and dropped. One layer's weights are in memor
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder import __version__
+from trtcoder.bundle.certificate import Certificate, HeldOutText, ReferenceInfo
 from trtcoder.bundle.manifest import Manifest
+from trtcoder.bundle.provenance import Provenance
 from trtcoder.calib.text.examples import EncodedText
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import library_threads
 from trtcoder.errors import EngineError
-from trtcoder.export.parity.certificate import Certificate
 from trtcoder.export.parity.meter import ParityMeter, SequenceParity
 from trtcoder.export.parity.probe import Probe
 from trtcoder.export.reference.registry import Reference, open_reference
@@ -59,16 +60,13 @@ def verify_engine(
     text: Path | None = None,
     max_kl: float | None = None,
     on_step: OnStep = lambda amount, item: None,
-    records: Sequence[Mapping[str, Any]] = (),
-    calibration: Mapping[str, Any] | None = None,
-    plan: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> Certificate:
     """Compare the engine in ``folder`` with the reference on held-out text.
 
     ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and of the
-    engine, and each sequence's logits (`count_steps` says how many there are). ``records`` (as
-    `TensorRecord.to_dict` gives them), ``calibration`` and ``plan`` go into the certificate as
-    they are.
+    engine, and each sequence's logits (`count_steps` says how many there are). ``provenance`` goes
+    into the certificate as it is.
 
     Raises:
         EngineError: the engine was built from another checkpoint.
@@ -99,20 +97,26 @@ def verify_engine(
     }
     with library_threads():
         _compare(reference, config.num_hidden_layers, list(sides.values()), judged, on_step)
+    found, known = sides[None].meter.report(), provenance or Provenance()
     return Certificate(
-        report=sides[None].meter.report(),
+        precision=found.precision,
+        verdict=found.verdict,
+        quality=found.quality,
+        gates=found.gates,
+        logits=found.logits,
+        layers=found.layers,
+        texts=found.texts,
+        reference=ReferenceInfo(digest, {**_versions(), **reference.versions()}),
+        text=HeldOutText(
+            source=str(text.name) if text else "built-in",
+            sequences=len(sequences),
+            tokens=sum(len(sequence.ids) for sequence in sequences),
+            far_position=FAR_POSITION,
+        ),
         weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,
-        versions={**_versions(), **reference.versions()},
-        text={
-            "source": str(text.name) if text else "built-in",
-            "sequences": len(sequences),
-            "tokens": sum(len(sequence.ids) for sequence in sequences),
-            "far_position": FAR_POSITION,
-        },
-        checkpoint=digest,
-        tensors=[dict(record) for record in records],
-        calibration=None if calibration is None else dict(calibration),
-        plan=None if plan is None else dict(plan),
+        tensors=known.tensors,
+        calibration=known.calibration,
+        plan=known.plan,
     )
 
 

@@ -13,9 +13,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from trtcoder.bundle.provenance import Goal, Plan, PlannedClass, PlannedOption, Round
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.budget import Choice, Choices, Option
 from trtcoder.calib.storage.scheme import Scheme
@@ -52,36 +52,19 @@ _TOKENS = 4096
 _WORTH = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is wanted: a limit for the mean KL in nats, or for the engine's bytes."""
-
-    max_kl: float | None = None
-    target_bytes: int | None = None
-
-    def check(self, weights: str) -> None:
-        """Raise BuildError where the goal does not go with the precision ``weights``."""
-        both = self.max_kl is not None and self.target_bytes is not None
-        if both or (weights == "mixed" and self.max_kl is None and self.target_bytes is None):
-            raise BuildError("mixed precision wants one of --max-kl and --target-size")
-        if self.target_bytes is not None and weights != "mixed":
-            raise BuildError(
-                f"--target-size chooses the precision itself; leave out --weights {weights}"
-            )
-        for option, value in (("--max-kl", self.max_kl), ("--target-size", self.target_bytes)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                what = "not above zero" if value <= 0 else "not a finite number"
-                raise BuildError(f"{option}: {value} is {what}")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One engine that was built on the way. ``budget`` is the KL that was allowed for."""
-
-    budget: float
-    predicted_kl: float
-    measured_kl: float
-    bytes: int
+def check_goal(goal: Goal, weights: str) -> None:
+    """Raise BuildError where a goal does not go with the precision ``weights``."""
+    both = goal.max_kl is not None and goal.target_bytes is not None
+    if both or (weights == "mixed" and goal.max_kl is None and goal.target_bytes is None):
+        raise BuildError("mixed precision wants one of --max-kl and --target-size")
+    if goal.target_bytes is not None and weights != "mixed":
+        raise BuildError(
+            f"--target-size chooses the precision itself; leave out --weights {weights}"
+        )
+    for option, value in (("--max-kl", goal.max_kl), ("--target-size", goal.target_bytes)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            what = "not above zero" if value <= 0 else "not a finite number"
+            raise BuildError(f"{option}: {value} is {what}")
 
 
 def build_mixed(
@@ -115,7 +98,7 @@ def build_mixed(
             break
         tried.append(choice.schemes)
         built = search.build(choice, limit / ratio)
-        measured = built.certificate.report.logits.kl_mean
+        measured = built.certificate.logits.kl_mean
         if measured <= limit:
             best, smallest = built, choice.nbytes
             search.keep()
@@ -169,7 +152,7 @@ class _Search:
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
         request = dataclasses.replace(self._request, recipe=recipe, max_kl=self._goal.max_kl)
         built = make_engine(self._source, self._prompting, request, self._writer, self._say)
-        measured = built.certificate.report.logits.kl_mean
+        measured = built.certificate.logits.kl_mean
         size = sum(path.stat().st_size for path in self._writer.folder.iterdir())
         self._rounds.append(Round(budget, choice.kl, measured, size))
         self._say(f"mean KL {measured:.3e}, expected {choice.kl:.3e}; {size:,} bytes")
@@ -177,28 +160,25 @@ class _Search:
 
     def explained(self, built: Built, choice: Choice | None = None) -> Built:
         """Return ``built`` with its plan, and all rounds so far, in the certificate."""
-        before = built.certificate.plan or {}
-        plan: dict[str, Any] = {
-            **before,
-            "goal": {k: v for k, v in dataclasses.asdict(self._goal).items() if v is not None},
-            "rounds": [dataclasses.asdict(each) for each in self._rounds],
-        }
+        plan = built.certificate.plan
         if choice is not None:
-            plan["predicted_kl"] = choice.kl
-            plan["classes"] = [
-                {
-                    "class": kind,
-                    "values": self._values[kind],
-                    "chosen": str(choice.options[kind].scheme),
-                    "options": [
-                        {"scheme": str(option.scheme), "bytes": option.nbytes, "kl": option.kl}
-                        for option in options
-                    ],
-                }
-                for kind, options in self._options.items()
-            ]
+            plan = Plan(self._goal, self._planned(choice), choice.kl, ())
+        if plan is None:
+            raise BuildError("an engine without a plan cannot be explained")
+        plan = dataclasses.replace(plan, rounds=tuple(self._rounds))
         certificate = dataclasses.replace(built.certificate, plan=plan)
         return dataclasses.replace(built, certificate=certificate)
+
+    def _planned(self, choice: Choice) -> tuple[PlannedClass, ...]:
+        return tuple(
+            PlannedClass(
+                kind,
+                self._values[kind],
+                str(choice.options[kind].scheme),
+                tuple(PlannedOption(str(o.scheme), o.nbytes, o.kl) for o in options),
+            )
+            for kind, options in self._options.items()
+        )
 
     def keep(self) -> None:
         """Put the engine that was built last aside."""

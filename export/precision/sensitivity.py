@@ -24,7 +24,7 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import library_threads
 from trtcoder.export.calibration.calibrate import EMBEDDING
 from trtcoder.export.calibration.layer_module import LayerModule
-from trtcoder.export.parity.meter import kl_divergence
+from trtcoder.export.parity.logits import kl_divergence
 from trtcoder.export.reference.model import SequenceState, TransformersReference
 from trtcoder.export.weights.matrix import Matrix
 from trtcoder.export.weights.plan import StoredMatrix

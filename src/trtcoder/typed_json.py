@@ -1,4 +1,4 @@
-"""Reads JSON values as frozen dataclasses, by their annotations.
+"""Reads JSON values as frozen dataclasses, by their annotations, and makes them of these again.
 
 A value of another type is an error that names its place, such as ``graph.caches[3].width``.
 """
@@ -52,6 +52,25 @@ def read(kind: type[_Read], value: object, *, unknown_keys: bool = False) -> _Re
     """
     result: _Read = _Reader(unknown_keys).dataclass(kind, value, "")
     return result
+
+
+def plain(value: object) -> Any:
+    """Return what `read` reads again, for `json.dumps`; a number that is not finite is null.
+
+    A field whose metadata has ``omit_none`` is left out where it is None.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((field.metadata, field.name) for field in dataclasses.fields(value))
+        return {
+            metadata.get("key", name): plain(getattr(value, name))
+            for metadata, name in items
+            if not (metadata.get("omit_none") and getattr(value, name) is None)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)

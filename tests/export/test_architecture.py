@@ -51,9 +51,9 @@ def build(source: Checkpoint, out: Path, weights: str) -> Built:
 
 def test_it_is_built_verified_and_served(source: Checkpoint, tmp_path: Path) -> None:
     built = build(source, tmp_path / "engine", "fp32")
-    assert built.certificate.report.verdict == "passed"
-    assert built.certificate.versions["toy"] == "1"
-    assert built.certificate.report.layers[1].router_agreement is None
+    assert built.certificate.verdict == "passed"
+    assert built.certificate.reference.versions["toy"] == "1"
+    assert built.certificate.layers[1].router_agreement is None
     manifest = Bundle.load(tmp_path / "engine").manifest
     assert manifest.model.config["model_type"] == "toy_dense"
     assert [cache.width for cache in manifest.graph.caches] == [32, 32]
@@ -67,7 +67,7 @@ def test_it_is_built_verified_and_served(source: Checkpoint, tmp_path: Path) -> 
 def test_every_precision_stores_it(source: Checkpoint, tmp_path: Path, weights: str) -> None:
     built = build(source, tmp_path / "engine", weights)
     plan = find_target("onnx").plan(source, preset(weights))
-    stored = {tensor["name"] for tensor in built.certificate.tensors}
+    stored = {tensor.name for tensor in built.certificate.tensors}
     assert stored >= plan.weights.matrices.keys()
     declared = sum(weight.nbytes for weight in plan.weights.weights.values())
     assert sum(estimate(plan).classes.values()) == declared

@@ -1,7 +1,7 @@
-"""What an engine's certificate says: `parity.json` as frozen dataclasses.
+"""What an engine's certificate says: `parity.json` as frozen dataclasses, for writing and reading.
 
-This is the reading side, which takes every format so far: what an older one lacks is None or
-empty. `trtcoder.export.parity.verify` writes the newest.
+Reading takes every format so far: what an older one lacks is None or empty. What is written is the
+newest.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from trtcoder.bundle.quality import QUALITIES, lost_context
+from trtcoder.bundle.comparison import Comparison
+from trtcoder.bundle.provenance import Calibration, Plan, Provenance, Tensor
+from trtcoder.bundle.quality import QUALITIES
 from trtcoder.errors import EngineError
-from trtcoder.typed_json import MismatchError, read
+from trtcoder.typed_json import MismatchError, plain, read
 
 FILE_NAME = "parity.json"
-FORMATS = (1, 2)
+FORMAT = 2
+FORMATS = (1, FORMAT)
 _LARGEST_EXPONENT = 324  # of a float64, with subnormal ones
 _MOST_LAYERS = 10_000
 _REMEDY = "run `trtcoder verify` again"
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceInfo:
     """What the engine was compared with: the checkpoint's digest, and versions of all software."""
 
     checkpoint: str
@@ -41,195 +45,40 @@ class HeldOutText:
     far_position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One metric; ``limit`` and ``passed`` are None where it is only stated."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate(Comparison):
+    """All of `parity.json`.
 
-    name: str
-    measured: float
-    limit: float | None
-    passed: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Positions by their KL: ``edges`` are log10 of nats, one more than ``counts``."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """The logits of all positions; see `trtcoder.export.parity.report.LogitParity`."""
-
-    positions: int
-    max_abs: float
-    relative_error: float
-    kl_mean: float
-    kl_p99: float
-    kl_max: float
-    top1_agreement: float
-    top1_ambiguous: int
-    top1_wrong: int
-    after_tie: int
-    judged_relative_error: float
-    judged_kl_max: float
-    kl_histogram: Histogram | None = None
-    context_nats: float | None = None
-    constant_top1: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The residual stream's relative error after a layer, and where its router sent tokens.
-
-    Errors are ``||engine - reference|| / ||reference||``; the router's fields are None in a layer
-    without experts.
+    ``weights_only_kl`` is the mean KL in nats with float32 activations in the kernels: what storing
+    the weights cost, without what the int8 kernels add. None where they are the same.
     """
 
-    layer: int
-    hidden_mean: float
-    hidden_max: float
-    router_agreement: float | None
-    router_ties: int | None
-    router_wrong: int | None
-    router_after_tie: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """How well both predict held-out text of one kind."""
-
-    kind: str
-    tokens: int
-    bytes: int
-    reference_perplexity: float
-    engine_perplexity: float
-    reference_nats_per_byte: float | None
-    engine_nats_per_byte: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What storing one tensor cost; see `trtcoder.calib.storage.record.TensorRecord`.
-
-    ``snr_db`` is None where nothing was lost, ``layer`` outside of the layers.
-    """
-
-    name: str
-    kind: str = field(metadata={"key": "class"})
-    layer: int | None
-    scheme: str
-    method: str
-    values: int
-    bytes: int
-    snr_db: float | None
-    max_error: float
-    fallback: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Calibration tokens that were routed to each expert, by layer.
-
-    ``short`` has (layer, expert, tokens) of those that stayed below ``minimum`` even with tokens
-    that ranked them next.
-    """
-
-    minimum: int
-    tokens: dict[int, tuple[int, ...]]
-    short: tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The text that calibrated, and what reached the experts; ``kinds`` counts tokens."""
-
-    method: str
-    source: str
-    digest: str
-    seed: int
-    sequences: int
-    tokens: int
-    kinds: dict[str, int]
-    dropped: int
-    experts: Coverage | None
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What the plan was asked for: a mean KL in nats, or a size."""
-
-    max_kl: float | None = None
-    target_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One scheme that a class could have had: its size, and the mean KL in nats that it costs."""
-
-    scheme: str
-    bytes: int
-    kl: float
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedClass:
-    """A class of tensors, its scheme and what it was chosen from."""
-
-    kind: str = field(metadata={"key": "class"})
-    values: int
-    chosen: str
-    options: tuple[Option, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One try of the plan: what it could spend, and what came of it."""
-
-    budget: float
-    predicted_kl: float
-    measured_kl: float
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How schemes were given to classes, and the mean KL in nats that was predicted of them."""
-
-    goal: Goal
-    classes: tuple[PlannedClass, ...]
-    predicted_kl: float
-    rounds: tuple[Round, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """All of `parity.json`."""
-
-    format: int
-    verdict: str
-    precision: str
-    reference: Reference
+    format: int = FORMAT
+    reference: ReferenceInfo
     text: HeldOutText
     weights_only_kl: float | None
-    gates: tuple[Gate, ...]
-    logits: Logits
-    layers: tuple[Layer, ...]
-    texts: tuple[Text, ...]
     tensors: tuple[Tensor, ...] = ()
     calibration: Calibration | None = None
     plan: Plan | None = None
-    quality: str | None = None
 
-    @property
-    def lost_context(self) -> float | None:
-        """The share of the context that is lost; None where the certificate does not say it."""
-        logits = self.logits
-        if logits.context_nats is None:
-            return None
-        return lost_context(logits.kl_mean, logits.context_nats)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form of `parity.json`."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+    def to_json(self) -> str:
+        """Return the text of `parity.json`."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def summary(self) -> dict[str, object]:
+        """Return what the manifest repeats."""
+        return {
+            "verdict": self.verdict,
+            "quality": self.quality,
+            "kl_mean": self.logits.kl_mean,
+            "top1_agreement": self.logits.top1_agreement,
+            "tokens": self.logits.positions,
+        }
 
     @classmethod
     def from_json(cls, text: str, source: str = FILE_NAME) -> Certificate:
@@ -273,6 +122,11 @@ class Certificate:
             raise EngineError(f"{path}: cannot be read ({error})") from error
         return cls.from_json(text, str(path))
 
+    @property
+    def provenance(self) -> Provenance:
+        """How the engine's weights came to be."""
+        return Provenance(self.tensors, self.calibration, self.plan)
+
     def _problems(self) -> Iterator[str]:
         if self.quality not in (None, *QUALITIES):
             yield f"quality: {self.quality!r} is not one of {', '.join(QUALITIES)}"
@@ -308,6 +162,17 @@ class Certificate:
             for index, planned in enumerate(self.plan.classes):
                 if planned.chosen not in {option.scheme for option in planned.options}:
                     yield f"plan.classes[{index}]: {planned.chosen} is not among its options"
+
+
+def known_provenance(folder: Path) -> Provenance:
+    """Return what the certificate in an engine's folder says of its weights.
+
+    Where that cannot be read it is empty: it describes, and decides nothing.
+    """
+    try:
+        return Certificate.load(folder / FILE_NAME).provenance
+    except EngineError:
+        return Provenance()
 
 
 def _is_layer(number: int) -> bool:

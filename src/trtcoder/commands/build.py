@@ -159,11 +159,13 @@ def build(
         raise click.UsageError("Missing option '--out'.")
     require_build()
 
+    from trtcoder.bundle.provenance import Goal
     from trtcoder.bundle.writer import BundleWriter
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
+    from trtcoder.export.parity.table import render_certificate
     from trtcoder.export.pipeline import BuildRequest, build_engine
-    from trtcoder.export.precision.mixed import Goal, build_mixed
+    from trtcoder.export.precision.mixed import build_mixed, check_goal
     from trtcoder.export.precision.sizing import estimate
     from trtcoder.export.recipe import preset
     from trtcoder.export.targets.registry import find_target
@@ -173,7 +175,7 @@ def build(
     if weights is None:
         weights = "int4" if max_kl is None and target_size is None else "mixed"
     goal = Goal(max_kl, target_size)
-    goal.check(weights)
+    check_goal(goal, weights)
     recipe = preset(
         weights,
         block_size=block_size,
@@ -229,5 +231,5 @@ def build(
     if as_json:
         print_json(built.to_dict(writer.target))
         return
-    show(built.certificate.render())
+    show(render_certificate(built.certificate))
     show(f"built {out}")

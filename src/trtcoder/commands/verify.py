@@ -65,13 +65,14 @@ def verify(
         path = report or Path(f"{engine.resolve().name}.parity.json")
         target = OutputFile.check(path, "--report", force=force, inputs=[engine, reference, text])
 
+    from trtcoder.bundle.certificate import known_provenance
     from trtcoder.bundle.folder import Bundle
     from trtcoder.calib.text.heldout import load_heldout
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
-    from trtcoder.export.parity.certificate import Provenance
+    from trtcoder.export.parity.table import render_certificate
     from trtcoder.export.parity.verify import count_steps, verify_engine
-    from trtcoder.export.reference.model import TransformersReference
+    from trtcoder.export.reference.registry import open_reference
     from trtcoder.progress import byte_progress, step_progress
     from trtcoder.prompting.prompts import Prompts
 
@@ -80,8 +81,8 @@ def verify(
     for note in source.notes:
         say(note)
     load_heldout(Prompts.load(bundle.folder, bundle.manifest), tokens, text)
-    TransformersReference(source)  # what it cannot judge is said before the checkpoint is hashed
-    built = Provenance.of_engine(bundle.folder)
+    open_reference(source)  # what it cannot judge is said before the checkpoint is hashed
+    built = known_provenance(bundle.folder)
     with byte_progress("hashing", source.nbytes) as advance:
         digest = source.digest(advance)
     with step_progress("verifying", count_steps(source, bundle.manifest, tokens)) as advance:
@@ -94,16 +95,14 @@ def verify(
             text=text,
             max_kl=max_kl,
             on_step=advance,
-            records=built.tensors,
-            calibration=built.calibration,
-            plan=built.plan,
+            provenance=built,
         )
     if target is not None:
         target.write(certificate.to_json())
     if as_json or target is None:
         print_json(certificate.to_dict())
     else:
-        show(f"{certificate.render()}\nwritten to {target.path}")
-    if certificate.report.verdict == "failed":
+        show(f"{render_certificate(certificate)}\nwritten to {target.path}")
+    if certificate.verdict == "failed":
         where = "" if target is None else f"; see {target.path}"
         raise ParityError(f"{engine}: misses its parity gate{where}")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trtcoder.bundle.certificate import Layer, Logits
+from trtcoder.bundle.comparison import Layer, Logits
 from trtcoder.report.canvas import BAR, INK, PAPER, SMALL, new_figure, to_svg
 from trtcoder.report.notation import number, percent, power_of_ten
 from trtcoder.report.strokes import draw_line, layer_axis, name_end, small_number

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trtcoder.bundle.certificate import Tensor
+from trtcoder.bundle.provenance import Tensor
 from trtcoder.errors import EngineError
 from trtcoder.report.certified import CertifiedEngine
 from trtcoder.report.statements import shares

@@ -6,7 +6,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from trtcoder import __version__
-from trtcoder.bundle.certificate import Certificate, Coverage
+from trtcoder.bundle.certificate import Certificate
+from trtcoder.bundle.provenance import Coverage
 from trtcoder.errors import DependencyError
 from trtcoder.printable import printable
 from trtcoder.report import comparison_plots, notation, statements, weight_plots

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trtcoder.bundle.certificate import Certificate, Coverage, Option, Plan, PlannedClass
+from trtcoder.bundle.certificate import Certificate
+from trtcoder.bundle.provenance import Coverage, Plan, PlannedClass, PlannedOption
 from trtcoder.bundle.quality import describe
 from trtcoder.report.certified import CertifiedEngine
 from trtcoder.report.notation import change, fixed, number, percent, size
@@ -41,7 +42,7 @@ class OptionRow:
     """
 
     planned: PlannedClass
-    option: Option
+    option: PlannedOption
     first: bool
     more_bytes: int | None = None
     more_kl: float | None = None
@@ -207,7 +208,7 @@ def option_rows(plan: Plan) -> list[OptionRow]:
     ]
 
 
-def _option_row(planned: PlannedClass, option: Option, first: bool) -> OptionRow:
+def _option_row(planned: PlannedClass, option: PlannedOption, first: bool) -> OptionRow:
     if option.scheme == planned.chosen:
         return OptionRow(planned, option, first)
     chosen = next(each for each in planned.options if each.scheme == planned.chosen)

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trtcoder.bundle.certificate import Tensor
+from trtcoder.bundle.provenance import Tensor
 
 
 @dataclass(frozen=True, slots=True)

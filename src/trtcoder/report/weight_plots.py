@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from trtcoder.bundle.certificate import Coverage, Plan
+from trtcoder.bundle.provenance import Coverage, Plan
 from trtcoder.report.canvas import (
     BAR,
     DASHES,

@@ -20,7 +20,7 @@ from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2
 from tests.reference import NumpyReference
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError, DependencyError
-from trtcoder.export.parity.meter import select_experts
+from trtcoder.export.parity.routing import select_experts
 from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.reference.transformers_modules import check_softmax_scale
 from trtcoder.model.config import DeepseekV2Config as OurConfig
