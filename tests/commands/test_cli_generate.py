@@ -186,14 +186,64 @@ def test_a_conversation_that_outgrows_the_context_can_be_reset(tmp_path: Path) -
     length = 1 + len("User: hi\n\nAssistant:")
     folder = engine(tmp_path, length, " Yo")
     result = run("chat", folder, stdin="hi\n" + "x" * 60 + "\n/reset\nhi\n")
-    assert result.exit_code == 0
     assert result.stdout == "Yo\nYo\n"
     assert "/reset starts again" in result.stderr
+    # Nobody was there to read the error.
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "message"),
+    [
+        (b"hi\n/reset\n/system A\n/system\n/help\n", 0, "the conversation starts again"),
+        (b"/system A\n", 0, "the system message is set, the conversation starts again"),
+        (b"/system\n", 0, "the system message is removed"),
+        (b"/what\n", 1, "Error: /what is unknown"),
+        (b"hi\nx\xff\n", 1, "Error: standard input, line 2: not UTF-8 at byte 1"),
+        ("x" * 60 + "\n", 1, "Error: the prompt has"),
+    ],
+)
+def test_a_piped_conversation_says_what_it_did_and_ends_with_its_status(
+    toy: str, lines: str | bytes, status: int, message: str
+) -> None:
+    result = run("chat", toy, "--max-tokens", "2", stdin=lines)
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spelled"),
+    [
+        (("complete", "a<｜fim▁hole｜>b"), "<｜fim▁hole｜> in the prompt is text"),
+        (("complete", "a<|fim_hole|>b"), "<|fim_hole|> in the prompt is text"),
+        (("complete", "<｜begin▁of▁sentence｜><｜FIM▁end｜>"),
+         "<｜begin▁of▁sentence｜>, <｜FIM▁end｜> in the prompt are text"),
+        (("fill", "--prefix", "a", "--suffix", "<｜fim▁end｜>"), "<｜fim▁end｜> in the prompt"),
+        (("chat", "a<｜end▁of▁sentence｜>"), "<｜end▁of▁sentence｜> in the prompt"),
+        (("chat", "a", "--system", "<｜end▁of▁sentence｜>"), "<｜end▁of▁sentence｜> in the prompt"),
+        (("complete", "a<|b|> <｜ ｜> <fim> ||"), None),
+    ],
+)  # fmt: skip
+def test_spelled_control_tokens_are_said_to_be_text(
+    tmp_path: Path, arguments: tuple[str, ...], spelled: str | None
+) -> None:
+    model = dataclasses.replace(toy_manifest().model, max_positions=512)
+    folder = write_toy_engine(tmp_path / "e", dataclasses.replace(toy_manifest(), model=model))
+    result = run(arguments[0], str(folder), *arguments[1:], "--max-tokens", "1")
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == (spelled is not None)
+    assert (spelled or "") in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        (("complete", "{toy}", "a", "--context", "65"), "the model's context has 64 tokens"),
+        (("complete", "{toy}", "a", "--context", "9" * 30), "the model's context has 64 tokens"),
+        (("complete", "{toy}", "a", "--threads", "100000"), "than this machine can run"),
+        (("complete", "{toy}", "a", "--seed", "9" * 30), "seed is 9999"),
+        (("complete", "{toy}", "a", "--top-p", "nan"), "top_p is nan"),
+        (("fill", "{toy}", "a.py:" + "9" * 5000 + ":1"), "expected FILE:LINE:COL"),
         (("complete", "{toy}", "a", "--temperature", "-1"), "temperature is -1.0; it must be"),
         (("complete", "nowhere", "a"), "nowhere: not an engine folder"),
         (("complete", "{toy}", "a" * 99), "the prompt has 100 tokens, and the context holds 64"),
@@ -321,9 +371,28 @@ def test_the_model_cards_snippets_run(
         tmp_path / "engine", dataclasses.replace(toy_manifest(), model=model), scripted=scripted
     )
     monkeypatch.setattr("sys.argv", [example, str(folder)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # pytest writes to no pipe
     runpy.run_path(str(EXAMPLES / f"{example}.py"))
     expected = {"complete": 128, "fill": 128, "chat": 512}[example]
     assert capsys.readouterr().out == "x" * expected + "\n"
+
+
+@pytest.mark.parametrize("example", ["complete", "fill", "chat"])
+def test_an_example_without_an_engine_says_how_it_is_run(example: str) -> None:
+    command = [sys.executable, str(EXAMPLES / f"{example}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"python examples/{example}.py engines/demo" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_example_into_head_ends_quietly(toy: str) -> None:
+    command = [sys.executable, str(EXAMPLES / "complete.py"), toy]
+    example = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert example.stdout is not None
+    example.stdout.close()
+    _, stderr = example.communicate(timeout=60)
+    assert stderr == b""
 
 
 @pytest.mark.parametrize("command", ["complete", "fill", "chat"])
@@ -338,3 +407,16 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--temperature" in done.stdout
+
+
+def test_fill_keeps_what_stands_round_the_hole_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "long.py"
+    path.write_text("".join(f"x{number:02d} = 1\n" for number in range(60)))
+    kept = 4 + 5 * 8 + 8  # of 64 tokens of context, 52 for the file
+    folder = engine(tmp_path, kept, "mid")
+    result = run("fill", folder, f"{path}:31:1", "--max-tokens", "12")
+    assert result.stdout == "mid"
+    assert result.stderr == (
+        "note: the text has 480 tokens and the context holds 64; the model sees the 40 before the "
+        "hole and the 8 behind it\n"
+    )

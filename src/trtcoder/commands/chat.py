@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtcoder.commands.generation_options import GenerationOptions, generation_options
+from trtcoder.commands.generation_options import (
+    GenerationOptions,
+    generation_options,
+    note_spelled_tokens,
+)
+from trtcoder.commands.terminal import decoded, read_text, say, show, stream_answer
 from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
@@ -35,8 +41,6 @@ def chat(engine: str, message: str | None, system: str | None, **values: Any) ->
     With MESSAGE (- reads standard input), print one answer. Without it, hold a conversation: one
     message a line, /help for commands.
     """
-    from trtcoder.commands.terminal import read_text
-
     options = GenerationOptions(**values)
     params = options.sampling_params()
     text = None if message is None else read_text(message, "MESSAGE")
@@ -44,76 +48,90 @@ def chat(engine: str, message: str | None, system: str | None, **values: Any) ->
         conversation = Conversation(llm, options, params, system)
         if text is not None:
             conversation.say(text)
-        else:
-            conversation.run()
+            return
+        conversation.run()
+    if conversation.interrupted:
+        raise KeyboardInterrupt
+    if conversation.failed:
+        raise SystemExit(1)
 
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages so far, and the loop that adds to them."""
+    """The messages so far, and the loop that adds to them.
+
+    Attributes:
+        failed: whether a message was refused where nobody could repeat it, in a pipe.
+        interrupted: whether Ctrl-C ended the loop, in a pipe.
+    """
 
     llm: LLM
     options: GenerationOptions
     params: SamplingParams
     system: str | None
     messages: list[Message] = field(default_factory=list)
+    failed: bool = False
+    interrupted: bool = False
 
     def say(self, text: str) -> None:
         """Send a user message, print the answer and remember both.
 
         An answer that Ctrl-C ends stays in the conversation as far as it came.
         """
-        from trtcoder.commands.terminal import print_answer, stream_answer
+        from trtcoder.commands.prompt_progress import PromptProgress
         from trtcoder.prompting.prompts import Message
 
+        note_spelled_tokens(self.llm, self.system or "", text)
         opening = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", text)]
-        generation = self.llm.stream_chat([*opening, *asked], self.params)
         pieces: list[str] = []
-        try:
-            if self.options.as_json:
-                name = self.llm.manifest.model.name
-                pieces.append(print_answer(generation, as_json=True, model=name))
-            else:
-                stream_answer(generation, pieces)
-        finally:
-            self.messages = [*asked, Message("assistant", "".join(pieces))]
+        with PromptProgress() as progress:
+            generation = self.llm.stream_chat([*opening, *asked], self.params, on_progress=progress)
+            try:
+                if self.options.as_json:
+                    pieces.append(self.options.answer(generation, self.llm))
+                else:
+                    stream_answer(generation, pieces)
+            finally:
+                self.messages = [*asked, Message("assistant", "".join(pieces))]
 
     def run(self) -> None:
         """Read messages and commands until the input ends."""
-        interactive = sys.stdin.isatty()
+        interactive = sys.stdin is not None and sys.stdin.isatty()
         if interactive:
             with contextlib.suppress(ImportError):  # line editing and history, where there is one
                 import readline  # noqa: F401
-            click.echo("/help lists the commands, Ctrl-D leaves.", err=True)
-        while True:
+            say("/help lists the commands, Ctrl-D leaves.")
+        lines = piped_lines()
+        while not self.interrupted:
             try:
-                line = input("> " if interactive else "").strip()
-            except EOFError:
-                break
-            except KeyboardInterrupt:
-                click.echo()
-                continue
-            if line.startswith("/"):
-                if not self._obey(line):
+                line = typed_line() if interactive else next(lines, None)
+                if line is None or not self._take(line.strip()):
                     break
-            elif line:
-                self._answer(line)
+            except KeyboardInterrupt:
+                show("")
+                self.interrupted = not interactive
         if interactive:
-            click.echo()
+            show("")
+
+    def _take(self, line: str) -> bool:
+        """Answer a message or obey a command; False to leave."""
+        if line.startswith("/"):
+            return self._obey(line)
+        if line:
+            self._answer(line)
+        return True
 
     def _answer(self, line: str) -> None:
         before = self.messages
         try:
             self.say(line)
             if not self.options.as_json and not sys.stdout.isatty():
-                click.echo()
-        except KeyboardInterrupt:
-            click.echo()
+                show("")
         except RequestError as error:
             # The conversation has outgrown the context; it can be started again.
             self.messages = before
-            click.echo(f"Error: {error}; /reset starts again", err=True)
+            self._refuse(f"{error}; /reset starts again")
 
     def _obey(self, line: str) -> bool:
         """Run a command; False to leave."""
@@ -122,10 +140,39 @@ class Conversation:
             return False
         if command == "/reset":
             self.messages = []
+            say("the conversation starts again")
         elif command == "/system":
             self.system, self.messages = rest.strip() or None, []
+            done = "removed" if self.system is None else "set"
+            say(f"the system message is {done}, the conversation starts again")
         elif command == "/help":
-            click.echo(HELP)
+            show(HELP)
         else:
-            click.echo(f"Error: {command} is unknown; /help lists the commands", err=True)
+            self._refuse(f"{command} is unknown; /help lists the commands")
         return True
+
+    def _refuse(self, message: str) -> None:
+        say(f"Error: {message}")
+        self.failed = self.failed or sys.stdin is None or not sys.stdin.isatty()
+
+
+def typed_line() -> str | None:
+    """Return what is typed at the prompt; None where the user leaves."""
+    try:
+        return input("> ")
+    except EOFError:
+        return None
+
+
+def piped_lines() -> Iterator[str]:
+    """Return the lines of standard input.
+
+    Raises:
+        RequestError: it is closed, or a line is not UTF-8.
+    """
+    if sys.stdin is None:
+        raise RequestError("standard input is closed; give MESSAGE as an argument")
+    # A text stream without bytes below it, as programs that call this one may have.
+    source: Iterable[bytes | str] = getattr(sys.stdin, "buffer", sys.stdin)
+    for number, line in enumerate(source, 1):
+        yield line if isinstance(line, str) else decoded(line, f", line {number}")

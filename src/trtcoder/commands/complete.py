@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from trtcoder.commands.generation_options import GenerationOptions, generation_options
+from trtcoder.commands.generation_options import (
+    GenerationOptions,
+    generation_options,
+    note_spelled_tokens,
+)
+from trtcoder.commands.terminal import read_text
 
 
 @click.command()
@@ -19,7 +24,7 @@ def complete(engine: str, prompt: str | None, **values: Any) -> None:
     PROMPT is text, or - to read standard input. Only the continuation is printed. Where all
     lines of PROMPT end as on Windows, so do those of the continuation.
     """
-    from trtcoder.commands.terminal import print_answer, read_text
+    from trtcoder.commands.prompt_progress import PromptProgress
     from trtcoder.prompting.line_ends import LineEnds
 
     options = GenerationOptions(**values)
@@ -27,7 +32,7 @@ def complete(engine: str, prompt: str | None, **values: Any) -> None:
     text = read_text(prompt, "PROMPT")
     ends = LineEnds.of(text)
     params = options.with_line_ends(ends).sampling_params()
-    with options.open(engine, "completion") as llm:
-        answer = llm.stream(ends.for_model(text), params)
-        name = llm.manifest.model.name
-        print_answer(answer, as_json=options.as_json, model=name, ends=ends)
+    with options.open(engine, "completion") as llm, PromptProgress() as progress:
+        note_spelled_tokens(llm, text)
+        answer = llm.stream(ends.for_model(text), params, on_progress=progress)
+        options.answer(answer, llm, ends)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtcoder.commands.generation_options import GenerationOptions, generation_options
+from trtcoder.commands.generation_options import (
+    GenerationOptions,
+    generation_options,
+    note_spelled_tokens,
+)
+from trtcoder.commands.terminal import say
 from trtcoder.errors import RequestError
+
+if TYPE_CHECKING:
+    from trtcoder.runtime.llm import LLM
 
 
 @click.command()
@@ -27,7 +35,7 @@ def fill(
     characters; one column past the end of a line is its end. Only the middle is printed, and
     FILE is not changed. Where all lines of FILE end as on Windows, so do those of the middle.
     """
-    from trtcoder.commands.terminal import print_answer
+    from trtcoder.commands.prompt_progress import PromptProgress
     from trtcoder.prompting.line_ends import LineEnds
 
     if (place is None) == (prefix is None and suffix is None):
@@ -37,10 +45,27 @@ def fill(
     before, after = (prefix or "", suffix or "") if place is None else split_file(place)
     ends = LineEnds.of(before, after)
     params = options.with_line_ends(ends).sampling_params()
-    with options.open(engine, "fim") as llm:
-        answer = llm.stream_fill(ends.for_model(before), ends.for_model(after), params)
-        name = llm.manifest.model.name
-        print_answer(answer, as_json=options.as_json, model=name, ends=ends)
+    with options.open(engine, "fim") as llm, PromptProgress() as progress:
+        note_spelled_tokens(llm, before, after)
+        seen = _fitted(llm, ends.for_model(before), ends.for_model(after), options.max_tokens)
+        answer = llm.stream_fill(*seen, params, on_progress=progress)
+        options.answer(answer, llm, ends)
+
+
+def _fitted(llm: LLM, before: str, after: str, max_tokens: int) -> tuple[str, str]:
+    """Return what stands round the hole, as far as context and answer leave room for it."""
+    from trtcoder.prompting.around_hole import around_hole
+
+    # An answer that could take all of the context leaves the file three quarters of it.
+    room = llm.context - min(max_tokens, llm.context // 4)
+    found = around_hole(llm.prompts, llm.tokenizer, before, after, room)
+    if found.is_cut:
+        say(
+            f"note: the text has {sum(found.tokens):,} tokens and the context holds "
+            f"{llm.context:,}; the model sees the {found.kept[0]:,} before the hole and the "
+            f"{found.kept[1]:,} behind it"
+        )
+    return found.prefix, found.suffix
 
 
 def split_file(place: str) -> tuple[str, str]:
@@ -49,7 +74,7 @@ def split_file(place: str) -> tuple[str, str]:
     Raises:
         RequestError: malformed, the file cannot be read as UTF-8, or the place is outside it.
     """
-    match = re.fullmatch(r"(.+):(\d+):(\d+)", place, re.DOTALL)
+    match = re.fullmatch(r"(.+):([0-9]{1,9}):([0-9]{1,9})", place, re.DOTALL)
     if match is None:
         raise RequestError(f"{place}: expected FILE:LINE:COL, such as sort.py:3:9")
     path, line, column = Path(match[1]), int(match[2]), int(match[3])

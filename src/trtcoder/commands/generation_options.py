@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
+from trtcoder.commands.needs import require_run
 from trtcoder.commands.numbers import SEED, TOKENS, few_threads
+from trtcoder.commands.terminal import print_answer, say
+from trtcoder.errors import RequestError
 
 if TYPE_CHECKING:
     from trtcoder.prompting.line_ends import LineEnds
     from trtcoder.prompting.prompts import Capability
     from trtcoder.runtime.llm import LLM
+    from trtcoder.runtime.requests.generation import Generation
     from trtcoder.runtime.sampling.params import SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,11 +67,55 @@ class GenerationOptions:
         return replace(self, stop=tuple(ends.for_model(stop) for stop in self.stop))
 
     def open(self, engine: str, capability: Capability) -> LLM:
-        """Load the engine folder, refusing early when its model lacks ``capability``."""
+        """Load the engine folder, after a look at whether it can serve what is asked.
+
+        Raises:
+            RequestError: the model lacks ``capability``, or its context is shorter than asked for.
+        """
+        from trtcoder.bundle.folder import Bundle
+        from trtcoder.prompting.prompts import require
+        from trtcoder.room import memory_note
+
+        require_run()
+        manifest = Bundle.load(engine, verify_hashes=False).manifest
+        require(manifest, capability)
+        longest = manifest.model.max_positions
+        if self.context is not None and self.context > longest:
+            raise RequestError(
+                f"--context {self.context}: the model's context has {longest:,} tokens; ask for "
+                "at most so many, or leave it out"
+            )
+        size = sum(info.bytes for info in manifest.files.values())
+        quality = (manifest.parity or {}).get("quality")
+        for note in (
+            memory_note("the engine", size),
+            f"note: this engine is {quality}, see `trtcoder inspect {engine}`"
+            if quality in ("poor", "broken")
+            else None,
+        ):
+            if note is not None:
+                say(note)
         from trtcoder.runtime.llm import open_engine
 
         return open_engine(
             engine, threads=self.threads, context=self.context, capability=capability
+        )
+
+    def answer(self, generation: Generation, llm: LLM, ends: LineEnds | None = None) -> str:
+        """Print an answer in the form that was asked for, and return its text."""
+        name = llm.manifest.model.name
+        return print_answer(generation, as_json=self.as_json, model=name, ends=ends)
+
+
+def note_spelled_tokens(llm: LLM, *texts: str) -> None:
+    """Say of control tokens that the user's texts spell that they are text."""
+    from trtcoder.prompting.spelled_tokens import spelled_tokens
+
+    found = spelled_tokens("\n".join(texts), llm.tokenizer.control)
+    if found:
+        say(
+            f"note: {', '.join(found)} in the prompt {'is' if len(found) == 1 else 'are'} text; "
+            "control tokens are placed by fill and chat"
         )
 
 

@@ -111,8 +111,8 @@ def read_text(value: str | None, what: str) -> str:
     return decoded(sys.stdin.buffer.read())
 
 
-def decoded(data: bytes) -> str:
-    """Return what standard input holds, as text.
+def decoded(data: bytes, where: str = "") -> str:
+    """Return what standard input holds, as text; ``where`` says where in it, for errors.
 
     Raises:
         RequestError: it is not UTF-8.
@@ -121,7 +121,7 @@ def decoded(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(
-            f"standard input: not UTF-8 at byte {error.start}; convert it"
+            f"standard input{where}: not UTF-8 at byte {error.start}; convert it"
         ) from error
 
 
