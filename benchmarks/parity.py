@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.record import environment, keep
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
 from trtcoder.export.parity.logits import kl_divergence
 from trtcoder.export.parity.verify import far_positions

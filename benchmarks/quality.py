@@ -196,7 +196,7 @@ def main() -> None:
 
     llama = obtain(cache())
     checkpoint = Checkpoint.open(DEMO)
-    parameters = sum(int(stored.size) for stored in map(checkpoint.raw, checkpoint.names()))
+    parameters = sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
     prompting = read_prompting(checkpoint)
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     judge = Judge(checkpoint, load_heldout(prompting.prompts(), TOKENS))

@@ -20,7 +20,7 @@ def run_graph(b: GraphBuilder, folder: Path, feeds: dict[str, NDArray[Any]]) -> 
 
     with open_data(b.plan, folder / "weights.data") as sink:
         write_weights(b.plan, sink)
-    offsets, _ = layout(b.plan.weights.values())
+    offsets, _ = layout(b.plan.declared.values())
     ir.save(b.model("weights.data", offsets), folder / "graph.onnx")
     session = onnxruntime.InferenceSession(str(folder / "graph.onnx"))
     return [np.asarray(found) for found in session.run(None, feeds)]

@@ -19,8 +19,8 @@ from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError
 from trtcoder.export.graph import registry as graphs
-from trtcoder.export.graph.batch import Batch, declare_batch, rotate
 from trtcoder.export.graph.builder import CONTRIB
+from trtcoder.export.graph.inputs import Inputs, declare_inputs, rotate
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.reference import registry as references
 from trtcoder.export.reference.trace import LayerTrace
@@ -117,8 +117,8 @@ def declare_toy(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     layers = range(config.num_hidden_layers)
     caches = [b.input(f"cache.{layer}", ir.DataType.FLOAT, ["rows", width]) for layer in layers]
     frequencies = plain_inverse_frequencies(config.head_dim, 10000.0)
-    batch = declare_batch(b, frequencies, 1.0, caches[0])
-    residual, branch = model.embedding("embed_tokens", batch.input_ids, TABLE), None
+    inputs = declare_inputs(b, frequencies, 1.0, caches[0])
+    residual, branch = model.embedding("embed_tokens", inputs.input_ids, TABLE), None
     written = []
     for layer in layers:
         model = model.in_layer(layer)
@@ -127,7 +127,7 @@ def declare_toy(model: ModelBuilder) -> tuple[CacheInfo, ...]:
             f"{name}/input_norm", f"{prefix}.input_layernorm.weight", residual, branch,
             f"layers.{layer - 1}/output", hidden, epsilon,
         )  # fmt: skip
-        attention, rows = _attention(model, config, layer, normed, batch, caches[layer])
+        attention, rows = _attention(model, config, layer, normed, inputs, caches[layer])
         written.append(rows)
         normed, residual = model.skip_norm(
             f"{name}/post_attention_norm", f"{prefix}.post_attention_layernorm.weight", residual,
@@ -139,24 +139,24 @@ def declare_toy(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     normed, _ = model.skip_norm(
         "final_norm", "model.norm.weight", residual, branch, last, hidden, epsilon
     )
-    model.head(normed, batch.sample_rows, TABLE)
+    model.head(normed, inputs.sample_rows, TABLE)
     for layer, rows in enumerate(written):
         b.output(rows, f"cache.{layer}.out")
     return tuple(CacheInfo(f"cache.{layer}", "float32", width) for layer in layers)
 
 
 def _attention(
-    model: ModelBuilder, config: ToyConfig, layer: int, x: ir.Value, batch: Batch, cache: ir.Value
+    model: ModelBuilder, config: ToyConfig, layer: int, x: ir.Value, inputs: Inputs, cache: ir.Value
 ) -> tuple[ir.Value, ir.Value]:
     b, heads, width = model.b, config.num_attention_heads, config.head_dim
     name, prefix = f"layers.{layer}/attention", f"model.layers.{layer}.self_attn"
     source = model.matrix(*(f"{prefix}.{role}_proj.weight" for role in "qkv"))
     fused = model.linear(f"{name}/qkv", "attention", x, source)
     turned, value = model.split(name, "split", fused, ("qk", "v"), ((heads + 1) * width, width))
-    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, batch)
+    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs)
     query, key = model.split(name, "split_rotary", turned, ("q", "k"), (heads * width, width))
     entry = b.op("Concat", f"{name}/entry", [key, value], ["tokens", 2 * width], axis=1)
-    rows = b.op("ScatterND", f"{name}/cache", [cache, batch.slots, entry], ["rows", 2 * width])
+    rows = b.op("ScatterND", f"{name}/cache", [cache, inputs.slots, entry], ["rows", 2 * width])
     keys, values = b.multi_op(
         "Split", f"{name}/rows", [rows, b.ints(width, width)],
         [(f"{name}/{role}", ir.DataType.FLOAT, ["rows", width]) for role in ("keys", "values")],
@@ -170,7 +170,7 @@ def _attention(
         "FusedMatMul", f"{name}/scores", [query, keys], [heads, "tokens", "rows"],
         domain=CONTRIB, transB=1, alpha=width**-0.5,
     )  # fmt: skip
-    scores = b.op("Add", f"{name}/masked", [scores, batch.bias], [heads, "tokens", "rows"])
+    scores = b.op("Add", f"{name}/masked", [scores, inputs.bias], [heads, "tokens", "rows"])
     weights = b.op("Softmax", f"{name}/softmax", [scores], [heads, "tokens", "rows"], axis=-1)
     mixed = b.op("MatMul", f"{name}/mix", [weights, values], [heads, "tokens", width])
     mixed = b.op("Transpose", f"{name}/mixed", [mixed], ["tokens", heads, width], perm=[1, 0, 2])

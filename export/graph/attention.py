@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtcoder.export.graph.batch import Batch, rotate
 from trtcoder.export.graph.builder import CONTRIB, GraphBuilder
+from trtcoder.export.graph.inputs import Inputs, rotate
 from trtcoder.export.graph.latent_cache import Cache, store
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.weights.matrix import Piece
@@ -28,7 +28,7 @@ def latent_attention(
     config: DeepseekV2Config,
     layer: int,
     x: ir.Value,
-    batch: Batch,
+    inputs: Inputs,
     cache: Cache,
 ) -> ir.Value:
     """Attend from ``x`` ``[tokens, hidden]`` to the cache, after writing the tokens to it."""
@@ -43,7 +43,7 @@ def latent_attention(
     q_nope, c_kv, pe = _queries_and_latent(model, config, name, prefix, x)
     c_kv = model.norm(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight", c_kv, latent, EPSILON)
     # The rotary part of all heads, and the key's that they share, turn in one node.
-    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, batch)
+    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, inputs)
     q_pe, k_pe = b.multi_op(
         "Split",
         f"{name}/split_rotary",
@@ -55,7 +55,7 @@ def latent_attention(
         axis=1,
     )
     entry = b.op("Concat", f"{name}/latent", [c_kv, k_pe], ["tokens", config.cache_width], axis=1)
-    keys = store(b, cache, name, entry, batch)
+    keys = store(b, cache, name, entry, inputs)
     query = b.op(
         "Concat",
         f"{name}/query",
@@ -83,7 +83,7 @@ def latent_attention(
         transB=1,
         alpha=config.softmax_scale,
     )
-    scores = b.op("Add", f"{name}/masked", [scores, batch.bias], [heads, "tokens", "rows"])
+    scores = b.op("Add", f"{name}/masked", [scores, inputs.bias], [heads, "tokens", "rows"])
     weights = b.op("Softmax", f"{name}/softmax", [scores], [heads, "tokens", "rows"], axis=-1)
     # Multiplying with the whole row and dropping k_pe's share is cheaper than a strided copy
     # of the cache.

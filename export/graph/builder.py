@@ -143,7 +143,7 @@ class GraphBuilder:
 
     def _make_model(self, location: str, offsets: Mapping[str, int]) -> ir.Model:
         for name, value in self._initializers.items():
-            weight = self.plan.weights[name]
+            weight = self.plan.declared[name]
             value.const_value = ir.ExternalTensor(
                 location,
                 offsets[name],

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.calib.storage.float8 import Float8
 from trtcoder.export.graph.attention import latent_attention
-from trtcoder.export.graph.batch import declare_batch
 from trtcoder.export.graph.builder import Dim
 from trtcoder.export.graph.float8 import layers as float8_layers
+from trtcoder.export.graph.inputs import declare_inputs
 from trtcoder.export.graph.latent_cache import declare_cache
 from trtcoder.export.graph.layers import mixture_of_experts
 from trtcoder.export.graph.model_builder import ModelBuilder
@@ -30,9 +30,9 @@ def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     b, config = model.b, DeepseekV2Config.of(model.checkpoint.config)
     layers, hidden, epsilon = config.num_hidden_layers, config.hidden_size, config.rms_norm_eps
     caches = [declare_cache(b, layer, config, model.recipe.cache) for layer in range(layers)]
-    batch = declare_batch(b, config.inverse_frequencies(), config.rotary_scale, caches[0].entries)
+    inputs = declare_inputs(b, config.inverse_frequencies(), config.rotary_scale, caches[0].entries)
     table = "model.embed_tokens.weight"
-    residual = model.embedding("embed_tokens", batch.input_ids, table)
+    residual = model.embedding("embed_tokens", inputs.input_ids, table)
     branch: ir.Value | None = None
     for layer in range(layers):
         name = f"layers.{layer}"
@@ -46,7 +46,7 @@ def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
             hidden,
             epsilon,
         )
-        attention = latent_attention(model, config, layer, normed, batch, caches[layer])
+        attention = latent_attention(model, config, layer, normed, inputs, caches[layer])
         normed, residual = model.skip_norm(
             f"{name}/post_attention_norm",
             f"model.{name}.post_attention_layernorm.weight",
@@ -66,7 +66,9 @@ def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     normed, _ = model.skip_norm(
         "final_norm", "model.norm.weight", residual, branch, last, hidden, epsilon
     )
-    model.head(normed, batch.sample_rows, table if config.tie_word_embeddings else "lm_head.weight")
+    model.head(
+        normed, inputs.sample_rows, table if config.tie_word_embeddings else "lm_head.weight"
+    )
     for cache in caches:
         cache.expose(b)
     return tuple(info for cache in caches for info in cache.describe())

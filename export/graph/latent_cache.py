@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcoder.bundle.onnx import CacheInfo
-from trtcoder.export.graph.batch import Batch
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.export.graph.float8 import cache as float8_cache
+from trtcoder.export.graph.float8 import cache_codes
+from trtcoder.export.graph.inputs import Inputs
 from trtcoder.model.config import DeepseekV2Config
 
 FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
@@ -81,18 +81,18 @@ def declare_cache(b: GraphBuilder, layer: int, config: DeepseekV2Config, kind: s
     return Cache(layer, entries, scales, width, group, [])
 
 
-def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batch) -> ir.Value:
+def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, inputs: Inputs) -> ir.Value:
     """Write ``entry`` ``[tokens, width]`` to the tokens' slots; return all rows as float32."""
     shape: list[Dim] = ["rows", cache.width]
     if cache.scales is None:
-        written = b.op("ScatterND", f"{name}/cache", [cache.entries, batch.slots, entry], shape)
+        written = b.op("ScatterND", f"{name}/cache", [cache.entries, inputs.slots, entry], shape)
         cache.written = [(f"{cache.name}.out", written)]
         return written
     groups = cache.width // cache.group
     if cache.entries.dtype == UINT8:
-        codes, scale = float8_cache.encode(b, f"{name}/cache", entry, groups, cache.group)
-        written, scales = _write(b, cache, cache.scales, name, codes, scale, batch)
-        return float8_cache.restore(b, f"{name}/cache", written, scales, groups, cache.group)
+        codes, scale = cache_codes.encode(b, f"{name}/cache", entry, groups, cache.group)
+        written, scales = _write(b, cache, cache.scales, name, codes, scale, inputs)
+        return cache_codes.restore(b, f"{name}/cache", written, scales, groups, cache.group)
     grouped_shape: list[Dim] = ["tokens", groups, cache.group]
     grouped = b.op(
         "Reshape", f"{name}/cache_groups", [entry, b.ints(-1, groups, cache.group)], grouped_shape
@@ -123,7 +123,7 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, batch: Batc
     scale = b.op(
         "Reshape", f"{name}/cache_entry_scale", [scale, b.ints(-1, groups)], ["tokens", groups]
     )
-    written, scales = _write(b, cache, cache.scales, name, codes, scale, batch)
+    written, scales = _write(b, cache, cache.scales, name, codes, scale, inputs)
     return b.op(
         "DequantizeLinear",
         f"{name}/cache_rows",
@@ -141,17 +141,17 @@ def _write(
     name: str,
     codes: ir.Value,
     scale: ir.Value,
-    batch: Batch,
+    inputs: Inputs,
 ) -> tuple[ir.Value, ir.Value]:
     """Write the tokens' codes and scales to their slots; return both buffers."""
     written = b.op(
         "ScatterND",
         f"{name}/cache",
-        [cache.entries, batch.slots, codes],
+        [cache.entries, inputs.slots, codes],
         ["rows", cache.width],
         dtype=cache.entries.dtype or FLOAT,
     )
     shape: list[Dim] = ["rows", cache.width // cache.group]
-    scales = b.op("ScatterND", f"{name}/cache_scales", [scales, batch.slots, scale], shape)
+    scales = b.op("ScatterND", f"{name}/cache_scales", [scales, inputs.slots, scale], shape)
     cache.written = [(f"{cache.name}.out", written), (f"{cache.scale_name}.out", scales)]
     return written, scales

@@ -203,7 +203,7 @@ class _Search:
         """Return the bytes of an engine beside those that a choice counts."""
         recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
         plan = find_target(self._request.target).plan(self._source, recipe)
-        records = len(plan.weights.matrices) + len(plan.weights.weights)
+        records = len(plan.weights.matrices) + len(plan.weights.declared)
         return plan.nbytes - choice.nbytes + records * _RECORD_BYTES
 
 

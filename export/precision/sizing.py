@@ -127,7 +127,7 @@ class Sizing:
 def estimate(plan: EnginePlan) -> Sizing:
     """Return the sizing of an engine that has been planned."""
     weights, config = plan.weights, plan.checkpoint.config
-    _, written = layout(weights.weights.values())
+    _, written = layout(weights.declared.values())
     classes, values = _classes(weights)
     read = plan.checkpoint.nbytes
     cores = available_cores()
@@ -154,7 +154,7 @@ def _classes(plan: WeightPlan) -> tuple[dict[str, int], dict[str, int]]:
     """Return bytes and number of weights by class."""
     sizes: Counter[str] = Counter()
     values: Counter[str] = Counter()
-    for weight in plan.weights.values():
+    for weight in plan.declared.values():
         sizes[weight.kind] += weight.nbytes
         if weight.kind in EXACT:
             values[weight.kind] += math.prod(weight.shape)
@@ -174,7 +174,7 @@ def _rank_bytes(plan: EnginePlan, tp: int, ep: int) -> int:
     cut = tp // ep
     downs = (m for m in plan.weights.matrices.values() if m.kind == "experts_down")
     inner = next((matrix.source.width for matrix in downs), 0)
-    for weight in plan.weights.weights.values():
+    for weight in plan.weights.declared.values():
         if weight.kind in ("router", "norms", "activations") or any(
             part in weight.name for part in _WHOLE
         ):

@@ -13,7 +13,7 @@ from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
 from trtcoder.bundle.onnx import TARGET, GraphInfo, OnnxParts, Requires
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.graph.registry import ModelGraph, declare_graph
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import Recipe
@@ -46,7 +46,7 @@ class OnnxPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of the engine, but for its manifest and certificate."""
-        _, data = layout(self.weights.weights.values())
+        _, data = layout(self.weights.declared.values())
         graph = int(ir.to_proto(self._model()).ByteSize())
         return data + graph + sum(map(len, prompt_files(self.checkpoint.folder).values()))
 
@@ -103,7 +103,7 @@ class OnnxPlan:
         )
 
     def _model(self) -> ir.Model:
-        offsets, _ = layout(self.weights.weights.values())
+        offsets, _ = layout(self.weights.declared.values())
         return self.graph.builder.model(DATA_FILE, offsets)
 
 

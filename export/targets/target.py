@@ -141,7 +141,7 @@ def journal_key(plan: EnginePlan, **more: object) -> dict[str, object]:
     ``more`` is what a calibrated build adds.
     """
     checkpoint = plan.checkpoint
-    shapes = [[w.name, w.dtype.name, *w.shape] for w in plan.weights.weights.values()]
+    shapes = [[w.name, w.dtype.name, *w.shape] for w in plan.weights.declared.values()]
     return {
         "trtcoder": __version__,
         "versions": {name: version(name) for name in _ROUNDING} | {"machine": platform.machine()},

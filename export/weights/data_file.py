@@ -38,12 +38,12 @@ class DataFile:
     """A sink: one file, hashed while it is written from several threads; see `open_data`."""
 
     def __init__(self, plan: WeightPlan, path: Path, descriptor: int) -> None:
-        self.offsets, self.size = layout(plan.weights.values())
-        self._weights = plan.weights
+        self.offsets, self.size = layout(plan.declared.values())
+        self._weights = plan.declared
         self._path = path
         self._descriptor = descriptor
         self._follower = HashFollower(
-            [(name, weight.shape[0], self.offsets[name]) for name, weight in plan.weights.items()],
+            [(name, weight.shape[0], self.offsets[name]) for name, weight in plan.declared.items()],
             self.size,
             self.read_into,
         )

@@ -151,7 +151,7 @@ class WeightPlan:
 
     Attributes:
         quantizer: chooses stored values when steps run.
-        weights: the declared weights by name.
+        declared: the declared weights by name.
         steps: what fills them.
         matrices: the stored matrices by name.
         padded: widths that were padded to whole blocks, by role.
@@ -159,7 +159,7 @@ class WeightPlan:
 
     def __init__(self, quantizer: Quantizer | None = None) -> None:
         self.quantizer: Quantizer = quantizer or RoundToNearest()
-        self.weights: dict[str, Weight] = {}
+        self.declared: dict[str, Weight] = {}
         self.steps: list[Step] = []
         self.matrices: dict[str, StoredMatrix] = {}
         self.padded: dict[str, str] = {}
@@ -171,9 +171,9 @@ class WeightPlan:
         Raises:
             BuildError: there is one of that name.
         """
-        if name in self.weights:
+        if name in self.declared:
             raise BuildError(f"{name}: declared twice")
-        weight = self.weights[name] = Weight(name, kind, dtype, tuple(shape))
+        weight = self.declared[name] = Weight(name, kind, dtype, tuple(shape))
         return weight
 
     def add_step(
@@ -193,7 +193,7 @@ class WeightPlan:
 
     def check(self) -> None:
         """Raise BuildError unless the steps fill each row of each weight, and fill it once."""
-        found: dict[str, list[tuple[int, int]]] = {name: [] for name in self.weights}
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in self.declared}
         unknown = []
         for step in self.steps:
             for rows in step.fills:
@@ -204,7 +204,7 @@ class WeightPlan:
         missing, doubled = [], []
         for name, ranges in found.items():
             end = 0
-            for start, stop in [*sorted(ranges), (self.weights[name].shape[0],) * 2]:
+            for start, stop in [*sorted(ranges), (self.declared[name].shape[0],) * 2]:
                 if start > end and name not in missing:
                     missing.append(name)
                 if start < end and name not in doubled:

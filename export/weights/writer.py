@@ -254,7 +254,7 @@ class _Writer:
 
     def _check_finite(self, step: Step, part: Part) -> None:
         """Raise BuildError where finite weights gave a value that is not, such as a scale."""
-        stored = self._plan.weights[part.weight].dtype.value
+        stored = self._plan.declared[part.weight].dtype.value
         where = None if stored == "U8" else first_not_finite(part.value, stored)
         if where is not None:
             place = [part.start + where[0], *where[1:]]

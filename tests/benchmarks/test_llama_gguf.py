@@ -16,7 +16,7 @@ def test_a_gguf_holds_every_weight_of_the_checkpoint_once(tmp_path: Path) -> Non
     checkpoint = Checkpoint.open(folder)
     path = tmp_path / "model.gguf"
     write_gguf(checkpoint, path)
-    weights = sum(checkpoint.raw(name).size for name in checkpoint.names())
+    weights = sum(checkpoint.stored(name).size for name in checkpoint.names())
     assert stored_types(path)["F32"]["weights"] == weights
 
     config = DeepseekV2Config.of(checkpoint.config)

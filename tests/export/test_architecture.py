@@ -69,7 +69,7 @@ def test_every_precision_stores_it(source: Checkpoint, tmp_path: Path, weights: 
     plan = find_target("onnx").plan(source, preset(weights))
     stored = {tensor.name for tensor in built.certificate.tensors}
     assert stored >= plan.weights.matrices.keys()
-    declared = sum(weight.nbytes for weight in plan.weights.weights.values())
+    declared = sum(weight.nbytes for weight in plan.weights.declared.values())
     assert sum(estimate(plan).classes.values()) == declared
     files = built.manifest.files
     assert plan.nbytes == sum(info.bytes for name, info in files.items() if name != "parity.json")

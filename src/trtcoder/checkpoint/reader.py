@@ -1,8 +1,7 @@
-"""Reads a Hugging Face checkpoint: memory-mapped safetensors, checked against the weight contract.
+"""Reads a Hugging Face checkpoint: safetensors, checked against the weight contract.
 
-Nothing is read but what is asked for, and no second copy of the weights is made: `Checkpoint.raw`
-returns a view of the mapped file, `Checkpoint.read` and `Checkpoint.stored` copy the rows that they
-are asked for. What has been read does not count as this process's memory.
+Nothing is read but what is asked for: `Checkpoint.read` and `Checkpoint.stored` copy rows of a
+tensor out of its file, and nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -120,10 +119,6 @@ class Checkpoint:
         """The stored types of the matrices, such as ``bf16``."""
         return "+".join(sorted({stored.dtype.lower() for stored in self.tensors.values()}))
 
-    def raw(self, name: str) -> NDArray[np.generic]:
-        """Return a read-only view of the mapped file: uint16 for BF16, float16 or float32."""
-        return self._stored(name).view()
-
     def stored(self, name: str, rows: Rows = None) -> NDArray[np.generic]:
         """Return a copy of the tensor, or of rows of it in the given order, in its stored type.
 
@@ -134,7 +129,7 @@ class Checkpoint:
         stored = self._stored(name)
         found = stored.read(rows)
         self._check_finite(name, stored, found, rows)
-        if name in getattr(_reading, "wanted", ()) and len(found) == len(stored.view()):
+        if name in getattr(_reading, "wanted", ()) and len(found) == stored.shape[0]:
             whole = rows is None or (isinstance(rows, slice) and rows.step in (None, 1))
             if whole:
                 digest = blake3()

@@ -1,4 +1,4 @@
-"""One safetensors file, mapped and checked.
+"""One safetensors file, checked.
 
 The format: eight bytes of header length (little-endian), a JSON header that gives each tensor's
 type, shape and byte range, and the tensors' bytes
@@ -38,10 +38,9 @@ Rows = slice | NDArray[np.int64] | None
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Shard:
-    """An open file: mapped for views, and a descriptor for reading."""
+    """An open file."""
 
     path: Path
-    mapped: mmap.mmap
     descriptor: int
 
     def read_into(self, target: memoryview, offset: int) -> None:
@@ -92,12 +91,6 @@ class Stored:
             raise CheckpointError("the weights are not there: only the configuration was opened")
         return self.shard
 
-    def view(self) -> NDArray[np.generic]:
-        """Return the tensor as a read-only view of the mapped file."""
-        count = math.prod(self.shape)
-        flat = np.frombuffer(self.file.mapped, VIEWS[self.dtype], count, self.offset)
-        return flat.reshape(self.shape)
-
     def read(self, rows: Rows = None) -> NDArray[np.generic]:
         """Return a copy of the tensor, or of rows of it in the given order, as stored.
 
@@ -147,7 +140,7 @@ def read_shard(path: Path) -> dict[str, Stored]:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{path}: is empty; download it again") from error
-    shard = Shard(path, mapped, descriptor)
+    shard = Shard(path, descriptor)
     weakref.finalize(shard, os.close, descriptor)
     header, start = _header(path, mapped)
     header.pop("__metadata__", None)

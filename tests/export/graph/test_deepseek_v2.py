@@ -13,7 +13,7 @@ from tests.engines import build_engine, probe, write_checkpoint
 from tests.reference.model import NumpyReference
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.graph.batch import CACHE_BLOCK
+from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.weights.data_file import ALIGNMENT
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 

@@ -14,7 +14,7 @@ from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.storage.float8 import VALUES
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.builder import GraphBuilder
-from trtcoder.export.graph.float8 import cache as float8_cache
+from trtcoder.export.graph.float8 import cache_codes
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.llm import open_engine
 from trtcoder.testing.random_checkpoint import tiny_config
@@ -38,10 +38,10 @@ def encode(folder: Path, entry: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
     b = GraphBuilder("cache")
     x = b.input("x", ir.DataType.FLOAT, ["tokens", 128])
-    codes, scales = float8_cache.encode(b, "cache", x, 2, 64)
+    codes, scales = cache_codes.encode(b, "cache", x, 2, 64)
     b.output(codes, "codes")
     b.output(scales, "scales")
-    b.output(float8_cache.restore(b, "cache", codes, scales, 2, 64), "rows")
+    b.output(cache_codes.restore(b, "cache", codes, scales, 2, 64), "rows")
     codes_found, scales_found, rows = run_graph(b, folder, {"x": entry})
     return codes_found, scales_found, rows
 

@@ -92,7 +92,7 @@ def test_one_byte_anywhere_runs_one_step_again(
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ data.draw(st.integers(1, 255))]))
-    weights = OnnxRuntime().plan(source, preset("int4")).weights.weights
+    weights = OnnxRuntime().plan(source, preset("int4")).weights.declared
     offsets, _ = layout(weights.values())
     is_in_a_gap = not any(
         offsets[name] <= offset < offsets[name] + weight.nbytes for name, weight in weights.items()
@@ -106,7 +106,7 @@ def test_gaps_that_another_plan_filled_are_zeros_again(
     source: Checkpoint, whole: Path, tmp_path: Path
 ) -> None:
     stop_after(source, tmp_path, 2)
-    weights = OnnxRuntime().plan(source, preset("int4")).weights.weights
+    weights = OnnxRuntime().plan(source, preset("int4")).weights.declared
     offsets, size = layout(weights.values())
     ends = [*sorted(offsets.values())[1:], size]
     with (tmp_path / DATA_FILE).open("r+b") as file:

@@ -43,13 +43,13 @@ class SafetensorsSink:
     """A safetensors file for each of two ranks: layers with even numbers, and all else."""
 
     def __init__(self, plan: WeightPlan, folder: Path) -> None:
-        self._weights = plan.weights
+        self._weights = plan.declared
         self._paths = [folder / f"rank{rank}.safetensors" for rank in range(RANKS)]
         self._places: dict[str, tuple[int, int]] = {}
         self._filled: Counter[str] = Counter()
         self._lock = threading.Lock()
         for rank, path in enumerate(self._paths):
-            mine = [weight for weight in plan.weights.values() if self._rank(weight) == rank]
+            mine = [weight for weight in plan.declared.values() if self._rank(weight) == rank]
             header, size = self._header(mine)
             path.write_bytes(header)
             with path.open("r+b") as file:
@@ -115,14 +115,14 @@ def test_the_same_plan_fills_one_data_file_or_safetensors_of_ranks(
     assert (one.records, one.digests) == (several.records, several.digests)
     assert one.hashes.keys() == {DATA_FILE}
     data = (tmp_path / DATA_FILE).read_bytes()
-    offsets, _ = layout(plan.weights.values())
+    offsets, _ = layout(plan.declared.values())
     found: dict[str, torch.Tensor] = {}
     for name in several.hashes:
         # NumPy has neither bfloat16 nor float8.
         with safe_open(tmp_path / name, "pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    assert found.keys() == plan.weights.keys()
-    for name, weight in plan.weights.items():
+    assert found.keys() == plan.declared.keys()
+    for name, weight in plan.declared.items():
         stored = data[offsets[name] : offsets[name] + weight.nbytes]
         assert tuple(found[name].shape) == weight.shape
         assert found[name].view(torch.uint8).numpy().tobytes() == stored, name

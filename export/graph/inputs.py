@@ -25,7 +25,7 @@ UNREACHABLE = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Inputs:
     """Inputs ``[tokens]``, and the values derived from them.
 
     Attributes:
@@ -42,9 +42,9 @@ class Batch:
     bias: ir.Value
 
 
-def declare_batch(
+def declare_inputs(
     b: GraphBuilder, frequencies: NDArray[np.float32], rotary_scale: float, cache: ir.Value
-) -> Batch:
+) -> Inputs:
     """Declare the inputs and the nodes that run once a step.
 
     Args:
@@ -60,7 +60,7 @@ def declare_batch(
     block_table = b.input("block_table", INT64, ["sequences", "blocks"])
     sample_rows = b.input("sample_rows", INT64, ["samples"])
     cos, sin = _rotary(b, frequencies, rotary_scale, positions)
-    return Batch(
+    return Inputs(
         input_ids=input_ids,
         slots=b.op("Unsqueeze", "batch/slots", [slots, b.ints(1)], ["tokens", 1], dtype=INT64),
         sample_rows=sample_rows,
@@ -71,7 +71,7 @@ def declare_batch(
 
 
 def rotate(
-    b: GraphBuilder, name: str, x: ir.Value, heads: int, rope: int, batch: Batch
+    b: GraphBuilder, name: str, x: ir.Value, heads: int, rope: int, inputs: Inputs
 ) -> ir.Value:
     """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
     width = heads * rope
@@ -79,7 +79,7 @@ def rotate(
     rotated = b.op(
         "RotaryEmbedding",
         name,
-        [batched, batch.cos, batch.sin],
+        [batched, inputs.cos, inputs.sin],
         [1, "tokens", width],
         interleaved=1,
         num_heads=heads,
