@@ -8,6 +8,7 @@ logits must first agree with the reference.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
