@@ -78,7 +78,8 @@ def test_writing_twice_gives_identical_bytes(tmp_path: Path) -> None:
 def test_files_that_do_not_match_are_all_named(tmp_path: Path) -> None:
     write(tmp_path / "engine")
     (tmp_path / "engine" / "model.onnx").write_bytes(b"grape")
-    assert Bundle.load(tmp_path / "engine", verify_hashes=False)
+    unread = Bundle.load(tmp_path / "engine", verify_hashes=False)
+    assert unread.graph_path.read_bytes() == b"grape"
     with pytest.raises(EngineError, match=r"model\.onnx has sha256 .*expected"):
         Bundle.load(tmp_path / "engine")
     (tmp_path / "engine" / "model.onnx").write_bytes(b"gra")

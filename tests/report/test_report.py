@@ -120,6 +120,8 @@ def test_ids_are_unique_and_every_link_has_its_end(tmp_path: Path) -> None:
     page = page_of(tmp_path, certificate())
     assert len(page.ids) == len(set(page.ids))
     inner = re.findall(r"url\(#([^)]*)\)", page.source)
+    assert page.references
+    assert inner
     assert {reference[1:] for reference in page.references} | set(inner) <= set(page.ids)
 
 

@@ -101,8 +101,10 @@ def test_the_float8_cache_is_close_to_the_float_cache(
     whole, parts = watched.run(IDS).logits, watched.run(IDS, chunk=1).logits
     error = np.abs(whole - exact).max() / np.abs(exact).max()
     assert 0 < error < 0.1  # 2 ** -4 of each value, carried through three layers
-    # A float32 sum differs in its last bits, which may turn a tie of the cache by one level.
-    np.testing.assert_allclose(parts, whole, atol=2e-2 * np.abs(whole).max())
+    # A float32 sum differs in its last bits, which may turn a tie of the cache by one level; here
+    # few values follow from one, if any.
+    assert np.median(np.abs(parts - whole)) < 1e-5 * np.abs(whole).max()
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=2e-2 * np.abs(whole).max())
 
 
 def test_rows_are_written_in_place_by_the_runtime(engine: Bundle) -> None:
@@ -121,10 +123,11 @@ def test_rows_are_written_in_place_by_the_runtime(engine: Bundle) -> None:
 
 def test_an_engine_of_fp8_throughout_serves(source: Checkpoint, tmp_path: Path) -> None:
     built = build_engine(source, tmp_path / "engine", "fp8", cache="fp8")
-    expected = probe(built, source).run(IDS, chunk=1).logits[-1]
+    expected = probe(built, source).run(IDS, chunk=1).logits
     sequence = ByHand(ModelRunner(built, threads=1, cache_tokens=64))
-    for token in IDS:
-        logits = sequence.run([token])
-    np.testing.assert_allclose(logits, expected, atol=1e-2 * np.abs(expected).max())
+    for token, wanted in zip(IDS, expected, strict=True):
+        # The same steps in both: float32 sums in another order at most.
+        allowed = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(sequence.run([token]), wanted, rtol=0, atol=allowed)
     with open_engine(built.folder, threads=1, context=128) as llm:
         assert llm.stream("def quick_sort(arr):", max_tokens=8).text()
