@@ -197,8 +197,8 @@ from trtcoder.bundle.writer import BundleWriter
 from trtcoder.errors import BuildError
 
 folder, me = Path(sys.argv[1]), sys.argv[2]
-written, deadline = 0, time.monotonic() + 1
-while time.monotonic() < deadline:
+written = 0
+while written < 4:
     try:
         with BundleWriter(folder / "engine", force=True) as writer:
             inside = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)
@@ -216,7 +216,7 @@ while time.monotonic() < deadline:
         written += 1
     except BuildError as error:
         assert "already writing" in str(error), error
-print(written)
+        time.sleep(0.001)
 """
 
 
@@ -231,7 +231,7 @@ def test_writers_that_race_never_write_at_the_same_time(tmp_path: Path) -> None:
     ]  # fmt: skip
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [error for _, error in outputs if error] == []
-    assert sum(int(printed) for printed, _ in outputs) > 4
+    assert [process.returncode for process in processes] == [0] * 4
     bundle = Bundle.load(tmp_path / "engine")
     assert len({(bundle.folder / name).read_text() for name in "abc"}) == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"engine", ".engine.partial"}

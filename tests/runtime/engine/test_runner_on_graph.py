@@ -141,8 +141,8 @@ def test_sequences_packed_together_get_the_logits_they_get_alone(exact: Bundle) 
 
 def test_same_seed_same_text(bundle: Bundle) -> None:
     params = SamplingParams(temperature=1.0, top_p=0.95, seed=5, max_tokens=40)
-    # Without `deterministic` the second prompt reuses the first one's cache rows, and its last token
-    # runs alone: activations of 8 bits are rounded otherwise there than among many.
+    # Without `deterministic` the second prompt reuses the first one's cache rows, so that its last
+    # token runs alone: activations of 8 bits are rounded otherwise then.
     settings = EngineSettings(threads=1, context=256, deterministic=True)
     with LLM(bundle.folder, settings=settings) as llm:
         first = llm.stream("def quick_sort(arr):", params).text()
