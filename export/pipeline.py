@@ -20,7 +20,7 @@ from trtcoder.calib.text.calibration import CalibrationText, load_calibration
 from trtcoder.calib.text.examples import read_records
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.errors import BuildError, ParityError
+from trtcoder.errors import BuildError, ParityError, RequestError
 from trtcoder.export.calibration.calibrate import Calibration
 from trtcoder.export.parity.table import render_certificate, shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
@@ -72,12 +72,13 @@ class BuildRequest:
         """Read the text that judges and the text that calibrates, whatever the model.
 
         Raises:
-            RequestError: a file is missing or malformed.
+            RequestError: a file is missing, malformed or empty.
         """
-        if self.text is not None:
-            read_records(self.text)
-        if self.calibration is not None and not self.calibration.is_dir():
-            read_records(self.calibration)
+        for path in (self.text, self.calibration):
+            if path is not None and not path.is_dir() and not read_records(path):
+                raise RequestError(f"{path}: holds no text; see `trtcoder verify --help`")
+        if self.text is not None and self.text.is_dir():
+            raise RequestError(f"{self.text}: is a folder; held-out text is a file of JSON lines")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,9 @@ class BundleWriter:
                 )
             if os.path.lexists(self.target) or not os.path.lexists(self._replaced):
                 self._check_target()
+            for path in (self.workspace, self._replaced):
+                with contextlib.suppress(FileNotFoundError):
+                    os.lstat(path)  # refused where the name is too long
             with tempfile.TemporaryFile(dir=parent):
                 pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -62,7 +63,7 @@ def verify(
     require_verify()
     target = None
     if str(report) != "-":
-        path = report or Path(f"{engine.resolve().name}.parity.json")
+        path = report or Path(f"{Path(os.path.realpath(engine)).name}.parity.json")
         target = OutputFile.check(path, "--report", force=force, inputs=[engine, reference, text])
 
     from trtcoder.bundle.certificate import known_provenance
