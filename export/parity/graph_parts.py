@@ -52,6 +52,8 @@ def cut_graph(
         EngineError: a node takes what a later part makes, or holds a graph of its own, or a
             watched value is made nowhere.
     """
+    import onnx.utils
+
     graph = model.graph
     nodes: list[list[onnx.NodeProto]] = [[] for _ in range(layers + 2)]
     maker: dict[str, int] = {}
@@ -59,12 +61,8 @@ def cut_graph(
         index = _part_of(node.name, layers)
         nodes[index].append(node)
         maker |= {name: index for name in node.output if name}
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    types = {
-        value.name: value
-        for values in (graph.value_info, graph.input, graph.output)
-        for value in values
-    }
+    weights = {tensor.name for tensor in graph.initializer}
+    extractor = onnx.utils.Extractor(model)
     wanted = set(watched) | {value.name for value in graph.output}
     if not wanted <= maker.keys():
         raise EngineError(f"the graph has no values {', '.join(sorted(wanted - maker.keys()))}")
@@ -75,18 +73,12 @@ def cut_graph(
             _check(node, index, maker)
         made = {name for node in part for name in node.output if name}
         later = set[str]().union(*taken[index + 1 :])
-        inputs = sorted(taken[index] - made - weights.keys())
+        inputs = sorted(taken[index] - made - weights)
         outputs = sorted(made & (later | wanted))
         parts.append(
             GraphPart(
                 name=_name(index, layers),
-                model=_model(
-                    model,
-                    part,
-                    [types[name] for name in inputs],
-                    [types[name] for name in outputs],
-                    [weights[name] for name in sorted(taken[index] & weights.keys())],
-                ),
+                model=extractor.extract_model(inputs, outputs),
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 passed=frozenset(name for name in later if maker.get(name, layers + 2) <= index),
@@ -118,19 +110,3 @@ def _check(node: onnx.NodeProto, index: int, maker: dict[str, int]) -> None:
     # The names that an inner graph takes from the outer one are not among the node's inputs.
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
         raise EngineError(f"{node.name}: holds a graph of its own, which cannot be cut")
-
-
-def _model(
-    whole: onnx.ModelProto,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    initializers: list[onnx.TensorProto],
-) -> onnx.ModelProto:
-    import onnx
-
-    return onnx.helper.make_model(
-        onnx.helper.make_graph(nodes, whole.graph.name, inputs, outputs, initializers),
-        opset_imports=list(whole.opset_import),
-        ir_version=whole.ir_version,
-    )
