@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 Tensors = Iterator[tuple[str, NDArray[np.float32]]]
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")

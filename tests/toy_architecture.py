@@ -26,7 +26,7 @@ from trtcoder.export.reference import registry as references
 from trtcoder.export.reference.trace import LayerTrace
 from trtcoder.model import registry as configs
 from trtcoder.model.architecture import ModelConfig, Shapes
-from trtcoder.model.yarn import plain_inverse_frequencies
+from trtcoder.model.deepseek_v2.yarn import plain_inverse_frequencies
 
 Floats = NDArray[np.float32]
 TOY = {

@@ -33,7 +33,7 @@ from trtcoder.export.calibration.observe import LayerWatch, Seen, parallel
 from trtcoder.export.reference.model import SequenceState, TransformersReference
 from trtcoder.export.weights.experts import expert_product
 from trtcoder.export.weights.plan import StoredMatrix, WeightPlan
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.typed_json import MismatchError, plain, read
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from trtcoder.export.graph.inputs import Inputs, rotate
 from trtcoder.export.graph.latent_cache import Cache, store
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.weights.matrix import Piece
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 FLOAT = ir.DataType.FLOAT
 # Of the two norms inside attention, whatever rms_norm_eps is: so the published code has it.

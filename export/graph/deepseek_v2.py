@@ -22,7 +22,7 @@ from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.graph.router import route
 from trtcoder.export.weights.experts import Expert, expert_product
 from trtcoder.export.weights.matrix import Piece
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
 def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:

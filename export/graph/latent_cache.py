@@ -16,7 +16,7 @@ from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.export.graph.builder import Dim, GraphBuilder
 from trtcoder.export.graph.float8 import cache_codes
 from trtcoder.export.graph.inputs import Inputs
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
 _TYPES = {FLOAT: "float32", INT8: "int8", UINT8: "uint8"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 

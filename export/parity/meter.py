@@ -18,7 +18,7 @@ from trtcoder.export.parity.logits import TINY, LogitErrors, TextSum
 from trtcoder.export.parity.routing import RouterAgreement
 from trtcoder.export.reference.trace import Floats, LayerTrace, Trace
 from trtcoder.model.architecture import ModelConfig
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
 class ParityMeter:

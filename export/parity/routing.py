@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.export.reference.trace import Floats
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 # Two scores of the router tie when they differ by less than this, relative to the larger: float32
 # sums in another order move a probability by about as much.

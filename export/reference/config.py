@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
 def transformers_config(modules: Any, config: DeepseekV2Config, source: str) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ from trtcoder.export.reference.config import transformers_config
 from trtcoder.export.reference.layer import load_layer
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.export.reference.transformers_modules import import_modules
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 if TYPE_CHECKING:
     import torch

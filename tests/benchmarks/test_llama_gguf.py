@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.llama_gguf import stored_types, write_gguf
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from trtcoder.errors import ConfigError
-from trtcoder.model.config import DeepseekV2Config
-from trtcoder.model.config_keys import FIXED, IGNORED, SIZES
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config_keys import FIXED, IGNORED, SIZES
 from trtcoder.model.registry import load_config
 from trtcoder.testing.random_checkpoint import (
     FULL_CONFIG,

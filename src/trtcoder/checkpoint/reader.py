@@ -28,9 +28,8 @@ from trtcoder.checkpoint.tied_head import resolve_head
 from trtcoder.checkpoint.weight_files import find_weights, listed
 from trtcoder.cores import available_cores
 from trtcoder.errors import CheckpointError
-from trtcoder.model.architecture import ModelConfig
+from trtcoder.model.architecture import DERIVED_SUFFIXES, ModelConfig
 from trtcoder.model.registry import load_config
-from trtcoder.model.tensors import DERIVED_SUFFIXES
 
 # What `Checkpoint.hashing` wants of the thread.
 _reading = threading.local()

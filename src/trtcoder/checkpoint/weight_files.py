@@ -13,7 +13,7 @@ from pathlib import Path
 from trtcoder.checkpoint.shard import Stored, read_shard
 from trtcoder.checkpoint.side_files import read_object
 from trtcoder.errors import CheckpointError
-from trtcoder.model.tensors import DERIVED_SUFFIXES
+from trtcoder.model.architecture import DERIVED_SUFFIXES
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

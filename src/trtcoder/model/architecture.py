@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 # Name and shape of each tensor of a checkpoint, in the model's order.
 Shapes = dict[str, tuple[int, ...]]
+# Buffers that some converters save and that follow from the configuration.
+DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
 
 
 class ModelConfig(Protocol):
     """A model's configuration; fields are Hugging Face's keys.
 
-    A class of one architecture, such as `trtcoder.model.config.DeepseekV2Config`, has fields of its
-    own beside these. Which class reads a config.json is in `trtcoder.model.registry`.
+    The class of an architecture, such as `trtcoder.model.deepseek_v2.config.DeepseekV2Config`, has
+    fields of its own beside these. Which class reads a config.json is in `trtcoder.model.registry`.
     """
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from trtcoder.checkpoint.side_files import read_text
 from trtcoder.errors import CheckpointError, ConfigError
 from trtcoder.model.architecture import ModelConfig
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 # Takes the keys of config.json, and how errors name the file.
 ReadConfig = Callable[[Mapping[str, Any], str], ModelConfig]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.router import route
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
 EXPERTS, TOP_K, GROUPS, KEPT = 16, 4, 4, 2

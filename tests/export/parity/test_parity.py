@@ -23,7 +23,7 @@ from trtcoder.export.parity.meter import ParityMeter
 from trtcoder.export.parity.routing import select_experts
 from trtcoder.export.parity.table import render_table
 from trtcoder.export.reference.trace import LayerTrace
-from trtcoder.model.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 from trtcoder.typed_json import plain, read
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trtcoder.errors import ConfigError
 from trtcoder.export.reference.config import transformers_config
 from trtcoder.export.reference.transformers_modules import import_modules
-from trtcoder.model.config import DeepseekV2Config
-from trtcoder.model.config_keys import IGNORED
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config_keys import IGNORED
 from trtcoder.testing.random_checkpoint import FULL_CONFIG, LITE_CONFIG, tiny_config
 
 ODD: list[Any] = [

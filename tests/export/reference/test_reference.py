@@ -23,7 +23,7 @@ from trtcoder.errors import CheckpointError, ConfigError, DependencyError
 from trtcoder.export.parity.routing import select_experts
 from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.reference.transformers_modules import check_softmax_scale
-from trtcoder.model.config import DeepseekV2Config as OurConfig
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config as OurConfig
 from trtcoder.testing.random_checkpoint import (
     tiny_config,
     tiny_grouped_config,

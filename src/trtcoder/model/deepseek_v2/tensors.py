@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 from trtcoder.model.architecture import Shapes
 
 if TYPE_CHECKING:
-    from trtcoder.model.config import DeepseekV2Config
-
-# Buffers that some converters save and that follow from the configuration.
-DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
+    from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
 def expected_tensors(config: DeepseekV2Config) -> Shapes:

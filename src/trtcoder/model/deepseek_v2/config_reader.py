@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trtcoder.model.config import DeepseekV2Config
-from trtcoder.model.config_keys import (
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+from trtcoder.model.deepseek_v2.config_keys import (
     FIXED,
     FIXED_ROPE,
     IGNORED,
@@ -18,7 +18,7 @@ from trtcoder.model.config_keys import (
     SIZES,
     TOPK_METHODS,
 )
-from trtcoder.model.yarn import YarnScaling
+from trtcoder.model.deepseek_v2.yarn import YarnScaling
 
 _SHOWN_CHARACTERS = 60
 

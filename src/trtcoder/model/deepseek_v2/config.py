@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from trtcoder.errors import ConfigError
 from trtcoder.model.architecture import ModelConfig, Shapes
-from trtcoder.model.tensors import expected_tensors
-from trtcoder.model.yarn import YarnScaling, plain_inverse_frequencies
+from trtcoder.model.deepseek_v2.tensors import expected_tensors
+from trtcoder.model.deepseek_v2.yarn import YarnScaling, plain_inverse_frequencies
 
 # (layers, hidden size, routed experts) -> the name it was published under.
 PUBLISHED = {
@@ -131,7 +131,9 @@ class DeepseekV2Config:
             ConfigError: names every key that is missing, unknown, of a wrong type, out of range
                 or not supported.
         """
-        from trtcoder.model.config_reader import ConfigReader  # which makes instances of this
+        from trtcoder.model.deepseek_v2.config_reader import (
+            ConfigReader,  # which makes instances of this
+        )
 
         reader = ConfigReader(data)
         config = reader.read()

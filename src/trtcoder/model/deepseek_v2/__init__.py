@@ -1,0 +1,1 @@
+"""DeepSeek-V2: its configuration, its tensors, its rotary scaling."""
