@@ -11,17 +11,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trtcoder.export.build import BuildOptions, build
     from trtcoder.prompting.auto_tokenizer import AutoTokenizer
     from trtcoder.runtime.async_llm import AsyncLLM
     from trtcoder.runtime.llm import LLM, open_engine
     from trtcoder.runtime.sampling.params import SamplingParams
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "AsyncLLM", "AutoTokenizer", "SamplingParams", "open_engine"]
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "AutoTokenizer",
+    "BuildOptions",
+    "SamplingParams",
+    "build",
+    "open_engine",
+]
 
 _MODULES = {
     "LLM": "trtcoder.runtime.llm",
     "AsyncLLM": "trtcoder.runtime.async_llm",
+    "BuildOptions": "trtcoder.export.build",
+    "build": "trtcoder.export.build",
     "AutoTokenizer": "trtcoder.prompting.auto_tokenizer",
     "SamplingParams": "trtcoder.runtime.sampling.params",
     "open_engine": "trtcoder.runtime.llm",

@@ -159,77 +159,55 @@ def build(
         raise click.UsageError("Missing option '--out'.")
     require_build()
 
-    from trtcoder.bundle.provenance import Goal
     from trtcoder.bundle.writer import BundleWriter
-    from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
+    from trtcoder.export.build import BuildOptions, plan_build
+    from trtcoder.export.build import build as build_engine
     from trtcoder.export.parity.table import render_certificate
-    from trtcoder.export.pipeline import BuildRequest, build_engine
-    from trtcoder.export.precision.mixed import build_mixed, check_goal
-    from trtcoder.export.precision.sizing import estimate
-    from trtcoder.export.recipe import preset
-    from trtcoder.export.targets.registry import find_target
-    from trtcoder.prompting.source import read_prompting
-    from trtcoder.room import check_disk, memory_note
 
-    if weights is None:
-        weights = "int4" if max_kl is None and target_size is None else "mixed"
-    goal = Goal(max_kl, target_size)
-    check_goal(goal, weights)
-    recipe = preset(
-        weights,
+    options = BuildOptions(
+        target=target,
+        weights=weights,
         block_size=block_size,
         symmetric=symmetric,
-        cache=cache,
-        accuracy_level=int(accuracy_level),
         fp8_scales=fp8_scales,
         activations=activations,
+        cache=cache,
+        accuracy_level=int(accuracy_level),
+        fim=fim,
+        method=method,
+        calibration=calibration,
+        calibration_tokens=calibration_tokens,
+        min_expert_tokens=min_expert_tokens,
+        seed=seed,
+        text=text,
+        tokens=tokens,
+        max_kl=max_kl,
+        target_size=target_size,
+        gate=not no_gate,
     )
-    request = BuildRequest(
-        recipe, method, calibration, calibration_tokens, min_expert_tokens, seed, text, tokens,
-        max_kl, not no_gate, target,
-    )  # fmt: skip
-    planner = find_target(target)
-    request.check_text()
-    writer = None if out is None else BundleWriter(out, force=force, say=say)
-    if writer is not None:
-        writer.check()
     if dry_run:
-        found = estimate(planner.plan(Checkpoint.describe(checkpoint), recipe))
+        if out is not None:
+            BundleWriter(out, force=force).check()
+        found = plan_build(checkpoint, options)
         if as_json:
             print_json(found.to_dict())
         else:
             show(found.render())
         return
-    if writer is None:
+    if out is None:
         raise click.UsageError("Missing option '--out'.")
     require_verify()
-    from trtcoder.export.reference.transformers_modules import import_modules
-
-    source = Checkpoint.open(checkpoint)
-    prompting = read_prompting(source, fim)
-    for note in (*source.notes, *prompting.notes):
-        say(note)
-    expected = estimate(planner.plan(source, recipe))
-    check_disk(writer.target, expected.written, writer.workspace_bytes)
-    warning = memory_note("converting", expected.memory)
-    if warning is not None:
-        say(warning)
-    import_modules()
-    with writer:
-        try:
-            if weights == "mixed":
-                built = build_mixed(source, prompting, request, goal, writer, say)
-            else:
-                built = build_engine(source, prompting, request, writer, say)
-        except ParityError as error:
-            if as_json:
-                print_json(error.outcome)
-            else:
-                show(error.table)
-            raise
+    try:
+        built = build_engine(checkpoint, out, options, force=force, say=say)
+    except ParityError as error:
+        if as_json:
+            print_json(error.outcome)
+        else:
+            show(error.table)
+        raise
     if as_json:
-        print_json(built.to_dict(writer.target))
+        print_json(built.to_dict(Path(out).absolute()))
         return
     show(render_certificate(built.certificate))
     show(f"built {out}")

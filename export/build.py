@@ -1,0 +1,147 @@
+"""A build as it is asked for: from options to a checked request, and from that to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtcoder.bundle.provenance import Goal
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.pipeline import BuildRequest, Built, build_engine
+from trtcoder.export.precision.mixed import build_mixed, check_goal
+from trtcoder.export.precision.sizing import Sizing, estimate
+from trtcoder.export.recipe import preset
+from trtcoder.export.reference.transformers_modules import import_modules
+from trtcoder.export.targets.registry import find_target
+from trtcoder.prompting.source import read_prompting
+from trtcoder.room import check_disk, memory_note
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What `trtcoder build` takes, under the same names and with the same defaults.
+
+    ``weights`` is None for int4, or for mixed where a limit or a size is all that is asked for.
+    """
+
+    target: str = "onnx"
+    weights: str | None = None
+    block_size: int = 32
+    symmetric: bool = True
+    fp8_scales: str | None = None
+    activations: str | None = None
+    cache: str = "fp32"
+    accuracy_level: int = 4
+    fim: bool | None = None
+    method: str = "rtn"
+    calibration: Path | None = None
+    calibration_tokens: int = 16384
+    min_expert_tokens: int = 32
+    seed: int = 0
+    text: Path | None = None
+    tokens: int = 2048
+    max_kl: float | None = None
+    target_size: int | None = None
+    gate: bool = True
+
+    @property
+    def precision(self) -> str:
+        """The precision, chosen where none is named."""
+        if self.weights is not None:
+            return self.weights
+        return "int4" if self.max_kl is None and self.target_size is None else "mixed"
+
+    @property
+    def goal(self) -> Goal:
+        """The limit or the size that is wanted."""
+        return Goal(self.max_kl, self.target_size)
+
+    def request(self) -> BuildRequest:
+        """Return the request, checked as far as it can be without the checkpoint.
+
+        Raises:
+            BuildError: options that do not go together, or an unknown name.
+            RequestError: a text file is missing or malformed.
+        """
+        check_goal(self.goal, self.precision)
+        find_target(self.target)
+        recipe = preset(
+            self.precision,
+            block_size=self.block_size,
+            symmetric=self.symmetric,
+            cache=self.cache,
+            accuracy_level=self.accuracy_level,
+            fp8_scales=self.fp8_scales,
+            activations=self.activations,
+        )
+        request = BuildRequest(
+            recipe,
+            self.method,
+            self.calibration,
+            self.calibration_tokens,
+            self.min_expert_tokens,
+            self.seed,
+            self.text,
+            self.tokens,
+            self.max_kl,
+            self.gate,
+            self.target,
+        )
+        request.check_text()
+        return request
+
+
+def build(
+    checkpoint: str | Path,
+    out: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    force: bool = False,
+    say: Say = lambda note: None,
+) -> Built:
+    """Convert a checkpoint into an engine in the folder ``out``, and verify it.
+
+    >>> build("DeepSeek-Coder-V2-Lite-Instruct", "engines/lite")                # doctest: +SKIP
+
+    Args:
+        checkpoint: a folder in Hugging Face's layout.
+        out: the engine's folder; it appears only if the engine passes its gate.
+        options: precision, calibration, limits.
+        force: replace an engine that is there.
+        say: told what a user should know on the way.
+
+    Raises:
+        BuildError, CheckpointError, ConfigError, RequestError: what was asked for cannot be built.
+        ParityError: the engine misses its gate.
+        DependencyError: a package of the extras build, verify or cpu is missing.
+    """
+    options = options or BuildOptions()
+    request = options.request()
+    writer = BundleWriter(out, force=force, say=say)
+    writer.check()
+    # A reference that cannot judge is found before the conversion.
+    import_modules()
+    source = Checkpoint.open(Path(checkpoint))
+    prompting = read_prompting(source, options.fim)
+    for note in (*source.notes, *prompting.notes):
+        say(note)
+    expected = estimate(find_target(options.target).plan(source, request.recipe))
+    check_disk(writer.target, expected.written, writer.workspace_bytes)
+    warning = memory_note("converting", expected.memory)
+    if warning is not None:
+        say(warning)
+    with writer:
+        if options.precision == "mixed":
+            return build_mixed(source, prompting, request, options.goal, writer, say)
+        return build_engine(source, prompting, request, writer, say)
+
+
+def plan_build(checkpoint: str | Path, options: BuildOptions) -> Sizing:
+    """Return what a build would make and take, from config.json alone; errors as `build`."""
+    request = options.request()
+    described = Checkpoint.describe(Path(checkpoint))
+    return estimate(find_target(options.target).plan(described, request.recipe))
