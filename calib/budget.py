@@ -2,7 +2,7 @@
 
 What storing one class costs is measured with all others as they are; the KL of a choice is taken to
 be the sum over its classes. That is exact to second order for errors that are independent of each
-other; what it misses is made good by measuring the result (`export.mixed`).
+other; what it misses is made good by measuring the result (`export.precision.mixed`).
 """
 
 from __future__ import annotations

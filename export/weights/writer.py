@@ -40,7 +40,7 @@ _SHOWN = 8
 
 
 class Stages(Protocol):
-    """What happens around the stages of a calibrated build (`export.calibrate.Calibration`)."""
+    """What happens around the stages of a calibrated build (`export.calibration.calibrate.Calibration`)."""
 
     def before_stage(self, stage: int) -> None:
         """Prepare a stage whose steps are about to run."""
