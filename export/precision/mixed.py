@@ -1,8 +1,9 @@
 """Mixed precision: the smallest engine that keeps a KL, or the best engine of a size.
 
-What each class of tensors loses by each scheme is measured once (`export.precision.sensitivity`), rounded to
-nearest. The engine's own quantizer does better, by a factor that is learned from the engines that
-are built: each is verified, and the next choice is made with what the last one showed.
+What each class of tensors loses by each scheme, rounded to nearest, is measured once
+(`export.precision.sensitivity`). The engine's own quantizer does better, by a factor that is
+learned from the engines that are built: each is verified, and the next choice is made with what
+the last one showed.
 """
 
 from __future__ import annotations

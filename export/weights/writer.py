@@ -40,7 +40,7 @@ _SHOWN = 8
 
 
 class Stages(Protocol):
-    """What happens around the stages of a calibrated build (`export.calibration.calibrate.Calibration`)."""
+    """What happens around the stages of a calibrated build; `Calibration` does."""
 
     def before_stage(self, stage: int) -> None:
         """Prepare a stage whose steps are about to run."""
