@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +122,49 @@ def test_a_missed_gate_leaves_the_report_and_no_engine(checkpoint: Path, tmp_pat
     assert "misses its parity gate" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["engine.parity.json"]
     assert json.loads((tmp_path / "engine.parity.json").read_text())["verdict"] == "failed"
+
+
+def test_json_is_printed_whether_the_gate_is_kept_or_not(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "engine"), "--json", "--weights", "int4", *TOKENS]
+    passed = run("build", checkpoint, *options)
+    missed = run("build", checkpoint, *options, "--force", "--max-kl", "1e-9")
+    assert (passed.exit_code, missed.exit_code) == (0, 1)
+    first, second = (json.loads(result.stdout) for result in (passed, missed))
+    assert first.keys() == second.keys()
+    assert (first["engine"], second["engine"]) == (str(tmp_path / "engine"), None)
+    assert second["parity"]["verdict"] == "failed"
+    assert missed.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("torch", "verify"), ("transformers", "verify"), ("onnxruntime", "cpu"), ("numba", "build"),
+     ("blake3", "build"), ("onnx_ir", "build")],
+)  # fmt: skip
+def test_a_missing_package_is_said_before_anything_is_done(
+    checkpoint: Path, tmp_path: Path, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    engine = tmp_path / "engine"
+    for command in (
+        ["build", str(checkpoint), "--out", str(engine)],
+        ["verify", str(engine), "--reference", str(checkpoint)],
+    ):
+        result = run(*command)
+        assert result.exit_code == 1
+        expected = f"Error: {package} is not installed; pip install 'trtcoder[{extra}]'"
+        assert result.output.splitlines() == [expected]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_said_before_anything_is_done(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
+    result = run("build", checkpoint, "--out", tmp_path / "engine")
+    assert result.exit_code == 1
+    assert re.search(r"engine: takes [\d.]+ MB, and 0\.0 MB are free", result.output)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_engine_is_not_overwritten_unless_asked(checkpoint: Path, tmp_path: Path) -> None:
