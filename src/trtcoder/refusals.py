@@ -23,13 +23,17 @@ REFUSALS = (OSError, UnicodeError, MemoryError, RecursionError, ImportError)
 EXTRAS = {
     "onnxruntime": "cpu",
     "blake3": "build",
-    "jinja2": "build",
     "ml_dtypes": "build",
     "numba": "build",
     "onnx": "build",
     "onnx_ir": "build",
     "threadpoolctl": "build",
     "matplotlib": "report",
+    "fastapi": "serve",
+    "llguidance": "serve",
+    "prometheus_client": "serve",
+    "structlog": "serve",
+    "uvicorn": "serve",
     "torch": "verify",
     "transformers": "verify",
 }

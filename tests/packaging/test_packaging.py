@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from trtcoder.refusals import EXTRAS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers"}
@@ -123,3 +127,33 @@ def test_imports_name_the_whole_path(room: str) -> None:
     for path in modules(room):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
+
+
+def declared() -> dict[str, set[str]]:
+    """Return the modules that each extra brings, those of the base install under ""."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sets = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {re.split(r"[^\w-]", name)[0].replace("-", "_").lower() for name in names}
+        for extra, names in sets.items()
+    }
+
+
+def test_the_base_install_brings_what_is_imported_and_no_more() -> None:
+    sets = declared()
+    found = {
+        name.split(".")[0]
+        for room in [*PARTS, *core_rooms()]
+        for path in modules(room)
+        for name in imports(path)
+    }
+    packages = {name for name in found if name not in sys.stdlib_module_names} - {"trtcoder"}
+    assert sets[""] <= packages, "brought by the base install and imported nowhere"
+    extras = set().union(*(names for extra, names in sets.items() if extra not in ("dev", "bench")))
+    assert packages <= extras | {"starlette", "pydantic"}, "imported and brought by no extra"
+
+
+def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+    sets = declared()
+    for name, extra in EXTRAS.items():
+        assert name in sets[extra], f"{name} is not in the extra {extra}"
