@@ -18,7 +18,7 @@ from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
 from trtcoder.calib.text.calibration import CalibrationText, load_calibration
 from trtcoder.calib.text.examples import read_records
-from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.calib.text.heldout import Part, load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, ParityError, RequestError
 from trtcoder.export.calibration.calibrate import Calibration
@@ -50,6 +50,7 @@ class BuildRequest:
         seed: shuffles and cuts the calibration text.
         text: held-out text as JSON lines; the built-in set if None.
         tokens: how much of it is compared.
+        part: the half of the held-out text that is compared; all of it if None.
         max_kl: a limit for the mean KL in nats, beside the precision's own gates.
         gated: whether an engine that misses a gate is thrown away; one whose values are not finite
             always is.
@@ -67,6 +68,7 @@ class BuildRequest:
     max_kl: float | None = None
     gated: bool = True
     target: str = TARGET
+    part: Part | None = None
 
     def check_text(self) -> None:
         """Read the text that judges and the text that calibrates, whatever the model.
@@ -131,7 +133,7 @@ def make_engine(
     # What the reference cannot judge and what is wrong with the held-out text is said first, and
     # does not wait for the conversion to end.
     open_reference(source)
-    load_heldout(prompting.prompts(), request.tokens, request.text)
+    load_heldout(prompting.prompts(), request.tokens, request.text, request.part)
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":
         calibration = Calibration(
@@ -145,21 +147,11 @@ def make_engine(
     written = _convert(plan, writer, calibration, say)
     manifest = plan.manifest(prompting, source.combine(written.digests), request.method)
     converted, converted_rss = time.monotonic(), _peak_rss()
-    with step_progress("verifying", count_steps(source, manifest, request.tokens)) as advance:
-        certificate = verify_engine(
-            writer.folder,
-            manifest,
-            source,
-            manifest.source.digest,
-            max_tokens=request.tokens,
-            text=request.text,
-            max_kl=request.max_kl,
-            provenance=Provenance(
-                tuple(record.stated() for record in merge(written.records)),
-                calibration.stated() if calibration else None,
-            ),
-            on_step=advance,
-        )
+    provenance = Provenance(
+        tuple(record.stated() for record in merge(written.records)),
+        calibration.stated() if calibration else None,
+    )
+    certificate = verify(source, manifest, request, writer, provenance)
     seconds = {"convert": converted - started, "verify": time.monotonic() - converted}
     return Built(
         manifest,
@@ -168,6 +160,32 @@ def make_engine(
         seconds=seconds,
         peak_rss={"convert": converted_rss, "verify": _peak_rss()},
     )
+
+
+def verify(
+    source: Checkpoint,
+    manifest: Manifest,
+    request: BuildRequest,
+    writer: BundleWriter,
+    provenance: Provenance,
+) -> Certificate:
+    """Compare the engine in ``writer``'s folder with the reference, on the text of ``request``.
+
+    ``provenance`` goes into the certificate as it is.
+    """
+    with step_progress("verifying", count_steps(source, manifest, request.tokens)) as advance:
+        return verify_engine(
+            writer.folder,
+            manifest,
+            source,
+            manifest.source.digest,
+            max_tokens=request.tokens,
+            text=request.text,
+            part=request.part,
+            max_kl=request.max_kl,
+            provenance=provenance,
+            on_step=advance,
+        )
 
 
 def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:

@@ -19,15 +19,13 @@ from trtcoder.calib.text.examples import (
     EncodedText,
     Record,
     encode_records,
+    passages,
     read_built_in,
     read_records,
-    spoken_text,
 )
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Prompts
 
-# Lines in a row, blank ones left out, that make two texts share a passage.
-SHARED_LINES = 4
 _SUFFIXES = (
     "bash c cc cpp cs css cu cuh dart go h hpp hs html java jl js json jsx kt lua m md ml php pl "
     "proto py r rb rs scala sh sql swift tf toml ts tsx vue yaml yml zig"
@@ -108,8 +106,8 @@ def load_calibration(
     else:
         source, records = path.name, read_records(path)
     judged = read_records(heldout) if heldout else read_built_in("heldout")
-    passages = {passage for record in judged for passage in _passages(record)}
-    kept = [record for record in records if passages.isdisjoint(_passages(record))]
+    held_out = {passage for record in judged for passage in passages(record)}
+    kept = [record for record in records if held_out.isdisjoint(passages(record))]
     rng.shuffle(kept)
     sequences = tuple(encode_records(kept, prompts, max_tokens))
     if not sequences:
@@ -121,12 +119,6 @@ def load_calibration(
     ids = json.dumps([sequence.ids for sequence in sequences]).encode()
     digest = hashlib.sha256(ids).hexdigest()
     return CalibrationText(sequences, source, seed, digest, len(records) - len(kept))
-
-
-def _passages(record: Record) -> Iterator[tuple[str, ...]]:
-    lines = [line.strip() for line in spoken_text(record).splitlines() if line.strip()]
-    for start in range(len(lines) - SHARED_LINES + 1):
-        yield tuple(lines[start : start + SHARED_LINES])
 
 
 def _from_folder(folder: Path, rng: random.Random) -> Iterator[Record]:

@@ -20,6 +20,8 @@ from typing import Any
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Prompts
 
+# Lines in a row, blank ones left out, that make two texts share a passage.
+SHARED_LINES = 4
 KINDS = ("plain", "fim", "chat")
 MAX_TOKENS = 384
 
@@ -96,6 +98,16 @@ def spoken_text(record: Record) -> str:
     else:
         raise KeyError(f"kind {kind!r}")
     return "".join(parts) if kind == "fim" else "\n".join(parts)
+
+
+def passages(record: Record) -> Iterator[tuple[str, ...]]:
+    """Return all runs of `SHARED_LINES` lines, blank ones left out; texts that share one overlap.
+
+    A text of fewer lines is one run.
+    """
+    lines = [line.strip() for line in spoken_text(record).splitlines() if line.strip()]
+    for start in range(max(1, len(lines) - SHARED_LINES + 1)):
+        yield tuple(lines[start : start + SHARED_LINES])
 
 
 def encode_records(

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder import __version__
-from trtcoder.bundle.certificate import Certificate, HeldOutText, ReferenceInfo
+from trtcoder.bundle.certificate import Certificate, ReferenceInfo
 from trtcoder.bundle.manifest import Manifest
-from trtcoder.bundle.provenance import Provenance
+from trtcoder.bundle.provenance import HeldOutText, Plan, Provenance
 from trtcoder.calib.text.examples import EncodedText
-from trtcoder.calib.text.heldout import load_heldout
+from trtcoder.calib.text.heldout import Part, load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.cores import library_threads
 from trtcoder.errors import EngineError
@@ -58,6 +58,7 @@ def verify_engine(
     *,
     max_tokens: int,
     text: Path | None = None,
+    part: Part | None = None,
     max_kl: float | None = None,
     on_step: OnStep = lambda amount, item: None,
     provenance: Provenance | None = None,
@@ -65,8 +66,9 @@ def verify_engine(
     """Compare the engine in ``folder`` with the reference on held-out text.
 
     ``digest`` is the checkpoint's; ``on_step`` is told of each layer of the reference and of the
-    engine, and each sequence's logits (`count_steps` says how many there are). ``provenance`` goes
-    into the certificate as it is.
+    engine, and each sequence's logits (`count_steps` says how many there are). ``part`` is the half
+    of the text that is compared, all of it if None. ``provenance`` goes into the certificate as it
+    is.
 
     Raises:
         EngineError: the engine was built from another checkpoint.
@@ -78,7 +80,7 @@ def verify_engine(
             f"{folder}: was built from checkpoint {manifest.source.digest[:16]}…, not from "
             f"{checkpoint.folder} ({digest[:16]}…); give the checkpoint that it was built from"
         )
-    sequences = load_heldout(Prompts.load(folder, manifest), max_tokens, text)
+    sequences = load_heldout(Prompts.load(folder, manifest), max_tokens, text, part)
     target, config = find_target(manifest.target), checkpoint.config
     probes = {
         level: target.probe(folder, manifest, config, accuracy_level=level)
@@ -108,10 +110,11 @@ def verify_engine(
         texts=found.texts,
         reference=ReferenceInfo(digest, {**_versions(), **reference.versions()}),
         text=HeldOutText(
-            source=str(text.name) if text else "built-in",
+            source=_source_name(text),
             sequences=len(sequences),
             tokens=sum(len(sequence.ids) for sequence in sequences),
             far_position=FAR_POSITION,
+            part=None if part is None else part.value,
         ),
         weights_only_kl=sides[0].meter.report().logits.kl_mean if 0 in sides else None,
         tensors=known.tensors,
@@ -174,6 +177,20 @@ def _compare(
         on_step(1, f"logits, {judged[index][0].kind} text")
     if prefilled is not None:
         sides[0].meter.add_decode(prefilled, next(heads[0]))
+
+
+def judging_part(plan: Plan | None, text: Path | None) -> Part | None:
+    """Return which half of ``text`` may judge an engine; None is all of it.
+
+    ``plan`` is the engine's: what its precision was searched on does not judge it. The built-in
+    text is meant where ``text`` is None.
+    """
+    searched = None if plan is None else plan.search_text
+    return Part.JUDGED if searched is not None and searched.source == _source_name(text) else None
+
+
+def _source_name(text: Path | None) -> str:
+    return "built-in" if text is None else text.name
 
 
 def far_positions(count: int, block: int) -> NDArray[np.int64]:

@@ -4,44 +4,30 @@ What each class of tensors loses by each scheme, rounded to nearest, is measured
 (`export.precision.sensitivity`). The engine's own quantizer does better, by a factor that is
 learned from the engines that are built: each is verified, and the next choice is made with what
 the last one showed.
+
+A limit for the KL is searched on one half of the held-out text and judged on the other, which took
+no part in the search.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from trtcoder.bundle.provenance import Goal, Plan, PlannedClass, PlannedOption, Round
+from trtcoder.bundle.provenance import Goal
 from trtcoder.bundle.writer import BundleWriter
-from trtcoder.calib.budget import Choice, Choices, Option
+from trtcoder.calib.budget import Choice, Choices
 from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.calib.text.heldout import Part, load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.errors import BuildError
-from trtcoder.export.pipeline import (
-    BuildRequest,
-    Built,
-    Say,
-    calibration_text,
-    commit,
-    make_engine,
-)
-from trtcoder.export.precision.sensitivity import measure
-from trtcoder.export.recipe import SCHEMED
+from trtcoder.errors import BuildError, TrtcoderError
+from trtcoder.export.pipeline import BuildRequest, Built, Say, calibration_text, commit, verify
+from trtcoder.export.precision.measured import measured_options
+from trtcoder.export.precision.rounds import Rounds, Tried
 from trtcoder.export.targets.registry import find_target
-from trtcoder.progress import step_progress
 from trtcoder.prompting.source import Prompting
 
-CANDIDATES = tuple(
-    Scheme(bits, size, symmetric)
-    for bits, sizes in ((4, (128, 64, 32)), (8, (128, 32)))
-    for size in sizes
-    for symmetric in (True, False)
-)
 # Experts' matrices lie in one kernel, whose blocks have one size.
 ALIKE = (("experts_gate_up", "experts_down"),)
 ROUNDS = 4
@@ -51,6 +37,11 @@ _RECORD_BYTES = 300
 _TOKENS = 4096
 # A further round that saves less than this share of the bytes is not worth a build.
 _WORTH = 0.005
+# The search stays below the limit by this factor, since the mean KL of the text that judges is
+# another: it differs by some percent between two sets of a thousand tokens. Each engine that is
+# judged and misses lowers the mark once more.
+_MARGIN = 0.9
+_JUDGEMENTS = 3
 
 
 def check_goal(goal: Goal, weights: str) -> None:
@@ -81,173 +72,154 @@ def build_mixed(
     Raises:
         BuildError: no choice of schemes is good, or small, enough.
         ParityError: none that was built keeps the limit.
+        RequestError: the held-out text cannot be used, or be divided.
     """
-    options = _sensitivity(source, prompting, request, writer, say)
-    choices = Choices(options, ALIKE)
-    search = _Search(source, prompting, request, goal, options, writer, say)
-    if goal.target_bytes is not None:
-        return commit(search.fit(choices, goal.target_bytes), writer, request.gated)
     limit = goal.max_kl
-    if limit is None:
+    request = dataclasses.replace(
+        request, max_kl=limit, part=None if limit is None else Part.SEARCHED
+    )
+    # A fault of the text should not wait for the measurement to end.
+    for part in Part if limit is not None else (None,):
+        load_heldout(prompting.prompts(), request.tokens, request.text, part)
+    plan = find_target(request.target).plan(source, request.recipe)
+    text = calibration_text(prompting, dataclasses.replace(request, calibration_tokens=_TOKENS))
+    path = writer.workspace / "sensitivity.json"
+    options = measured_options(source, plan.weights, text, path, say)
+    choices = Choices(options, ALIKE)
+    rounds = Rounds(source, prompting, request, goal, options, writer, say)
+    if limit is not None:
+        return _smallest(source, request, limit, choices, rounds, writer, say)
+    if goal.target_bytes is None:
         raise BuildError("mixed precision needs a limit; give --max-kl or --target-size")
-    best: Built | None = None
-    smallest, ratio = float("inf"), 1.0
-    tried: list[dict[str, Scheme]] = []
-    for _ in range(ROUNDS):
-        choice = choices.smallest(limit / ratio)
-        if choice.schemes in tried or choice.nbytes > smallest * (1 - _WORTH):
+    overhead = _overhead(source, request, choices.smallest(float("inf")))
+    return commit(_fitting(choices, rounds, goal.target_bytes, overhead), writer, request.gated)
+
+
+def _smallest(
+    source: Checkpoint,
+    request: BuildRequest,
+    limit: float,
+    choices: Choices,
+    rounds: Rounds,
+    writer: BundleWriter,
+    say: Say,
+) -> Built:
+    """Search on one half of the text, and judge what is found on the other."""
+    search = _Search(choices, rounds, say)
+    judged: Built | None = None
+    for attempt in range(1, _JUDGEMENTS + 1):
+        found = search.below(limit * _MARGIN**attempt)
+        if found is None and judged is None:
             break
-        tried.append(choice.schemes)
-        built = search.build(choice, limit / ratio)
-        measured = built.certificate.logits.kl_mean
-        if measured <= limit:
-            best, smallest = built, choice.nbytes
-            search.keep()
-        ratio = measured / choice.kl
-        if measured > limit:
-            # A little more than it took: the next choice is a step away, not on a slope.
-            ratio *= 1.02
-    if best is None:
-        return commit(built, writer)
-    search.use_kept()
-    return commit(search.explained(best), writer)
+        if found is None:
+            continue
+        searched = rounds.engine(found)
+        judging = dataclasses.replace(request, part=Part.JUDGED)
+        known = searched.certificate.provenance
+        if known.plan is not None:
+            plan = dataclasses.replace(known.plan, search_text=searched.certificate.text)
+            known = dataclasses.replace(known, plan=plan)
+        certificate = verify(source, searched.manifest, judging, writer, known)
+        judged = dataclasses.replace(searched, certificate=certificate)
+        if certificate.verdict == "passed":
+            break
+        kl = certificate.logits.kl_mean
+        say(f"on the text that judges, the mean KL is {kl:.3g}, limit {limit:.3g}")
+        search.reject(found)
+    if judged is None:
+        # Its certificate says by how much it misses the limit.
+        return commit(rounds.engine(search.last()), writer, request.gated)
+    return commit(judged, writer, request.gated)
 
 
 class _Search:
-    """Builds choices one after another, and keeps the best engine aside."""
+    """Looks for the fewest bytes whose measured KL is below a mark."""
 
-    def __init__(
-        self,
-        source: Checkpoint,
-        prompting: Prompting,
-        request: BuildRequest,
-        goal: Goal,
-        options: Mapping[str, Sequence[Option]],
-        writer: BundleWriter,
-        say: Say,
-    ) -> None:
-        self._source, self._prompting, self._request = source, prompting, request
-        self._goal, self._options, self._writer, self._say = goal, options, writer, say
-        self._rounds: list[Round] = []
-        self._values: Counter[str] = Counter()
-        plan = find_target(request.target).plan(source, request.recipe)
-        for stored in plan.weights.matrices.values():
-            self._values[stored.kind] += stored.source.rows * stored.source.width
-        self._kept = writer.workspace / "kept"
+    def __init__(self, choices: Choices, rounds: Rounds, say: Say) -> None:
+        self._choices, self._rounds, self._say = choices, rounds, say
+        self._tried: list[Tried] = []
+        self._rejected: list[Mapping[str, Scheme]] = []
+        # Of the engine's KL to what is expected: its quantizer does better than sensitivity's.
+        self._ratio = 1.0
 
-    def fit(self, choices: Choices, target: int) -> Built:
-        """Build the best choice of at most ``target`` bytes, certificate and all."""
-        room = target - self._overhead(choices.smallest(float("inf")))
+    def below(self, mark: float) -> Tried | None:
+        """Return the smallest engine with a KL below ``mark``, or else one that keeps the limit.
+
+        What was found stays found: a round that fails behind it ends the search, and no more.
+
+        Raises:
+            BuildError: no choice is expected to be that good, and none was built that is.
+        """
+        best: Tried | None = None
         for _ in range(ROUNDS):
-            choice = choices.best(room)
-            built = self.build(choice, choice.kl)
-            excess = self._rounds[-1].bytes + len(built.certificate.to_json()) - target
-            if excess <= 0:
-                return built
-            room = choice.nbytes - excess
-        raise BuildError(f"no engine fits into {target:,} bytes; {excess:,} are missing")
+            try:
+                choice = self._choices.smallest(mark / self._ratio)
+                known = next((t for t in self._tried if t.choice.schemes == choice.schemes), None)
+                if known is not None or self._is_hardly_smaller(choice, best, mark):
+                    if best is None and known is not None and self._keeps_limit(known):
+                        best = known
+                    break
+                tried = self._rounds.build(choice, mark / self._ratio)
+            except (TrtcoderError, OSError, MemoryError) as error:
+                if best is None and not self._tried:
+                    raise
+                self._say(f"the search ends here: {error}")
+                break
+            self._tried.append(tried)
+            measured = tried.round.measured_kl
+            if not math.isfinite(measured):
+                break
+            if self._keeps_limit(tried) and self._is_better(tried, best, mark):
+                best = tried
+                self._rounds.keep(tried)
+            self._ratio = measured / max(choice.kl, 1e-30)
+            if measured > mark:
+                # A little more than it took: the next choice is a step away, not on a slope.
+                self._ratio *= 1.02
+        return best
 
-    def build(self, choice: Choice, budget: float) -> Built:
-        shown = ", ".join(f"{kind} {scheme}" for kind, scheme in choice.schemes.items())
-        self._say(f"round {len(self._rounds) + 1}: {shown}")
-        recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
-        request = dataclasses.replace(self._request, recipe=recipe, max_kl=self._goal.max_kl)
-        built = make_engine(self._source, self._prompting, request, self._writer, self._say)
-        measured = built.certificate.logits.kl_mean
-        size = sum(path.stat().st_size for path in self._writer.folder.iterdir())
-        self._rounds.append(Round(budget, choice.kl, measured, size))
-        self._say(f"mean KL {measured:.3e}, expected {choice.kl:.3e}; {size:,} bytes")
-        return self.explained(built, choice)
+    def reject(self, tried: Tried) -> None:
+        """Never return ``tried`` again."""
+        self._rejected.append(tried.choice.schemes)
 
-    def explained(self, built: Built, choice: Choice | None = None) -> Built:
-        """Return ``built`` with its plan, and all rounds so far, in the certificate."""
-        plan = built.certificate.plan
-        if choice is not None:
-            plan = Plan(self._goal, self._planned(choice), choice.kl, ())
-        if plan is None:
-            raise BuildError("an engine without a plan cannot be explained")
-        plan = dataclasses.replace(plan, rounds=tuple(self._rounds))
-        certificate = dataclasses.replace(built.certificate, plan=plan)
-        return dataclasses.replace(built, certificate=certificate)
+    def last(self) -> Tried:
+        """Return the last engine that was built."""
+        return self._tried[-1]
 
-    def _planned(self, choice: Choice) -> tuple[PlannedClass, ...]:
-        return tuple(
-            PlannedClass(
-                kind,
-                self._values[kind],
-                str(choice.options[kind].scheme),
-                tuple(PlannedOption(str(o.scheme), o.nbytes, o.kl) for o in options),
-            )
-            for kind, options in self._options.items()
+    def _is_hardly_smaller(self, choice: Choice, best: Tried | None, mark: float) -> bool:
+        return (
+            best is not None
+            and best.round.measured_kl <= mark
+            and choice.nbytes > best.choice.nbytes * (1 - _WORTH)
         )
 
-    def keep(self) -> None:
-        """Put the engine that was built last aside."""
-        for path in self._kept.iterdir() if self._kept.is_dir() else ():
-            path.unlink()
-        self._kept.mkdir(exist_ok=True)
-        for path in self._writer.folder.iterdir():
-            os.link(path, self._kept / path.name)
-        # The next round must not write into the file that is kept.
-        self._writer.journal.unlink(missing_ok=True)
-        for path in self._writer.folder.iterdir():
-            path.unlink()
+    def _keeps_limit(self, tried: Tried) -> bool:
+        return tried.passed and tried.choice.schemes not in self._rejected
 
-    def use_kept(self) -> None:
-        """Bring back what was put aside."""
-        for path in self._writer.folder.iterdir():
-            path.unlink()
-        for path in self._kept.iterdir():
-            os.replace(path, self._writer.folder / path.name)
-
-    def _overhead(self, choice: Choice) -> int:
-        """Return the bytes of an engine beside those that a choice counts."""
-        recipe = dataclasses.replace(self._request.recipe, schemes=choice.schemes)
-        plan = find_target(self._request.target).plan(self._source, recipe)
-        records = len(plan.weights.matrices) + len(plan.weights.declared)
-        return plan.nbytes - choice.nbytes + records * _RECORD_BYTES
+    def _is_better(self, tried: Tried, best: Tried | None, mark: float) -> bool:
+        measured = tried.round.measured_kl
+        if best is None or best.round.measured_kl > mark >= measured:
+            return True
+        return measured <= mark and tried.choice.nbytes < best.choice.nbytes
 
 
-def _sensitivity(
-    source: Checkpoint, prompting: Prompting, request: BuildRequest, writer: BundleWriter, say: Say
-) -> dict[str, list[Option]]:
-    """Measure, or read what an interrupted build has measured."""
-    plan = find_target(request.target).plan(source, request.recipe)
-    text = calibration_text(prompting, dataclasses.replace(request, calibration_tokens=_TOKENS))
-    schemes = [str(scheme) for scheme in CANDIDATES]
-    key = {"checkpoint": source.identity(), "text": text.digest, "schemes": schemes}
-    path = writer.workspace / "sensitivity.json"
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["key"] == json.loads(json.dumps(key)):
-            say("using the sensitivities that the interrupted build has measured")
-            return _options(known["options"])
-    candidates = {kind: _fitting(source, kind) for kind in SCHEMED}
-    layers = source.config.num_hidden_layers
-    with step_progress("measuring what each class loses", layers + 1) as advance:
-        options = measure(source, plan.weights.matrices, text.sequences, candidates, advance)
-    saved = {kind: [_to_json(option) for option in found] for kind, found in options.items()}
-    path.write_text(json.dumps({"key": key, "options": saved}), encoding="utf-8")
-    return options
+def _fitting(choices: Choices, rounds: Rounds, target: int, overhead: int) -> Built:
+    """Return the best engine of at most ``target`` bytes, certificate and all."""
+    room = target - overhead
+    for _ in range(ROUNDS):
+        choice = choices.best(room)
+        tried = rounds.build(choice, choice.kl)
+        built = rounds.engine(tried)
+        excess = tried.round.bytes + len(built.certificate.to_json()) - target
+        if excess <= 0:
+            return built
+        room = choice.nbytes - excess
+    raise BuildError(f"no engine fits into {target:,} bytes; {excess:,} are missing")
 
 
-def _fitting(source: Checkpoint, kind: str) -> list[Scheme]:
-    """Return the candidates whose blocks divide the width where the kernel asks for it."""
-    hidden = source.config.hidden_size
-    if kind not in ("embedding", "experts_gate_up"):
-        return list(CANDIDATES)
-    return [scheme for scheme in CANDIDATES if hidden % scheme.block_size == 0]
-
-
-def _to_json(option: Option) -> dict[str, Any]:
-    return {**dataclasses.asdict(option.scheme), "bytes": option.nbytes, "kl": option.kl}
-
-
-def _options(saved: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Option]]:
-    return {
-        kind: [
-            Option(Scheme(o["bits"], o["block_size"], o["symmetric"]), o["bytes"], o["kl"])
-            for o in found
-        ]
-        for kind, found in saved.items()
-    }
+def _overhead(source: Checkpoint, request: BuildRequest, choice: Choice) -> int:
+    """Return the bytes of an engine beside those that a choice counts."""
+    recipe = dataclasses.replace(request.recipe, schemes=choice.schemes)
+    plan = find_target(request.target).plan(source, recipe)
+    records = len(plan.weights.matrices) + len(plan.weights.declared)
+    return plan.nbytes - choice.nbytes + records * _RECORD_BYTES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcoder.bundle.comparison import Comparison
-from trtcoder.bundle.provenance import Calibration, Plan, Provenance, Tensor
+from trtcoder.bundle.provenance import Calibration, HeldOutText, Plan, Provenance, Tensor
 from trtcoder.bundle.quality import QUALITIES
 from trtcoder.errors import EngineError
 from trtcoder.typed_json import MismatchError, plain, read
@@ -33,16 +33,6 @@ class ReferenceInfo:
 
     checkpoint: str
     versions: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutText:
-    """Where the text came from, and how much of it was compared."""
-
-    source: str
-    sequences: int
-    tokens: int
-    far_position: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,13 +90,31 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutText:
+    """Where the text came from, and how much of it was compared.
+
+    ``part`` is the half that was used, ``judged`` or ``searched``; None is all of it.
+    """
+
+    source: str
+    sequences: int
+    tokens: int
+    far_position: int
+    part: str | None = field(default=None, metadata={"omit_none": True})
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """How schemes were given to classes, and the mean KL in nats that was predicted of them."""
+    """How schemes were given to classes, and the mean KL in nats that was predicted of them.
+
+    The rounds were measured on ``search_text``; None where that is the text that judges.
+    """
 
     goal: Goal
     classes: tuple[PlannedClass, ...]
     predicted_kl: float
     rounds: tuple[Round, ...]
+    search_text: HeldOutText | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True, slots=True)

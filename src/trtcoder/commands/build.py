@@ -98,8 +98,9 @@ from trtcoder.commands.terminal import print_json, say, show
     "--max-kl",
     type=float,
     callback=above_zero,
-    help="Mean KL in nats that is kept: by the smallest mixed engine that does, or, where "
-    "--weights names a precision, by refusing one that does not.",
+    help="Mean KL in nats that is kept: by the smallest mixed engine that does, searched on one "
+    "half of the held-out text and judged on the other, or, where --weights names a precision, by "
+    "refusing one that does not.",
 )
 @click.option(
     "--target-size",

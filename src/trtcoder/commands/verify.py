@@ -72,7 +72,7 @@ def verify(
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
     from trtcoder.export.parity.table import render_certificate
-    from trtcoder.export.parity.verify import count_steps, verify_engine
+    from trtcoder.export.parity.verify import count_steps, judging_part, verify_engine
     from trtcoder.export.reference.registry import open_reference
     from trtcoder.progress import byte_progress, step_progress
     from trtcoder.prompting.prompts import Prompts
@@ -81,9 +81,10 @@ def verify(
     source = Checkpoint.open(reference)
     for note in source.notes:
         say(note)
-    load_heldout(Prompts.load(bundle.folder, bundle.manifest), tokens, text)
-    open_reference(source)  # what it cannot judge is said before the checkpoint is hashed
     built = known_provenance(bundle.folder)
+    part = judging_part(built.plan, text)
+    load_heldout(Prompts.load(bundle.folder, bundle.manifest), tokens, text, part)
+    open_reference(source)  # what it cannot judge is said before the checkpoint is hashed
     with byte_progress("hashing", source.nbytes) as advance:
         digest = source.digest(advance)
     with step_progress("verifying", count_steps(source, bundle.manifest, tokens)) as advance:
@@ -94,6 +95,7 @@ def verify(
             digest,
             max_tokens=tokens,
             text=text,
+            part=part,
             max_kl=max_kl,
             on_step=advance,
             provenance=built,

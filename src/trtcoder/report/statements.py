@@ -182,6 +182,8 @@ def goal(plan: Plan) -> str:
         last = plan.rounds[-1]
         text += f", and the last round measured {number(last.measured_kl)} nats at "
         text += size(last.bytes)
+        if plan.search_text is not None:
+            text += f" on {plan.search_text.tokens:,} tokens of held-out text that do not judge"
     return text + "."
 
 

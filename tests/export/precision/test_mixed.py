@@ -54,6 +54,15 @@ def test_the_smallest_engine_that_keeps_a_limit(checkpoint: Path, tmp_path: Path
     plan = found["parity"]["plan"]
     assert plan["goal"] == {"max_kl": limit}
     assert plan["rounds"][-1]["measured_kl"] > 0
+    # What was searched on took no part in judging, here and whenever the engine is verified.
+    judged, searched = found["parity"]["text"], plan["search_text"]
+    assert (judged["part"], searched["part"]) == ("judged", "searched")
+    assert judged["tokens"] > 0
+    assert searched["tokens"] > 0
+    report = tmp_path / "again.json"
+    again = run("verify", out, "--reference", checkpoint, "--report", report, "--tokens", "300")
+    assert again.exit_code == 0, again.output
+    assert json.loads(report.read_text()) | {"gates": []} == found["parity"] | {"gates": []}
     assert {entry["class"] for entry in plan["classes"]} >= {"attention", "experts_down"}
     chosen = {entry["class"]: entry["chosen"] for entry in plan["classes"]}
     assert len(set(chosen.values())) > 1
