@@ -64,6 +64,7 @@ class EngineCore:
         scheduler: what waits and what runs.
         stats: counters.
         context: most tokens of a prompt and its answer.
+        busy_since: when the step that is running began, of `time.monotonic`; None between steps.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class EngineCore:
         self.stats = EngineStats()
         self._pace = Pace(settings.chunk, settings.gap_seconds)
         self._jobs: dict[Sequence, Job] = {}
+        self.busy_since: float | None = None
+        self._now = 0.0
         self._most = settings.max_batch + settings.max_queue
 
     @property
@@ -194,7 +197,7 @@ class EngineCore:
 
     def step(self) -> None:
         """Run one step: every sequence that takes part gets on."""
-        started = time.monotonic()
+        self.busy_since = started = time.monotonic()
         step = self.scheduler.schedule(self._pace.budget(self._is_decoding()))
         for work in step.works:
             usage = self._jobs[work.sequence].usage
@@ -215,11 +218,12 @@ class EngineCore:
             good = []
         else:
             good = list(self._by_work(step.works, logits))
+        self._now = time.monotonic()
         if len(good) == len(step.works) and all(_is_finite(rows) for _, rows in good):
             self._take(good)
         else:
             self._run_apart(step.works)
-        self._pace.note(step.num_tokens, time.monotonic() - started)
+        self._pace.note(step.num_tokens, self._now - started)
         self.stats.steps += 1
 
     def fail_all(self, error: TrtcoderError) -> None:
@@ -300,7 +304,7 @@ class EngineCore:
             self._fail(job, error)
             return
         sequence.tokens.append(sample.token)
-        job.usage.count(time.monotonic())
+        job.usage.count(self._now)
         self.stats.generated_tokens += 1
         is_last = len(sequence.tokens) > self.context
         chunk = answer.accept(sample, is_last=is_last)

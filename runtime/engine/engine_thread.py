@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -21,14 +20,12 @@ class EngineThread:
     """Runs an engine's steps while there is work. All methods may be called from any thread.
 
     Attributes:
-        core: what it owns; only its ``stats`` and ``context`` may be read from elsewhere.
-        busy_since: when the step that is running began, of `time.monotonic`; None between steps.
+        core: what it owns; from elsewhere only what says so may be used.
         failure: what ended the thread, if it was not `close`.
     """
 
     def __init__(self, core: EngineCore) -> None:
         self.core = core
-        self.busy_since: float | None = None
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._closing = False
         self.failure: BaseException | None = None
@@ -105,9 +102,8 @@ class EngineThread:
         try:
             while self._drain(wait=not self.core.has_work):
                 if self.core.has_work:
-                    self.busy_since = time.monotonic()
                     self.core.step()
-                    self.busy_since = None
+                    self.core.busy_since = None
                     for function in self._after_step:
                         function()
             self.core.fail_all(BusyError("the engine was closed"))

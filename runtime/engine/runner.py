@@ -78,7 +78,7 @@ class ModelRunner:
         ]
         self._indices = {name: np.empty(1, np.int64) for name in INDEX_INPUTS}
         self._logits = np.empty((1, self.vocab_size), np.float32)
-        self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._bound: dict[str, tuple[int, ...]] = {}
         self._bound_rows = 0
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
@@ -112,23 +112,24 @@ class ModelRunner:
             arena.clear(rows)
 
     def _bind_index(self, name: str, values: NDArray[np.int64]) -> None:
-        buffer = self._indices[name]
+        buffer, shape = self._indices[name], values.shape
         if values.size > buffer.size:
             buffer = self._indices[name] = np.empty(2 * values.size, np.int64)
+            self._bound.pop(name, None)
         buffer[: values.size] = values.reshape(-1)
-        key = (buffer.ctypes.data, values.shape)
-        if self._bound.get(name) != key:
-            self._binding.bind_input(name, "cpu", 0, np.int64, values.shape, key[0])
-            self._bound[name] = key
+        if self._bound.get(name) != shape:
+            self._binding.bind_input(name, "cpu", 0, np.int64, shape, buffer.ctypes.data)
+            self._bound[name] = shape
 
     def _bind_logits(self, samples: int) -> NDArray[np.float32]:
         if samples > len(self._logits):
             self._logits = np.empty((2 * samples, self.vocab_size), np.float32)
+            self._bound.pop(LOGITS, None)
         shape = (samples, self.vocab_size)
-        key = (self._logits.ctypes.data, shape)
-        if self._bound.get(LOGITS) != key:
-            self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, key[0])
-            self._bound[LOGITS] = key
+        if self._bound.get(LOGITS) != shape:
+            pointer = self._logits.ctypes.data
+            self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, pointer)
+            self._bound[LOGITS] = shape
         return self._logits[:samples]
 
     def _bind_caches(self, rows: int) -> None:

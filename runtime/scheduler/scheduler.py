@@ -135,6 +135,8 @@ class Scheduler:
             if sequence.state is State.RUNNING and self._make_room(sequence, step):
                 step.works.append(Work(sequence, 1, 1))
                 bound = max(bound, self._highest(sequence, 1))
+        if len(step.works) == len(self.running) and not self.waiting:
+            return step
         budget = max(budget - len(step.works), 1)
         admits = True
         for sequence in sorted(self._prefilling(), key=self._turn):

@@ -40,7 +40,7 @@ def _problem(service: Service) -> str | None:
         thread = each.llm.engine.thread
         if not thread.is_alive:
             return f"the engine {each.name} has ended: {thread.failure!r}"
-        busy = thread.busy_since
+        busy = thread.core.busy_since
         if busy is not None and time.monotonic() - busy > service.settings.stuck_seconds:
             return f"the engine {each.name} is stuck in a step"
     return None

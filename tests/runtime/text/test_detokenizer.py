@@ -162,7 +162,7 @@ def test_a_file_that_is_no_byte_level_tokenizer_is_refused(tmp_path: Path) -> No
     other = byte_tokenizer()
     other.decoder = None
     other.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(EngineError, match="expected a byte-level tokenizer"):
+    with pytest.raises(EngineError, match="expected the decoder ByteLevel"):
         TextTokenizer.load(tmp_path / "tokenizer.json")
 
 
