@@ -12,6 +12,7 @@ from trtcoder.bundle.manifest import Manifest, SamplingDefaults
 from trtcoder.errors import EngineError
 from trtcoder.prompting.prompts import Capability, Prompts, require
 from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.cache.prefix_store import PrefixStore
 from trtcoder.runtime.engine.core import EngineCore
 from trtcoder.runtime.engine.engine_thread import EngineThread
 from trtcoder.runtime.engine.runner import ModelRunner
@@ -79,7 +80,12 @@ def load_engine(
     settings = dataclasses.replace(
         settings, sampling=settings.sampling.resolved(model_defaults(manifest.sampling))
     )
-    core = EngineCore(runner, prompts.tokenizer, settings)
+    store = None
+    if settings.prefix_store is not None and not settings.deterministic:
+        store = PrefixStore(
+            settings.prefix_store, bundle.fingerprint(), settings.prefix_store_bytes
+        )
+    core = EngineCore(runner, prompts.tokenizer, settings, store)
     return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))
 
 

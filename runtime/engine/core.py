@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trtcoder.errors import BusyError, EngineError, RequestError, TrtcoderError
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.cache.latent_cache import LatentCache
+from trtcoder.runtime.cache.prefix_store import PrefixStore
 from trtcoder.runtime.engine.batch import PackedBatch, Span
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
@@ -33,6 +34,8 @@ from trtcoder.runtime.scheduler.pace import Pace
 from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
 from trtcoder.runtime.scheduler.sequence import Sequence, State
 
+# Shorter prompts are computed sooner than they are read.
+_LONG = 64
 Sink = Callable[[Event], None]
 Logits = NDArray[np.float32]
 
@@ -68,8 +71,13 @@ class EngineCore:
     """
 
     def __init__(
-        self, runner: ModelRunner, tokenizer: TextTokenizer, settings: EngineSettings
+        self,
+        runner: ModelRunner,
+        tokenizer: TextTokenizer,
+        settings: EngineSettings,
+        store: PrefixStore | None = None,
     ) -> None:
+        """Take a graph that is loaded; ``store`` keeps prefixes beyond this process."""
         self._runner = runner
         self._tokenizer = tokenizer
         self._eos = frozenset(runner.manifest.tokens.eos)
@@ -90,6 +98,9 @@ class EngineCore:
                 chunk=settings.chunk if settings.deterministic else None,
             ),
         )
+        self._store = store
+        if store is not None:
+            self.scheduler.restoring(self._restore)
         self.stats = EngineStats()
         self._pace = Pace(settings.chunk, settings.gap_seconds)
         self._jobs: dict[Sequence, Job] = {}
@@ -226,6 +237,11 @@ class EngineCore:
         self._pace.note(step.num_tokens, self._now - started)
         self.stats.steps += 1
 
+    def close(self) -> None:
+        """Write what the store has not written yet."""
+        if self._store is not None:
+            self._store.close()
+
     def fail_all(self, error: TrtcoderError) -> None:
         """End every request with ``error``."""
         for job in set(self._jobs.values()):
@@ -341,8 +357,43 @@ class EngineCore:
         self.stats.failed += 1
         job.sink(Failed(error))
 
+    def _restore(self, sequence: Sequence, known: int) -> int:
+        """Fill blocks of a sequence from the store; return how many (see `Scheduler.restoring`)."""
+        if self._store is None:
+            return 0
+        size, count = self._runner.block_size, 0
+        keys = self._store.keys(sequence.salt, sequence.tokens[:-1], size)
+        for index, key in enumerate(keys):
+            if index < known:
+                continue
+            if not self._store.has(key):
+                break
+            # Behind a damaged file the others are read too, so that all that are bad are forgotten.
+            data = self._store.read(key)
+            block = sequence.table.blocks[index]
+            if (
+                index == known + count
+                and data is not None
+                and self._runner.write_block(block, data)
+            ):
+                count += 1
+        return count
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Hand the whole blocks of a sequence, which are known to be good, to the store."""
+        size = self._runner.block_size
+        if self._store is None or sequence.num_prompt < _LONG:
+            return
+        tokens = sequence.tokens[: sequence.num_published * size]
+        for block, key in zip(
+            sequence.table.blocks, self._store.keys(sequence.salt, tokens, size), strict=False
+        ):
+            if not self._store.has(key):
+                self._store.write(key, self._runner.read_block(block))
+
     def _end(self, sequence: Sequence) -> None:
         if sequence.state is not State.FINISHED:
+            self._keep(sequence)
             self.scheduler.finish(sequence)
         self._jobs.pop(sequence, None)
 

@@ -107,6 +107,7 @@ class EngineThread:
                     for function in self._after_step:
                         function()
             self.core.fail_all(BusyError("the engine was closed"))
+            self.core.close()
         except BaseException as error:
             self._closing = True
             self.core.fail_all(

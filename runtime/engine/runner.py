@@ -106,6 +106,24 @@ class ModelRunner:
         for arena in self._arenas:
             arena.copy(source * self.block_size, target * self.block_size, rows)
 
+    def read_block(self, block: int) -> bytes:
+        """Return the rows of a block, of every cache one after another."""
+        rows = slice(block * self.block_size, (block + 1) * self.block_size)
+        return b"".join(arena.array[rows].tobytes() for arena in self._arenas)
+
+    def write_block(self, block: int, data: bytes) -> bool:
+        """Set the rows of a block to what `read_block` returned; False where sizes differ."""
+        rows = slice(block * self.block_size, (block + 1) * self.block_size)
+        if len(data) != sum(arena.array[rows].nbytes for arena in self._arenas):
+            return False
+        start = 0
+        for arena in self._arenas:
+            target = arena.array[rows]
+            found = np.frombuffer(data, target.dtype, target.size, start)
+            target[:] = found.reshape(target.shape)
+            start += target.nbytes
+        return True
+
     def clear_rows(self, rows: NDArray[np.int64]) -> None:
         """Set cache rows to zero, in every cache: what is not finite spreads from there."""
         for arena in self._arenas:

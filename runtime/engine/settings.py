@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from trtcoder.errors import RequestError
 from trtcoder.runtime.sampling.params import SamplingParams
@@ -26,6 +27,8 @@ class EngineSettings:
         prefix_cache: keep rows of finished requests for those that begin alike.
         deterministic: one answer at a time, whole chunks, nothing reused, so that a text does not
             depend on what else is asked.
+        prefix_store: a folder in which prefixes outlive the process; None keeps them in memory.
+        prefix_store_bytes: that it may take.
         sampling: what a request's parameters are where it gives none.
     """
 
@@ -38,6 +41,8 @@ class EngineSettings:
     gap_seconds: float = 0.5
     prefix_cache: bool = True
     deterministic: bool = False
+    prefix_store: Path | None = None
+    prefix_store_bytes: int = 8 << 30
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -48,6 +53,7 @@ class EngineSettings:
             ("max_batch", 1, 1024),
             ("max_queue", 1, None),
             ("chunk", 16, 65536),
+            ("prefix_store_bytes", 1, None),
         ):
             value = getattr(self, name)
             if value is None and name in ("threads", "context", "cache_tokens"):

@@ -8,6 +8,7 @@ running answers by one chunk at most, and a short one behind it waits for one ch
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trtcoder.errors import BusyError, RequestError
@@ -88,11 +89,21 @@ class Scheduler:
         self._arrivals = 0
         self._shares = FairShare()
         self._pinned: list[int] = []
+        # Fills blocks behind those that the cache knows, and returns how many; see `restoring`.
+        self._restore: Callable[[Sequence, int], int] = lambda sequence, known: 0
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence is waiting or running."""
         return bool(self.waiting or self.running)
+
+    def restoring(self, restore: Callable[[Sequence, int], int]) -> None:
+        """Have blocks that the cache does not know filled from elsewhere.
+
+        ``restore`` is given a sequence whose table holds blocks for all of its tokens, and how many
+        of them are known. It fills those that follow, as many as it can, and returns how many.
+        """
+        self._restore = restore
 
     def add(self, *sequences: Sequence) -> None:
         """Queue sequences, all of them or none.
@@ -219,20 +230,29 @@ class Scheduler:
             if self.cache.num_needed(prefix, total) > self.cache.num_available:
                 return False
         self.cache.share(prefix, sequence.table)
-        if prefix.tail is not None:
-            source = self.cache.pin(prefix.tail)
+        source = None if prefix.tail is None else self.cache.pin(prefix.tail)
+        # Nobody else may take what it is admitted for.
+        self._grow(sequence, len(sequence.tokens))
+        size, shared = self.cache.block_size, len(prefix.nodes)
+        restored = self._restore(sequence, shared) if shared < len(known) // size else 0
+        sequence.num_computed = prefix.num_tokens(size)
+        sequence.num_published = shared
+        if restored:
+            sequence.num_computed = (shared + restored) * size
+            sequence.num_published = self.cache.publish(
+                sequence.salt, sequence.tokens[: sequence.num_computed], sequence.table, shared
+            )
+        if source is not None and restored:
+            self.cache.release(source)
+        elif source is not None:
             self._pinned.append(source)
-            sequence.table.append(self.cache.allocate())
-            step.copies.append((source, sequence.table.blocks[-1], prefix.tail_tokens))
-        sequence.num_computed = prefix.num_tokens(self.cache.block_size)
-        sequence.num_published = len(prefix.nodes)
+            target = sequence.table.blocks[shared]
+            step.copies.append((source, target, prefix.tail_tokens))
         if sequence.num_cached is None:
             sequence.num_cached = sequence.num_computed
         sequence.state = State.RUNNING
         self.waiting.remove(sequence)
         self.running.append(sequence)
-        # Nobody else may take what it was admitted for.
-        self._grow(sequence, len(sequence.tokens))
         return True
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:

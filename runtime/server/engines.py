@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trtcoder.bundle.folder import Bundle
 from trtcoder.runtime.async_llm import AsyncLLM
 from trtcoder.runtime.llm import LLM
 from trtcoder.runtime.server.errors import ApiError
@@ -54,8 +54,7 @@ class Engines:
     def add(self, folder: Path, llm: LLM, name: str | None = None) -> Served:
         """Serve an engine that is loaded, in place of one of the same name."""
         name = name or served_name(llm.manifest.model_name)
-        manifest = (folder / "manifest.json").read_bytes()
-        fingerprint = f"trtcoder-{hashlib.sha256(manifest).hexdigest()[:16]}"
+        fingerprint = f"trtcoder-{Bundle.load(folder, verify_hashes=False).fingerprint()[:16]}"
         self._served[name] = Served(name, folder, AsyncLLM(llm), fingerprint)
         return self._served[name]
 

@@ -86,6 +86,10 @@ class Bundle:
             bundle.verify_hashes()
         return bundle
 
+    def fingerprint(self) -> str:
+        """Return the sha256 of the manifest, which holds those of all other files, in hex."""
+        return file_sha256(self.folder / FILE_NAME)
+
     def path(self, name: str) -> Path:
         """Return the path of one of the manifest's files.
 

@@ -128,6 +128,18 @@ def _from_file(
     help="Forget a request's rows when it ends.",
 )
 @click.option(
+    "--prefix-store",
+    type=click.Path(path_type=Path),
+    help="A folder in which long prefixes outlive the process, each key's apart.",
+)
+@click.option(
+    "--prefix-store-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    default=8.0,
+    show_default=True,
+    help="That it may take, for each engine.",
+)
+@click.option(
     "--cors-origin",
     "cors_origins",
     multiple=True,
@@ -179,5 +191,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
         gap_seconds=values["gap"],
         deterministic=values["deterministic"],
         prefix_cache=not values["no_prefix_cache"],
+        prefix_store=values["prefix_store"],
+        prefix_store_bytes=round(values["prefix_store_gib"] * (1 << 30)),
     )
     run_server(engines, server, engine, log_format=values["log_format"])
