@@ -131,7 +131,7 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has anything to do."""
+        """Whether `step` has anything to do. Any thread may ask."""
         return self.scheduler.has_work
 
     def prepare(self, request: Request, sink: Sink) -> Job:

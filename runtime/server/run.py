@@ -7,13 +7,14 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 import uvicorn
 
 from trtcoder.bundle.folder import Bundle
-from trtcoder.errors import RequestError
+from trtcoder.errors import RequestError, TrtcoderError
 from trtcoder.runtime.cache.budget import tokens_that_fit
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.llm import LLM
@@ -75,12 +76,47 @@ async def _serve(
             served = await asyncio.to_thread(_load, folder, settings)
             entry = server.engines.add(folder, served)
             _log.info("serving", engine=entry.name, address=address, context=served.context)
+        reloader = _Reloader(server.engines, settings)
+        with suppress(NotImplementedError):  # not on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.begin)
     except BaseException:
         server.should_exit = True
         await serving
         raise
     sys.stderr.flush()
     await serving
+
+
+class _Reloader:
+    """Loads all engines anew from their folders, and drops no request on the way."""
+
+    def __init__(self, engines: Engines, settings: EngineSettings) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin, unless it is on its way already."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        for served in self._engines.all():
+            _log.info("reloading", engine=served.name)
+            try:
+                llm = await asyncio.to_thread(_load, served.folder, self._settings)
+            except TrtcoderError as error:
+                _log.error(
+                    "not reloaded, the old one goes on", engine=served.name, error=str(error)
+                )
+                continue
+            self._engines.add(served.folder, llm, served.name)
+            _log.info("reloaded", engine=served.name)
+            # Its requests go on; it ends with the last of them.
+            while served.llm.engine.thread.core.has_work:
+                await asyncio.sleep(0.1)
+            await served.engine.close()
+            _log.info("closed", engine=served.name, fingerprint=served.fingerprint)
 
 
 def _load(folder: Path, settings: EngineSettings) -> LLM:

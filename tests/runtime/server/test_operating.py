@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +22,6 @@ from tests.toy_engine import toy_manifest, write_toy_engine
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine with a context that takes seconds to fill."""
-    import dataclasses
-
     model = dataclasses.replace(toy_manifest().model, max_positions=20_000)
     manifest = dataclasses.replace(toy_manifest(), model=model)
     return write_toy_engine(tmp_path_factory.mktemp("toy") / "engine", manifest)
@@ -199,9 +199,32 @@ def test_options_come_from_the_environment_and_a_file(
         assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_several_engines_are_served_by_name(folder: Path, tmp_path: Path) -> None:
-    import dataclasses
+def test_sighup_loads_a_new_engine_and_drops_no_request(folder: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    shutil.copytree(folder, engine)
+    with serve(engine, tmp_path) as server, ThreadPoolExecutor(1) as pool:
+        before = server.post("/v1/completions", prompt="a", max_tokens=1).json()
+        running = pool.submit(lambda: server.post("/v1/completions", **LONG))
+        wait_for(lambda: server.metric("trtcoder:requests_running") == 1)
+        # A damaged engine is refused, and the old one goes on.
+        tokenizer = (engine / "tokenizer.json").read_bytes()
+        (engine / "tokenizer.json").write_bytes(b"x" * len(tokenizer))
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the old one goes on" in server.log.read_text())
+        (engine / "tokenizer.json").write_bytes(tokenizer)
+        shutil.rmtree(engine)
+        other = dataclasses.replace(toy_manifest(), recipe={"weights": "int8", "cache": "fp32"})
+        write_toy_engine(engine, other)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: '"reloaded"' in server.log.read_text())
+        after = server.post("/v1/completions", prompt="a", max_tokens=1).json()
+        assert after["system_fingerprint"] != before["system_fingerprint"]
+        assert running.result().json()["usage"]["completion_tokens"] == 900
+        assert running.result().json()["system_fingerprint"] == before["system_fingerprint"]
+        wait_for(lambda: '"closed"' in server.log.read_text())
 
+
+def test_several_engines_are_served_by_name(folder: Path, tmp_path: Path) -> None:
     model = dataclasses.replace(toy_manifest().model, name="Other")
     other = write_toy_engine(tmp_path / "other", dataclasses.replace(toy_manifest(), model=model))
     with serve(folder, tmp_path, engines=[other]) as server:
