@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from trtcoder.runtime.sampling.sampler import Report
 from trtcoder.runtime.scheduler.pace import Pace
 from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
 from trtcoder.runtime.scheduler.sequence import Sequence, State
+from trtcoder.runtime.text.vocabulary import Vocabulary
 
 # Shorter prompts are computed sooner than they are read.
 _LONG = 64
@@ -108,6 +110,11 @@ class EngineCore:
         self._now = 0.0
         self._most = settings.max_batch + settings.max_queue
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens by their bytes, read when they are first needed. Any thread may ask."""
+        return Vocabulary(self._tokenizer, self._runner.vocab_size)
+
     @property
     def num_running(self) -> int:
         """Answers that are computed now. Any thread may ask."""
@@ -172,7 +179,9 @@ class EngineCore:
                 all_logits=params.prompt_logprobs is not None and index == 0,
             )
             leader = leader or sequence
-            job.answers[sequence] = Answer(request, params, index, self._tokenizer, self._eos, size)
+            job.answers[sequence] = Answer(
+                request, params, index, self._tokenizer, self._eos, size, lambda: self.vocabulary
+            )
         return job
 
     def check_room(self, answers: int) -> None:
@@ -315,7 +324,7 @@ class EngineCore:
     def _sample(self, job: Job, sequence: Sequence, logits: Logits) -> None:
         answer = job.answers[sequence]
         try:
-            sample = answer.sampler.sample(logits)
+            sample = answer.sample(logits)
         except TrtcoderError as error:
             self._fail(job, error)
             return

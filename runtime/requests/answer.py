@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.requests.events import Chunk, FinishReason
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
-from trtcoder.runtime.sampling.sampler import Sample, Sampler
+from trtcoder.runtime.sampling.sampler import Logits, Sample, Sampler
 from trtcoder.runtime.text.detokenizer import Detokenizer
+from trtcoder.runtime.text.forced_beginning import ForcedBeginning
+from trtcoder.runtime.text.vocabulary import Vocabulary
 
 
 class Answer:
@@ -27,6 +31,7 @@ class Answer:
         tokenizer: TextTokenizer,
         eos: frozenset[int],
         vocab_size: int,
+        vocabulary: Callable[[], Vocabulary],
     ) -> None:
         self.index = index
         self.finish_reason: FinishReason | None = None
@@ -47,21 +52,33 @@ class Answer:
             include_stop=params.include_stop,
             min_tokens=params.min_tokens,
         )
+        self._tokenizer = tokenizer
+        self._forced = ForcedBeginning(request.forced, vocabulary)
         self._count = 0
+
+    def sample(self, logits: Logits) -> Sample:
+        """Choose the next token; errors as `Sampler.sample`."""
+        return self.sampler.sample(logits, self._forced.allowed())
 
     def accept(self, sample: Sample, *, is_last: bool) -> Chunk:
         """Take a sampled token; ``is_last`` where the context has no room for another."""
         token = sample.token
-        self._count += 1
         text = ""
         reason: FinishReason | None = None
         stop: str | int | None = None
-        if token in self._eos:
+        behind = None
+        if self._forced.rest:
+            behind = self._forced.take(self._tokenizer.token_bytes(token))
+        if behind is None or behind:
+            self._count += 1
+        if behind == b"":
+            pass
+        elif token in self._eos:
             reason = "stop"
         elif token in self._stop_ids:
             reason, stop = "stop", token
         else:
-            text = self._text.push(token)
+            text = self._text.push(token) if behind is None else self._text.push_bytes(behind)
             if self._text.stopped_by is not None:
                 reason, stop = "stop", self._text.stopped_by
         if reason is None and self._count == self._params.max_tokens:

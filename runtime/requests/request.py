@@ -18,6 +18,8 @@ class Request:
             because its prompt ends in "Assistant:".
         client: who asks; clients that ask at the same time get equal shares.
         salt: requests of different salt share no cached prefix.
+        forced: bytes that the answer begins with. They are not part of its text, and the tokens
+            that give nothing else do not count; a token may give them and go on.
     """
 
     prompt_ids: tuple[int, ...]
@@ -25,3 +27,4 @@ class Request:
     strip_leading_space: bool = False
     client: str = ""
     salt: str = ""
+    forced: bytes = b""

@@ -64,11 +64,13 @@ class Sampler:
         self._count = 0
         self._changes = self._adjust.active or params.min_tokens > 0
 
-    def sample(self, logits: Logits) -> Sample:
+    def sample(self, logits: Logits, allowed: NDArray[np.int64] | None = None) -> Sample:
         """Choose the next token from ``logits``, float32 [vocab], which may be changed.
 
+        Only ``allowed`` ids are chosen, where they are given.
+
         Raises:
-            EngineError: the logits hold NaN, or no finite value.
+            EngineError: the logits hold NaN or no finite value, or no id is allowed.
         """
         best = int(np.argmax(logits))
         # argmax stops at the first NaN, so looking at one value finds any.
@@ -80,7 +82,11 @@ class Sampler:
         wanted = self.params.logprobs
         report = None
         if wanted is not None:
-            report = Report.of(logits.copy() if self._changes else logits, wanted)
+            changes = self._changes or allowed is not None
+            report = Report.of(logits.copy() if changes else logits, wanted)
+        if allowed is not None:
+            keep_allowed(logits, allowed)
+            best = -1
         if self._adjust.active:
             self._adjust.apply(logits)
             best = -1
@@ -109,6 +115,19 @@ class Sampler:
             weights *= weights >= np.float32(self._min_p)
         index = draw(weights, self._random.random())
         return index if ids is None else int(ids[index])
+
+
+def keep_allowed(logits: Logits, allowed: NDArray[np.int64]) -> None:
+    """Set all logits but those of ``allowed`` to minus infinity, in place.
+
+    Raises:
+        EngineError: no id is allowed.
+    """
+    if not len(allowed):
+        raise EngineError("no token can go on as asked; the tokenizer has no token of one byte")
+    kept = logits[allowed]
+    logits.fill(-np.inf)
+    logits[allowed] = kept
 
 
 class _Adjustments:

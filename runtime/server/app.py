@@ -13,20 +13,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from trtcoder import __version__
 from trtcoder.errors import TrtcoderError
-from trtcoder.runtime.server import health, metrics, tokens
+from trtcoder.runtime.server import health, metrics, mistral, tokens
 from trtcoder.runtime.server.engines import Engines
-from trtcoder.runtime.server.errors import (
-    ApiError,
-    on_api_error,
-    on_http_error,
-    on_invalid_body,
-)
+from trtcoder.runtime.server.errors import on_error
 from trtcoder.runtime.server.guard import Guard
+from trtcoder.runtime.server.llama_cpp import endpoints as llama_cpp
 from trtcoder.runtime.server.openai import chat, completions, models
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.settings import ServerSettings
 
-ROUTERS = (models, completions, chat, tokens, health, metrics)
+ROUTERS = (models, completions, chat, mistral, llama_cpp, tokens, health, metrics)
 
 
 def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
@@ -46,10 +42,8 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
     app.state.service = Service(engines, settings)
     for module in ROUTERS:
         app.include_router(module.router)
-    for kind in (ApiError, TrtcoderError, Exception):
-        app.add_exception_handler(kind, on_api_error)
-    app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(RequestValidationError, on_invalid_body)
+    for kind in (HTTPException, TrtcoderError, RequestValidationError, Exception):
+        app.add_exception_handler(kind, on_error)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

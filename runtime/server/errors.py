@@ -80,41 +80,41 @@ class ApiError(HTTPException):
         return JSONResponse(self.body(), self.status, headers=self.headers)
 
 
-async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an `ApiError`, or an error of the library."""
-    if isinstance(error, TrtcoderError):
-        error = ApiError.of(error)
-    if not isinstance(error, ApiError):
-        error = ApiError(500, "the server failed on this request", code="internal_error")
-    return error.response()
+def as_api_error(request: Request, error: Exception) -> ApiError:
+    """Return what an error that a handler raised is to a client."""
+    match error:
+        case ApiError():
+            return error
+        case TrtcoderError():
+            return ApiError.of(error)
+        case RequestValidationError():
+            return _invalid_body(error.errors())
+        case HTTPException():
+            message = {
+                404: f"there is no {request.url.path} here; /docs lists what there is",
+                405: f"{request.url.path} does not take {request.method}",
+            }.get(error.status_code, str(error.detail))
+            return ApiError(error.status_code, message, headers=error.headers)
+    return ApiError(500, "the server failed on this request", code="internal_error")
 
 
-async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer a path or a method that does not exist."""
-    if not isinstance(error, HTTPException):
-        return await on_api_error(request, error)
-    message = {
-        404: f"there is no {request.url.path} here; /docs lists what there is",
-        405: f"{request.url.path} does not take {request.method}",
-    }.get(error.status_code, str(error.detail))
-    return ApiError(error.status_code, message, headers=error.headers).response()
+async def on_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer any error that a handler raised."""
+    return as_api_error(request, error).response()
 
 
-async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
-    """Answer a body that does not have the form of its endpoint: 400, naming the parameter."""
-    details: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else []
+def _invalid_body(details: Sequence[Any]) -> ApiError:
+    """Return the error of a body that does not have the form of its endpoint: 400, naming it."""
     if not details:
-        return ApiError(400, "the body is malformed").response()
+        return ApiError(400, "the body is malformed")
     first = details[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query")]
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"the body is not JSON: {first.get('ctx', {}).get('error')}"
-        ).response()
+        return ApiError(400, f"the body is not JSON: {first.get('ctx', {}).get('error')}")
     # Unions add the name of each form that was tried; a client's name comes first.
     name = place[0] if place else None
     where = ".".join(part for part in place if not _is_form(part))
-    return ApiError(400, f"{where or 'the body'}: {first['msg']}", param=name).response()
+    return ApiError(400, f"{where or 'the body'}: {first['msg']}", param=name)
 
 
 def _is_form(part: str) -> bool:

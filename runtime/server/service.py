@@ -45,6 +45,7 @@ class Service:
         params: SamplingParams,
         *,
         strip_leading_space: bool = False,
+        forced: bytes = b"",
     ) -> AsyncGeneration:
         """Queue a prompt.
 
@@ -53,7 +54,12 @@ class Service:
         """
         client = http.scope["state"].get("client", "")
         request = Request(
-            tuple(prompt_ids), params, strip_leading_space, client=client, salt=client
+            tuple(prompt_ids),
+            params,
+            strip_leading_space,
+            client=client,
+            salt=client,
+            forced=forced,
         )
         try:
             return served.engine.start(request)

@@ -45,8 +45,12 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is certain now, often one token behind."""
+        return self.push_bytes(self._tokenizer.token_bytes(token))
+
+    def push_bytes(self, data: bytes) -> str:
+        """Add the bytes of a token; return as `push`."""
         self._blind -= 1
-        return self._add(self._tokenizer.token_bytes(token), final=False)
+        return self._add(data, final=False)
 
     def finish(self) -> str:
         """Return the text held back; a character that was cut short becomes U+FFFD."""

@@ -52,3 +52,27 @@ def test_a_line_that_is_too_long_is_cut_at_a_character() -> None:
 def test_no_room_is_refused() -> None:
     with pytest.raises(RequestError, match="control tokens"):
         around_hole(PROMPTS, TOKENIZER, "a", "b", AROUND)
+
+
+@given(
+    st.lists(st.text(st.sampled_from("ab "), max_size=9), min_size=1, max_size=60),
+    st.integers(20, 120),
+)
+def test_a_steady_cut_fits_and_is_at_a_lines_start(lines: list[str], budget: int) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    starts = []
+    for end in range(len(text) + 1):
+        found = around_hole(PROMPTS, TOKENIZER, text[:end], "x", AROUND + budget, steady=True)
+        assert text[:end].endswith(found.prefix)
+        assert len(PROMPTS.fim(found.prefix, found.suffix)) <= AROUND + budget
+        starts.append(end - len(found.prefix))
+    assert all(not start or text[start - 1] == "\n" for start in starts)
+
+
+def test_a_steady_cut_moves_seldom() -> None:
+    text = "".join(f"line {number * number % 97:02d}\n" for number in range(200))
+    cuts = {
+        around_hole(PROMPTS, TOKENIZER, text[:end], "x", AROUND + 200, steady=True).prefix[:24]
+        for end in range(800, len(text), 4)
+    }
+    assert len(cuts) < 60  # 100 lines go by

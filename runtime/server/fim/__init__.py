@@ -1,0 +1,1 @@
+"""Filling in the middle, as all dialects share it."""

@@ -1,0 +1,1 @@
+"""llama-server's own dialect, which llama.vim and llama.vscode speak."""

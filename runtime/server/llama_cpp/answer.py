@@ -1,0 +1,209 @@
+"""Answers as llama-server writes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtcoder.errors import TrtcoderError
+from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.requests.events import Chunk
+from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.errors import ApiError
+from trtcoder.runtime.server.fim.filling import Filling
+from trtcoder.runtime.server.llama_cpp.fields import LlamaFields
+from trtcoder.runtime.server.llama_cpp.line_limits import LineLimits
+from trtcoder.runtime.server.streams import event
+
+
+@dataclass(slots=True)
+class _Choice:
+    limits: LineLimits
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    probabilities: list[dict[str, Any]] = field(default_factory=list)
+    stop_type: str = "none"
+    stopping_word: str = ""
+
+
+def error_form(error: ApiError) -> dict[str, Any]:
+    """Return an error as llama-server writes it."""
+    kind = error.body()["error"]["type"]
+    return {"error": {"code": error.status, "message": error.message, "type": kind}}
+
+
+class LlamaAnswer:
+    """Reads the answers to a request and writes them."""
+
+    def __init__(
+        self, served: Served, body: LlamaFields, generation: AsyncGeneration | Filling
+    ) -> None:
+        self._served, self._body, self._generation = served, body, generation
+        self._choices = [
+            _Choice(LineLimits(body.n_indent, body.t_max_predict_ms / 1000))
+            for _ in range(generation.num_answers)
+        ]
+
+    async def whole(self) -> Any:
+        """Return the answer, or a list where several were asked for."""
+        async for _ in self._pieces():
+            pass
+        found = [self._final(index, choice.text) for index, choice in enumerate(self._choices)]
+        return found[0] if len(found) == 1 else found
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield one event a piece and one last for each answer."""
+        usage = self._generation.usage
+        try:
+            async for index, text, chunk in self._pieces():
+                choice = self._choices[index]
+                if text:
+                    piece = {
+                        "index": index,
+                        "content": text,
+                        "tokens": [] if chunk.token is None else [chunk.token],
+                        "stop": False,
+                        "id_slot": self._slot,
+                        "tokens_predicted": len(choice.tokens),
+                        "tokens_evaluated": usage.prompt_tokens,
+                    }
+                    if self._body.timings_per_token:
+                        piece["timings"] = self._timings()
+                    yield event(piece)
+                if choice.stop_type != "none":
+                    yield event(self._final(index, ""))
+        except (ApiError, TrtcoderError) as error:
+            failed = error if isinstance(error, ApiError) else ApiError.of(error)
+            yield event(error_form(failed))
+        finally:
+            self._generation.close()
+
+    async def _pieces(self) -> AsyncIterator[tuple[int, str, Chunk]]:
+        """Yield each answer's text as it comes, with the chunk; the last has its stop type."""
+        warms = self._body.n_predict == 0
+        left = len(self._choices)
+        try:
+            async for chunk in self._generation:
+                choice = self._choices[chunk.index]
+                if choice.stop_type != "none":
+                    continue
+                if warms:
+                    choice.stop_type = "limit"
+                    left -= 1
+                    yield chunk.index, "", chunk
+                    continue
+                text = choice.limits.push(chunk.text)
+                self._note(choice, chunk, text)
+                if choice.limits.is_over or chunk.finish_reason is not None:
+                    rest = "" if choice.limits.is_over else choice.limits.finish()
+                    choice.text += rest
+                    choice.stop_type, choice.stopping_word = _stop(chunk)
+                    left -= 1
+                    text += rest
+                if text or choice.stop_type != "none":
+                    yield chunk.index, text, chunk
+                if not left:
+                    break
+        finally:
+            self._generation.close()
+
+    def _note(self, choice: _Choice, chunk: Chunk, text: str) -> None:
+        choice.text += text
+        if chunk.token is None:
+            return
+        choice.tokens.append(chunk.token)
+        if chunk.logprob is not None:
+            chosen = self._token(chunk.token, chunk.logprob)
+            top = [self._token(token, value) for token, value in chunk.top_logprobs]
+            choice.probabilities.append({**chosen, "top_logprobs": top})
+
+    def _token(self, token: int, value: float) -> dict[str, Any]:
+        data = self._served.llm.tokenizer.token_bytes(token)
+        text = data.decode("utf-8", "ignore")
+        return {"id": token, "token": text, "bytes": list(data), "logprob": value}
+
+    def _final(self, index: int, text: str) -> dict[str, Any]:
+        choice, usage, body = self._choices[index], self._generation.usage, self._body
+        seen = self._generation.prompt.seen if isinstance(self._generation, Filling) else None
+        found: dict[str, Any] = {
+            "index": index,
+            "content": text,
+            "tokens": choice.tokens if body.return_tokens and not body.stream else [],
+            "id_slot": self._slot,
+            "stop": True,
+            "model": self._served.name,
+            "tokens_predicted": len(choice.tokens),
+            "tokens_evaluated": usage.prompt_tokens,
+            "generation_settings": {
+                "n_ctx": self._served.llm.context,
+                "n_predict": body.n_predict,
+                "seed": self._seed,
+                "stream": body.stream,
+            },
+            "prompt": "",
+            "has_new_line": "\n" in choice.text,
+            "truncated": seen is not None and seen.is_cut,
+            "stop_type": choice.stop_type,
+            "stopping_word": choice.stopping_word,
+            "tokens_cached": usage.prompt_tokens + len(choice.tokens),
+            "timings": self._timings(),
+        }
+        if choice.probabilities and not body.stream:
+            found["completion_probabilities"] = choice.probabilities
+        return selected(found, body.response_fields)
+
+    @property
+    def _slot(self) -> int:
+        # There are no slots: every request finds what any other has left in the cache.
+        return max(self._body.id_slot, 0)
+
+    @property
+    def _seed(self) -> int:
+        generation = self._generation
+        return (generation.generation if isinstance(generation, Filling) else generation).seed
+
+    def _timings(self) -> dict[str, Any]:
+        usage = self._generation.usage
+        predicted = 0 if self._body.n_predict == 0 else usage.completion_tokens
+        return {
+            "cache_n": usage.cached_tokens,
+            **_rates("prompt", usage.prompt_tokens - usage.cached_tokens, usage.prefill_seconds),
+            **_rates("predicted", predicted, usage.decode_seconds),
+        }
+
+
+def selected(found: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
+    """Return the fields that are asked for; ``a/b`` is field b of a, and unknown ones are none."""
+    if not fields:
+        return found
+    chosen: dict[str, Any] = {}
+    for path in fields:
+        value: Any = found
+        for part in path.split("/"):
+            value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is not _MISSING:
+            chosen[path] = value
+    return chosen
+
+
+_MISSING = object()
+
+
+def _rates(name: str, count: int, seconds: float) -> dict[str, float]:
+    milliseconds = 1000 * seconds
+    return {
+        f"{name}_n": count,
+        f"{name}_ms": round(milliseconds, 3),
+        f"{name}_per_token_ms": round(milliseconds / count, 3) if count else 0.0,
+        f"{name}_per_second": round(count / seconds, 3) if seconds else 0.0,
+    }
+
+
+def _stop(chunk: Chunk) -> tuple[str, str]:
+    """Return llama-server's stop type and the word that stopped."""
+    if chunk.finish_reason == "stop":
+        if isinstance(chunk.stop_reason, str):
+            return "word", chunk.stop_reason
+        return "eos", ""
+    return "limit", ""

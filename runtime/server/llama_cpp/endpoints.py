@@ -1,0 +1,107 @@
+"""llama-server's `/infill` and `/completion`, as llama.vim and llama.vscode call them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from trtcoder.prompting.filling import Hole
+from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.fim.filling import Filling, start_filling
+from trtcoder.runtime.server.fim.routes import route_with
+from trtcoder.runtime.server.llama_cpp.answer import LlamaAnswer, error_form
+from trtcoder.runtime.server.llama_cpp.fields import (
+    CompletionRequest,
+    Extra,
+    InfillRequest,
+    LlamaFields,
+)
+from trtcoder.runtime.server.service import Service
+from trtcoder.runtime.server.streams import unless_disconnected
+
+router = APIRouter(tags=["llama.cpp"], route_class=route_with(error_form))
+
+
+@router.post("/infill")
+async def infill(body: InfillRequest, request: Request) -> Response:
+    """Fill in the middle."""
+    service = Service.of(request)
+    served = service.engines.get(body.model)
+    hole = Hole(repository(body.input_extra) + body.input_prefix, body.input_suffix, body.prompt)
+    filling = await start_filling(
+        service,
+        served,
+        request,
+        hole,
+        body.params(service, served),
+        body.trtcoder,
+        asked_tokens=body.n_predict if body.n_predict >= 0 else None,
+    )
+    return await _respond(service, served, request, body, filling)
+
+
+@router.post("/completion")
+async def completion(body: CompletionRequest, request: Request) -> Response:
+    """Continue a prompt."""
+    service = Service.of(request)
+    served = service.engines.get(body.model)
+    prompts = served.llm.prompts
+    if isinstance(body.prompt, str):
+        ids = prompts.completion(body.prompt)
+    else:
+        ids = []
+        for part in body.prompt:
+            ids += [part] if isinstance(part, int) else prompts.tokenizer.encode(part)
+    generation = service.start(served, request, ids, body.params(service, served))
+    return await _respond(service, served, request, body, generation)
+
+
+@router.get("/props")
+async def props(request: Request) -> dict[str, Any]:
+    """Describe the server and its first engine."""
+    service = Service.of(request)
+    served = service.engines.get(None)
+    return {
+        "default_generation_settings": {"n_ctx": served.llm.context},
+        "total_slots": served.llm.settings.max_batch,
+        "model_path": served.folder.name,
+        "model_alias": served.name,
+        "build_info": served.fingerprint,
+        "modalities": {"vision": False, "audio": False},
+    }
+
+
+def repository(extras: Sequence[Extra]) -> str:
+    """Return pieces of other files as they stand before a prefix.
+
+    DeepSeek's models know no token for a repository; a file begins with its name in a comment.
+    """
+    return "".join(
+        f"#{extra.filename}\n{extra.text}{'' if extra.text.endswith(chr(10)) else chr(10)}"
+        for extra in extras
+    )
+
+
+async def _respond(
+    service: Service,
+    served: Served,
+    request: Request,
+    body: LlamaFields,
+    generation: AsyncGeneration | Filling,
+) -> Response:
+    answer = LlamaAnswer(served, body, generation)
+    headers = generation.headers if isinstance(generation, Filling) else {}
+    try:
+        if body.stream:
+            stream = service.stream(answer.frames())
+            stream.headers.update(headers)
+            return stream
+        found = await unless_disconnected(request, answer.whole())
+        return JSONResponse(found, headers=headers)
+    except BaseException:
+        generation.close()
+        raise

@@ -1,0 +1,118 @@
+"""The bodies of llama-server's own endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from trtcoder.errors import RequestError
+from trtcoder.runtime.sampling.params import MAX_LOGPROBS, SamplingParams
+from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.fim.options import FimOptions
+from trtcoder.runtime.server.service import Service
+
+
+class Extra(BaseModel):
+    """A piece of another file."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    text: str
+    filename: str = ""
+
+
+class LlamaFields(BaseModel):
+    """What llama-server's own endpoints take; keys that change nothing here are passed over."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str | None = None
+    n_predict: int = Field(-1, validation_alias=AliasChoices("n_predict", "max_tokens"))
+    n_cmpl: int = Field(1, validation_alias=AliasChoices("n_cmpl", "n"))
+    stream: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: list[str] | str | None = None
+    ignore_eos: bool = False
+    logit_bias: list[tuple[int | str, float | bool]] | dict[str, float | bool] | None = None
+    n_probs: int = 0
+    n_indent: int = 0
+    t_max_predict_ms: int = 0
+    response_fields: list[str] | None = None
+    return_tokens: bool = False
+    timings_per_token: bool = False
+    cache_prompt: bool = True
+    id_slot: int = -1
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    trtcoder: FimOptions | None = None
+
+    def params(self, service: Service, served: Served) -> SamplingParams:
+        """Return the sampler's parameters.
+
+        Raises:
+            RequestError: a value out of range, or a key that is not served.
+        """
+        for name in ("grammar", "json_schema"):
+            if getattr(self, name):
+                raise RequestError(f"{name}: not supported here; leave it out")
+        # -1 and -2 are llama-server's words for no limit, 0 asks for the prompt only.
+        limit = None if self.n_predict < 0 else max(self.n_predict, 1)
+        given: dict[str, Any] = {
+            "max_tokens": service.limit(served, limit),
+            "n": self.n_cmpl,
+            "temperature": None if self.temperature is None else max(self.temperature, 0.0),
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repeat_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "seed": None if self.seed is None or self.seed < 0 else self.seed,
+            "stop": [self.stop] if isinstance(self.stop, str) else self._stops(),
+            "ignore_eos": self.ignore_eos,
+            "logit_bias": self._bias(served),
+            "logprobs": min(self.n_probs, MAX_LOGPROBS) if self.n_probs > 0 else None,
+        }
+        return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+    def _stops(self) -> list[str]:
+        return [stop for stop in self.stop or () if stop]
+
+    def _bias(self, served: Served) -> dict[int, float] | None:
+        """Return the bias by token id; false forbids, and text stands for its tokens."""
+        if self.logit_bias is None:
+            return None
+        pairs: Sequence[tuple[int | str, float | bool]] = (
+            list(self.logit_bias.items()) if isinstance(self.logit_bias, dict) else self.logit_bias
+        )
+        found: dict[int, float] = {}
+        for key, value in pairs:
+            amount = -100.0 if value is False else float(value)
+            is_id = isinstance(key, int) or key.isdecimal()
+            for token in [int(key)] if is_id else served.llm.tokenizer.encode(str(key)):
+                found[token] = amount
+        return found
+
+
+class InfillRequest(LlamaFields):
+    """A hole; ``prompt`` is what of the middle is there, ``input_extra`` pieces of other files."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: list[Extra] = []
+    prompt: str = ""
+
+
+class CompletionRequest(LlamaFields):
+    """A prompt as text or token ids."""
+
+    prompt: str | list[int | str]
