@@ -1,6 +1,5 @@
 #include "kernels/c_api.h"
 
-#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -12,13 +11,6 @@
 
 namespace trtcoder {
 namespace {
-
-Isa named(const char* name) {
-  for (Isa isa : kIsas)
-    if (!std::strcmp(name, isa_name(isa)) && isa_available(isa)) return isa;
-  throw std::invalid_argument(std::string("instruction set ") + name +
-                              ": this machine has only " + trtcoder_isas());
-}
 
 Matrix view(const trtcoder_matrix& m) {
   return {m.codes, m.scales, m.zeros, m.rows, m.width, m.bits, m.block};
@@ -61,7 +53,7 @@ const char* trtcoder_set_threads(int32_t count) {
 
 const char* trtcoder_linear(const char* isa, const float* x, int64_t tokens,
                             const trtcoder_matrix* matrix, float* y) {
-  return guarded([&] { linear(named(isa), process_team(), x, tokens, view(*matrix), y); });
+  return guarded([&] { linear(isa_named(isa), process_team(), x, tokens, view(*matrix), y); });
 }
 
 const char* trtcoder_feed_forward(const char* isa, const float* x, int64_t tokens,
@@ -72,6 +64,6 @@ const char* trtcoder_feed_forward(const char* isa, const float* x, int64_t token
     std::optional<RoutedExperts> routed;
     if (shared) dense = view(*shared);
     if (experts && routing) routed = view(*experts, *routing);
-    feed_forward(named(isa), process_team(), x, tokens, routed, dense, y, logits);
+    feed_forward(isa_named(isa), process_team(), x, tokens, routed, dense, y, logits);
   });
 }

@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #if defined(__aarch64__)
 #include <sys/auxv.h>
@@ -57,6 +59,17 @@ bool isa_available(Isa isa) {
 #endif
     default: return false;
   }
+}
+
+Isa isa_named(const char* name) {
+  std::string available;
+  for (Isa isa : kIsas) {
+    if (!isa_available(isa)) continue;
+    if (!std::strcmp(name, isa_name(isa))) return isa;
+    available += std::string(" ") + isa_name(isa);
+  }
+  throw std::invalid_argument(std::string("instruction set ") + name + ": this machine has only" +
+                              available);
 }
 
 Isa isa_chosen() {

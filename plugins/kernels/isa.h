@@ -12,6 +12,9 @@ const char* isa_name(Isa isa);
 // Whether this library has code for it and this machine can run it.
 bool isa_available(Isa isa);
 
+// The available one of this name. Throws std::invalid_argument if there is none.
+Isa isa_named(const char* name);
+
 // The best available one; the environment variable TRTCODER_ISA names another.
 Isa isa_chosen();
 

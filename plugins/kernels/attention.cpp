@@ -1,0 +1,336 @@
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/attention_entries.h"
+#include "kernels/attention_kernels.h"
+#include "kernels/attention_plan.h"
+#include "kernels/attention_projection.h"
+#include "kernels/buffer.h"
+
+namespace trtcoder {
+namespace {
+
+using Tile = AttentionPlan::Tile;
+using Piece = AttentionPlan::Piece;
+
+// Rows of a mix that a thread merges at once.
+constexpr int64_t kMergeRows = 48;
+constexpr int64_t kChunk = HeadProjection::kMaxTokens;
+
+void check(const AttentionShape& shape, const LatentCache& cache) {
+  const auto refuse = [](const std::string& what) { throw std::invalid_argument(what); };
+  for (const int64_t size : {shape.heads, shape.nope, shape.latent, shape.value})
+    if (size < 1 || size > 1 << 20) refuse("attention: a size is " + std::to_string(size));
+  if (shape.rope < 2 || shape.rope % 2 || shape.rope > 1 << 20)
+    refuse("attention: the rotated part is " + std::to_string(shape.rope) + " wide, expected pairs");
+  if (!cache.scales) return;
+  const int64_t group = cache.group;
+  if (group < 1 || group > kScaleGroup || kScaleGroup % group || shape.latent % group ||
+      shape.rope % group)
+    refuse("cache: groups of " + std::to_string(group) +
+           ", expected a divisor of 64 and of both parts of a row");
+}
+
+// A query is quantized where the cache is.
+Arithmetic arithmetic_of(const AttentionInputs& inputs, const LatentCache& cache) {
+  const bool fits = cache.type == CacheType::int8 && cache.group % 2 == 0;
+  return fits ? inputs.arithmetic : Arithmetic::float32;
+}
+
+class Call {
+ public:
+  Call(Isa isa, const AttentionShape& shape, const AttentionInputs& inputs,
+       const AttentionBatch& batch, const LatentCache& cache, int threads, float* out)
+      : kernels_(attention_kernels(isa)), shape_(shape), inputs_(inputs), batch_(batch),
+        cache_(cache), out_(out), plan_(shape, batch, cache.rows, threads),
+        absorb_key_(kernels_, products(isa), inputs.absorb_key, shape.nope, shape.latent),
+        absorb_value_(kernels_, products(isa), inputs.absorb_value, shape.latent, shape.value),
+        format_{cache.type, arithmetic_of(inputs, cache), shape.latent, shape.width(),
+                cache.scales ? cache.group : kScaleGroup},
+        words_(format_.query_words()),
+        groups_(format_.arithmetic == Arithmetic::int16 ? format_.groups() : 0),
+        chunks_((batch.tokens + kChunk - 1) / kChunk), queries_(batch.tokens * shape.heads * words_),
+        query_scales_(batch.tokens * shape.heads * groups_), tile_of_(batch.tokens),
+        states_(place_states()) {}
+
+  void run(const Member& member) {
+    absorb_queries(member);
+    member.barrier();
+    attend(member);
+    member.barrier();
+    if (!plan_.pieces.empty()) {
+      merge(member);
+      member.barrier();
+    }
+    absorb_outputs(member);
+  }
+
+ private:
+  int64_t state_floats(int64_t lanes) const { return lanes * (2 + format_.padded_latent()); }
+
+  // Returns how many floats the states of all tiles and pieces take.
+  int64_t place_states() {
+    int64_t floats = 0;
+    for (const Tile& tile : plan_.tiles) {
+      std::fill_n(tile_of_.begin() + tile.first, tile.tokens, int64_t(tile_states_.size()));
+      tile_states_.push_back(floats);
+      floats += state_floats(tile.lanes);
+    }
+    for (const Piece& piece : plan_.pieces) {
+      piece_states_.push_back(floats);
+      floats += state_floats(plan_.tiles[piece.tile].lanes);
+    }
+    return floats;
+  }
+
+  static State state_at(float* memory, int64_t lanes) {
+    return {memory, memory + lanes, memory + 2 * lanes};
+  }
+  State tile_state(int64_t tile) {
+    return state_at(states_.data() + tile_states_[tile], plan_.tiles[tile].lanes);
+  }
+  State piece_state(int64_t piece) {
+    return state_at(states_.data() + piece_states_[piece],
+                    plan_.tiles[plan_.pieces[piece].tile].lanes);
+  }
+  // Makes a state one that has seen no row.
+  void clear(const State& state, int64_t lanes) const {
+    std::fill_n(state.largest, lanes, -std::numeric_limits<float>::max());
+    std::fill_n(state.sum, lanes, 0.0f);
+    std::fill_n(state.mixed, lanes * format_.padded_latent(), 0.0f);
+  }
+
+  // Writes the tokens' entries, and makes the query of each head in the latent space.
+  void absorb_queries(const Member&) {
+    Buffer<float> entry(shape_.width());
+    Buffer<float> absorbed(kChunk * absorb_key_.padded_outputs());
+    Buffer<std::byte> scratch(absorb_key_.scratch_bytes());
+    for (int64_t item; (item = absorbed_.take()) < chunks_ * (1 + shape_.heads);) {
+      const int64_t head = item / chunks_ - 1, first = item % chunks_ * kChunk;
+      const int64_t tokens = std::min(kChunk, batch_.tokens - first);
+      if (head < 0) {
+        for (int64_t t = first; t < first + tokens; ++t) {
+          make_entry(shape_, inputs_, t, entry.data());
+          write_entry(shape_, cache_, batch_.slots[t], entry.data());
+        }
+        continue;
+      }
+      absorb_head(head, first, tokens, absorbed.data(), entry.data(), scratch.data());
+    }
+  }
+
+  void absorb_head(int64_t head, int64_t first, int64_t tokens, float* absorbed, float* query,
+                   std::byte* scratch) {
+    const TokenRows& nope = inputs_.query_nope;
+    const TokenRows& rope = inputs_.query_rope;
+    // Tokens of a sequence may lie apart.
+    for (int64_t done = 0; done < tokens;) {
+      const int64_t token = plan_.order[first + done];
+      int64_t run = 1;
+      while (done + run < tokens && plan_.order[first + done + run] == token + run) ++run;
+      absorb_key_.run(head, nope.values + token * nope.stride + head * shape_.nope, nope.stride, run,
+                      absorbed + done * absorb_key_.padded_outputs(), scratch);
+      done += run;
+    }
+    for (int64_t i = 0; i < tokens; ++i) {
+      const int64_t token = plan_.order[first + i], half = shape_.rope / 2;
+      std::memcpy(query, absorbed + i * absorb_key_.padded_outputs(),
+                  shape_.latent * sizeof(float));
+      rotate(rope.values + token * rope.stride + head * shape_.rope,
+             inputs_.cosines + token * half, inputs_.sines + token * half, shape_.rope,
+             query + shape_.latent);
+      for (int64_t j = 0; j < shape_.width(); ++j) query[j] *= inputs_.softmax_scale;
+      const int64_t row = (first + i) * shape_.heads + head;
+      uint32_t* words = queries_.data() + row * words_;
+      if (groups_)
+        kernels_.quantize_query(format_, query, reinterpret_cast<int16_t*>(words),
+                                query_scales_.data() + row * groups_);
+      else
+        std::memcpy(words, query, shape_.width() * sizeof(float));
+    }
+  }
+
+  // A thread's queries as the kernels read them: those of one tile.
+  struct Packed {
+    Packed(int64_t lanes, int64_t words, int64_t groups)
+        : words(lanes * words), scales(lanes * groups), last(lanes) {}
+    int64_t tile = -1;
+    Buffer<uint32_t> words;
+    Buffer<float> scales;
+    Buffer<int32_t> last;
+    int64_t last_row = 0;
+  };
+
+  void pack(int64_t index, Packed& packed) {
+    if (packed.tile == index) return;
+    packed.tile = index;
+    const Tile& tile = plan_.tiles[index];
+    const int64_t row = tile.first * shape_.heads, rows = tile.tokens * shape_.heads;
+    kernels_.transpose(queries_.data() + row * words_, rows, words_, packed.words.data(),
+                       tile.lanes);
+    if (groups_)
+      kernels_.transpose(query_scales_.data() + row * groups_, rows, groups_, packed.scales.data(),
+                         tile.lanes);
+    // Lanes without a head see what the first sees.
+    packed.last_row = 0;
+    for (int64_t lane = 0; lane < tile.lanes; ++lane) {
+      const int64_t token = lane < rows ? plan_.order[tile.first + lane / shape_.heads]
+                                        : plan_.order[tile.first];
+      const int64_t last = std::min(batch_.positions[token], batch_.blocks * kCacheBlock - 1);
+      packed.last[lane] = static_cast<int32_t>(last);
+      packed.last_row = std::max(packed.last_row, last);
+    }
+  }
+
+  RangeRows collect(const Packed& packed, int64_t range) const {
+    return collect_rows(shape_, batch_, cache_, plan_.tiles[packed.tile].sequence, range,
+                        packed.last_row);
+  }
+
+  // Folds the ranges [first, last) of a tile into a state.
+  void attend_ranges(const Packed& packed, int64_t first, int64_t last, const State& state,
+                     std::byte* scratch) {
+    const Tile& tile = plan_.tiles[packed.tile];
+    QueryLanes queries{tile.lanes, packed.words.data(), packed.scales.data(), packed.last.data(), 0};
+    queries.first_last = *std::min_element(queries.last, queries.last + tile.lanes);
+    RangeRows rows, next = collect(packed, first);
+    for (int64_t range = first; range < last; ++range) {
+      rows = next;
+      next.count = 0;
+      if (range + 1 < last) next = collect(packed, range + 1);
+      if (rows.count) kernels_.attend(format_, queries, rows, next, state, scratch);
+    }
+  }
+
+  void attend(const Member&) {
+    const int64_t lanes = plan_.widest_tile();
+    Packed packed(lanes, words_, groups_);
+    Buffer<float> span_memory(state_floats(lanes));
+    Buffer<std::byte> scratch(scratch_bytes(format_));
+    const int64_t pieces = int64_t(plan_.pieces.size());
+    for (int64_t item; (item = attended_.take()) < pieces + int64_t(plan_.whole.size());) {
+      if (item < pieces) {
+        const Piece& piece = plan_.pieces[item];
+        pack(piece.tile, packed);
+        const State state = piece_state(item);
+        clear(state, plan_.tiles[piece.tile].lanes);
+        attend_ranges(packed, piece.first, piece.last, state, scratch.data());
+        continue;
+      }
+      const int64_t index = plan_.whole[item - pieces];
+      pack(index, packed);
+      const Tile& tile = plan_.tiles[index];
+      const State all = tile_state(index), span = state_at(span_memory.data(), tile.lanes);
+      clear(all, tile.lanes);
+      for (int64_t first = 0; first < tile.ranges; first += kSpanRanges) {
+        clear(span, tile.lanes);
+        attend_ranges(packed, first, std::min(first + kSpanRanges, tile.ranges), span,
+                      scratch.data());
+        kernels_.fold(tile.lanes, all, span, 0, format_.latent);
+      }
+    }
+  }
+
+  // Folds pieces into the states of their tiles, in the order in which one thread would have.
+  void merge(const Member&) {
+    const int64_t parts = format_.padded_latent() / kMergeRows;
+    Buffer<float> memory(state_floats(plan_.widest_tile()) + 2 * plan_.widest_tile());
+    for (int64_t item; (item = merged_.take()) < parts * int64_t(plan_.tiles.size());) {
+      const Tile& tile = plan_.tiles[item / parts];
+      if (tile.pieces) merge_tile(item / parts, item % parts * kMergeRows, memory.data());
+    }
+  }
+
+  void merge_tile(int64_t index, int64_t start, float* memory) {
+    const Tile& tile = plan_.tiles[index];
+    const int64_t lanes = tile.lanes, stop = start + kMergeRows;
+    const auto clear_rows = [&](const State& state) {
+      std::fill_n(state.largest, lanes, -std::numeric_limits<float>::max());
+      std::fill_n(state.sum, lanes, 0.0f);
+      std::fill_n(state.mixed + start * lanes, kMergeRows * lanes, 0.0f);
+    };
+    // Several threads make largest scores and sums, all the same; the first one's are kept.
+    const State all = tile_state(index);
+    const State mine{memory, memory + lanes, all.mixed};
+    const State span = state_at(memory + 2 * lanes, lanes);
+    clear_rows(mine);
+    for (int64_t p = tile.piece; p < tile.piece + tile.pieces;) {
+      const Piece& piece = plan_.pieces[p];
+      if (piece.last - piece.first > 1) {
+        kernels_.fold(lanes, mine, piece_state(p++), start, stop);
+        continue;
+      }
+      clear_rows(span);
+      const int64_t end = piece.first / kSpanRanges * kSpanRanges + kSpanRanges;
+      for (; p < tile.piece + tile.pieces && plan_.pieces[p].first < end; ++p)
+        kernels_.fold(lanes, span, piece_state(p), start, stop);
+      kernels_.fold(lanes, mine, span, start, stop);
+    }
+    if (start == 0) std::copy_n(memory, 2 * lanes, all.largest);
+  }
+
+  // Divides by the sums of weights, and brings each head's mix out of the latent space.
+  void absorb_outputs(const Member&) {
+    const int64_t padded = absorb_value_.padded_outputs();
+    Buffer<float> mixed(kChunk * shape_.latent);
+    Buffer<float> values(kChunk * padded);
+    Buffer<std::byte> scratch(absorb_value_.scratch_bytes());
+    for (int64_t item; (item = finished_.take()) < chunks_ * shape_.heads;) {
+      const int64_t head = item / chunks_, first = item % chunks_ * kChunk;
+      const int64_t tokens = std::min(kChunk, batch_.tokens - first);
+      for (int64_t i = 0; i < tokens; ++i) {
+        const Tile& tile = plan_.tiles[tile_of_[first + i]];
+        const State state = tile_state(tile_of_[first + i]);
+        const int64_t lane = (first + i - tile.first) * shape_.heads + head;
+        const float share = 1.0f / state.sum[lane];
+        // The 0 makes +0 of -0, whose sign depends on rows that nobody sees.
+        for (int64_t j = 0; j < shape_.latent; ++j)
+          mixed[i * shape_.latent + j] = state.mixed[j * tile.lanes + lane] * share + 0.0f;
+      }
+      absorb_value_.run(head, mixed.data(), shape_.latent, tokens, values.data(), scratch.data());
+      for (int64_t i = 0; i < tokens; ++i)
+        std::memcpy(out_ + (plan_.order[first + i] * shape_.heads + head) * shape_.value,
+                    values.data() + i * padded, shape_.value * sizeof(float));
+    }
+  }
+
+  const AttentionKernels& kernels_;
+  const AttentionShape& shape_;
+  const AttentionInputs& inputs_;
+  const AttentionBatch& batch_;
+  const LatentCache& cache_;
+  float* out_;
+  const AttentionPlan plan_;
+  const HeadProjection absorb_key_;
+  const HeadProjection absorb_value_;
+  const RowFormat format_;
+  const int64_t words_;   // of a query
+  const int64_t groups_;  // scales of a query, 0 where it is float32
+  const int64_t chunks_;
+  Buffer<uint32_t> queries_;      // [tokens, heads][words]
+  Buffer<float> query_scales_;    // [tokens, heads][groups]
+  std::vector<int64_t> tile_of_;  // [tokens]
+  std::vector<int64_t> tile_states_;
+  std::vector<int64_t> piece_states_;
+  Buffer<float> states_;
+  Counter absorbed_, attended_, merged_, finished_;
+};
+
+}  // namespace
+
+void latent_attention(Isa isa, Team& team, const AttentionShape& shape,
+                      const AttentionInputs& inputs, const AttentionBatch& batch,
+                      const LatentCache& cache, float* out) {
+  check(shape, cache);
+  if (batch.tokens < 1) return;
+  Call call(isa, shape, inputs, batch, cache, team.size(), out);
+  team.run([&](const Member& member) { call.run(member); });
+}
+
+}  // namespace trtcoder

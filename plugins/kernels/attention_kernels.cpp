@@ -1,0 +1,76 @@
+#include "kernels/attention_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/attention_rows.h"
+#include "kernels/portable/lanes.h"
+
+namespace trtcoder {
+namespace {
+
+bool all_finite(const float* values, int64_t count) {
+  return std::all_of(values, values + count, [](float x) { return std::isfinite(x); });
+}
+
+}  // namespace
+
+int64_t scratch_bytes(const RowFormat& format) {
+  return AttentionTile(format, nullptr).bytes;
+}
+
+int drop_faults(const RowFormat& format, RangeRows& rows) {
+  std::vector<float> values(format.width);
+  int first = kRangeRows, kept = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    bool finite;
+    if (format.arithmetic == Arithmetic::int16) {
+      finite = all_finite(rows.scales[r], format.groups());
+    } else {
+      convert<PortableLanes>(format, rows.entries[r], rows.scales[r], 0, format.width,
+                             values.data());
+      finite = all_finite(values.data(), format.width);
+    }
+    if (!finite) {
+      first = std::min(first, rows.offset[r]);
+      continue;
+    }
+    rows.offset[kept] = rows.offset[r];
+    rows.entries[kept] = rows.entries[r];
+    rows.scales[kept++] = rows.scales[r];
+  }
+  rows.count = kept;
+  return first;
+}
+
+RowsAhead::RowsAhead(const RowFormat& format, const RangeRows& rows, int rows_a_step)
+    : rows_(rows), row_bytes_(format.row_bytes()),
+      scale_bytes_(rows.count && rows.scales[0] ? format.groups() * 4 : 0),
+      rows_a_step_(rows_a_step) {}
+
+void RowsAhead::step() {
+  const auto fetch = [](const void* start, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(static_cast<const std::byte*>(start) + at, 0, 2);
+  };
+  for (int i = 0; i < rows_a_step_ && done_ < rows_.count; ++i, ++done_) {
+    fetch(rows_.entries[done_], row_bytes_);
+    fetch(rows_.scales[done_], scale_bytes_);
+  }
+}
+
+const AttentionKernels& attention_kernels(Isa isa) {
+#if defined(__x86_64__)
+  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, &avx2_attention,
+                                                   &avx512_attention, nullptr};
+#elif defined(__aarch64__)
+  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr,
+                                                   &neon_attention};
+#else
+  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr};
+#endif
+  return tables[isa];
+}
+
+}  // namespace trtcoder

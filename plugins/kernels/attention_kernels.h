@@ -1,0 +1,131 @@
+// What each instruction set implements of attention; the loops around it are in `attention.cpp`.
+//
+// Query heads stand side by side: a lane is one head of one token, and no lane's result depends on
+// another. A sum over a row's 576 values, or over rows, goes from the first to the last, one fused
+// multiply-add each. Softmax is cut at positions that depend on nothing else:
+//
+//   a range   64 logical rows: largest score, weights, their sum, mix
+//   a span    8 ranges, folded from first to last into one state
+//   the whole spans, folded from first to last
+//
+// So one thread may walk through all ranges, or many may take some each, and what comes out has the
+// same bits. Rows that a lane does not see leave its state as it is: their weight is 0, and a row
+// that is not finite is never multiplied with that 0.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/isa.h"
+
+namespace trtcoder {
+
+inline constexpr int64_t kRangeRows = 64;
+inline constexpr int64_t kSpanRanges = 8;
+// Lanes are padded to a whole number of vectors.
+inline constexpr int64_t kLaneStep = 16;
+// Rows of working memory: a range, and what the largest step of any instruction set reads beyond.
+inline constexpr int64_t kTileRows = 66;
+// Columns of a tile of float32 rows: constant, so that a row's place is a constant distance.
+inline constexpr int64_t kTileColumns = 192;
+// Values that share a scale with int16 arithmetic.
+inline constexpr int64_t kScaleGroup = 64;
+// Lanes that go through a range together.
+inline constexpr int64_t kMaxStep = 64;
+
+inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// How rows lie in the cache.
+struct RowFormat {
+  CacheType type;
+  Arithmetic arithmetic;
+  int64_t latent;
+  int64_t width;
+  int64_t group;
+
+  int64_t groups() const { return width / group; }
+  int64_t row_bytes() const {
+    return width * (type == CacheType::float32 ? 4 : type < CacheType::int8 ? 2 : 1);
+  }
+  // 32-bit words of a lane's query.
+  int64_t query_words() const { return arithmetic == Arithmetic::int16 ? width / 2 : width; }
+  int64_t padded_latent() const { return round_up(latent, 48); }
+  int64_t tile_chunks() const { return (width + kTileColumns - 1) / kTileColumns; }
+};
+
+// The queries of some tokens of one sequence.
+struct QueryLanes {
+  int64_t count;           // a multiple of kLaneStep
+  const void* words;       // [query_words][count]: float32, or pairs of int16
+  const float* scales;     // [groups][count], int16 only
+  const int32_t* last;     // [count], the last position that a lane sees
+  int32_t first_last;      // the smallest of them
+};
+
+// The rows of a range that exist, in the order of their positions.
+struct RangeRows {
+  int count;
+  int32_t first;  // position of the range
+  int32_t offset[kRangeRows];  // from there
+  const void* entries[kRangeRows];
+  const float* scales[kRangeRows];
+};
+
+// Fetches the rows of the next range into the second-level cache, a few at each step of this one:
+// memory that is asked for all at once keeps a core waiting.
+class RowsAhead {
+ public:
+  RowsAhead(const RowFormat& format, const RangeRows& rows, int rows_a_step);
+  void step();
+
+ private:
+  const RangeRows& rows_;
+  const int64_t row_bytes_;
+  const int64_t scale_bytes_;
+  const int rows_a_step_;
+  int done_ = 0;
+};
+
+// An unfinished softmax: its largest score, sum of weights, and mixed rows.
+struct State {
+  float* largest;  // [lanes]
+  float* sum;      // [lanes]
+  float* mixed;    // [padded_latent][lanes]
+};
+
+struct AttentionKernels {
+  // y[t * y_stride + n] = sum over k of x[t * x_stride + k] * weights[k * outputs + n]; y has room
+  // for `outputs` rounded up to 16.
+  void (*project)(HeadWeights::Type type, const void* weights, int64_t inputs, int64_t outputs,
+                  const float* x, int64_t x_stride, int64_t tokens, float* y, int64_t y_stride);
+
+  // Makes int16 of a query [width], and a scale a group. A group that is not finite has scale NaN.
+  void (*quantize_query)(const RowFormat& format, const float* query, int16_t* codes,
+                         float* scales);
+
+  // out[column * lanes + row] = rows[row * columns + column].
+  void (*transpose)(const void* rows, int64_t count, int64_t columns, void* out, int64_t lanes);
+
+  // Folds a range into a state, and fetches the rows of the next. `scratch` is `scratch_bytes` long
+  // and 64-byte aligned.
+  void (*attend)(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
+                 const RangeRows& next, const State& state, std::byte* scratch);
+
+  // Folds rows [start, stop) of `part.mixed` into `state`, and the largest scores and sums.
+  void (*fold)(int64_t lanes, const State& state, const State& part, int64_t start, int64_t stop);
+};
+
+int64_t scratch_bytes(const RowFormat& format);
+
+// Takes the rows out that hold NaN or infinity; returns the first one's offset, or kRangeRows.
+int drop_faults(const RowFormat& format, RangeRows& rows);
+
+extern const AttentionKernels portable_attention;
+extern const AttentionKernels avx2_attention;
+extern const AttentionKernels avx512_attention;
+extern const AttentionKernels neon_attention;
+
+const AttentionKernels& attention_kernels(Isa isa);
+
+}  // namespace trtcoder

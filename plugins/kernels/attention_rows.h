@@ -1,0 +1,156 @@
+// The rows of a range as the loops of attention read them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/attention_kernels.h"
+
+namespace trtcoder {
+namespace {
+
+// Working memory of a range. Rows are in chunks of columns, so that a row's place in a chunk is a
+// constant distance from the one before.
+struct AttentionTile {
+  float* weights;      // [kTileRows][lanes of a step], scores before they are weights
+  int32_t* pairs;      // [kTileRows / 2][lanes of a step], weights as int16
+  float* values;       // [tile_chunks][kTileRows][kTileColumns]
+  float* scales;       // [groups][kTileRows]
+  int16_t* codes;      // [groups][kTileRows][kScaleGroup]
+  int32_t* row_pairs;  // [groups][kTileRows / 2][kScaleGroup], a row (low) and the next
+
+  AttentionTile(const RowFormat& format, std::byte* memory) {
+    const auto take = [&]<class T>(T*& part, int64_t count) {
+      part = memory ? reinterpret_cast<T*>(memory + bytes) : nullptr;
+      bytes += round_up(count * int64_t(sizeof(T)), 64);
+    };
+    take(weights, kTileRows * kMaxStep);
+    take(pairs, kTileRows / 2 * kMaxStep);
+    if (format.arithmetic == Arithmetic::int16) {
+      take(scales, format.groups() * kTileRows);
+      take(codes, format.groups() * kTileRows * kScaleGroup);
+      take(row_pairs, format.groups() * kTileRows / 2 * kScaleGroup);
+      values = nullptr;
+    } else {
+      take(values, format.tile_chunks() * kTileRows * kTileColumns);
+      scales = nullptr, codes = nullptr, row_pairs = nullptr;
+    }
+  }
+
+  int64_t bytes = 0;
+};
+
+// E4M3: its exponent and mantissa are those of a float32 that is 2^120 times too small.
+inline float float8_value(uint8_t code) {
+  const uint32_t magnitude = code & 0x7f;
+  const uint32_t bits = magnitude << 20 | uint32_t(code & 0x80) << 24;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return magnitude == 0x7f ? NAN : value * 0x1p120f;
+}
+
+// Makes `count` values from `start` on float32; both are multiples of a group.
+template <class Lanes>
+void convert(const RowFormat& format, const void* entry, const float* scales, int64_t start,
+             int64_t count, float* out) {
+  const auto grouped = [&](auto value) {
+    for (int64_t j = 0; j < count; j += format.group) {
+      const float scale = scales[(start + j) / format.group];
+      for (int64_t i = j; i < j + format.group; ++i) out[i] = value(start + i) * scale;
+    }
+  };
+  switch (format.type) {
+    case CacheType::float32:
+      std::memcpy(out, static_cast<const float*>(entry) + start, count * sizeof(float));
+      return;
+    case CacheType::float16:
+    case CacheType::bfloat16: {
+      const auto* from = static_cast<const uint16_t*>(entry) + start;
+      const bool is_half = format.type == CacheType::float16;
+      const auto widen = [&](const uint16_t* p) {
+        return is_half ? Lanes::load_half(p) : Lanes::load_bfloat(p);
+      };
+      int64_t j = 0;
+      for (; j + 16 <= count; j += 16) Lanes::store(out + j, widen(from + j));
+      if (j == count) return;
+      uint16_t last[16] = {};
+      float wide[16];
+      std::memcpy(last, from + j, (count - j) * sizeof(uint16_t));
+      Lanes::store(wide, widen(last));
+      std::memcpy(out + j, wide, (count - j) * sizeof(float));
+      return;
+    }
+    case CacheType::int8: {
+      const auto* codes = static_cast<const int8_t*>(entry);
+      return grouped([=](int64_t i) { return static_cast<float>(codes[i]); });
+    }
+    case CacheType::float8: {
+      const auto* codes = static_cast<const uint8_t*>(entry);
+      return grouped([=](int64_t i) { return float8_value(codes[i]); });
+    }
+  }
+}
+
+// Rows behind the last that the steps over rows read, and whose scores nobody takes.
+inline int64_t spare_rows(int64_t count) {
+  const int64_t end = count + 15 < kTileRows ? count + 15 : kTileRows;
+  return end - count;
+}
+
+template <class Lanes>
+void load_float_rows(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
+  for (int64_t c = 0; c < format.tile_chunks(); ++c) {
+    const int64_t start = c * kTileColumns, rest = format.width - start;
+    const int64_t columns = rest < kTileColumns ? rest : kTileColumns;
+    float* out = tile.values + c * kTileRows * kTileColumns;
+    for (int r = 0; r < rows.count; ++r, out += kTileColumns) {
+      convert<Lanes>(format, rows.entries[r], rows.scales[r], start, columns, out);
+      for (int64_t j = columns; j % 16; ++j) out[j] = 0;
+    }
+    std::memset(out, 0, spare_rows(rows.count) * kTileColumns * sizeof(float));
+  }
+}
+
+template <class Lanes>
+void load_int_rows(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
+  const int64_t group = format.group;
+  for (int r = 0; r < rows.count; ++r) {
+    const auto* row = static_cast<const int8_t*>(rows.entries[r]);
+    for (int64_t g = 0; g < format.groups(); ++g, row += group) {
+      int16_t* out = tile.codes + (g * kTileRows + r) * kScaleGroup;
+      int64_t j = 0;
+      for (; j + 32 <= group; j += 32) Lanes::widen_bytes(row + j, out + j);
+      for (; j < group; ++j) out[j] = row[j];
+      tile.scales[g * kTileRows + r] = rows.scales[r][g];
+    }
+  }
+  const int64_t spare = spare_rows(rows.count);
+  for (int64_t g = 0; g < format.groups(); ++g) {
+    const int64_t end = g * kTileRows + rows.count;
+    std::memset(tile.codes + end * kScaleGroup, 0, spare * kScaleGroup * sizeof(int16_t));
+    std::memset(tile.scales + end, 0, spare * sizeof(float));
+  }
+  for (int r = 0; r < rows.count; r += 2) {
+    const auto* row = static_cast<const int8_t*>(rows.entries[r]);
+    const auto* next =
+        static_cast<const int8_t*>(r + 1 < rows.count ? rows.entries[r + 1] : rows.entries[r]);
+    for (int64_t g = 0; g < format.latent / group; ++g, row += group, next += group) {
+      int32_t* out = tile.row_pairs + (g * (kTileRows / 2) + r / 2) * kScaleGroup;
+      int64_t j = 0;
+      for (; j + 32 <= group; j += 32) Lanes::pair_bytes(row + j, next + j, out + j);
+      for (; j < group; ++j)
+        out[j] = static_cast<int32_t>(uint32_t(uint16_t(row[j])) |
+                                      uint32_t(uint16_t(next[j])) << 16);
+    }
+  }
+}
+
+template <class Lanes>
+void load_rows(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
+  if (format.arithmetic == Arithmetic::int16) return load_int_rows<Lanes>(format, rows, tile);
+  load_float_rows<Lanes>(format, rows, tile);
+}
+
+}  // namespace
+}  // namespace trtcoder
