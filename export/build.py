@@ -10,8 +10,8 @@ from trtcoder.bundle.provenance import Goal
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.pipeline import BuildRequest, Built, build_engine
+from trtcoder.export.precision.forecast import Forecast, forecast
 from trtcoder.export.precision.mixed import build_mixed, check_goal
-from trtcoder.export.precision.sizing import Sizing, estimate
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference.transformers_modules import import_modules
 from trtcoder.export.targets.registry import find_target
@@ -129,7 +129,7 @@ def build(
     prompting = read_prompting(source, options.fim)
     for note in (*source.notes, *prompting.notes):
         say(note)
-    expected = estimate(find_target(options.target).plan(source, request.recipe))
+    expected = forecast(source, request, options.goal).smallest
     check_disk(writer.target, expected.written, writer.workspace_bytes)
     warning = memory_note("converting", expected.memory)
     if warning is not None:
@@ -140,8 +140,7 @@ def build(
         return build_engine(source, prompting, request, writer, say)
 
 
-def plan_build(checkpoint: str | Path, options: BuildOptions) -> Sizing:
+def plan_build(checkpoint: str | Path, options: BuildOptions) -> Forecast:
     """Return what a build would make and take, from config.json alone; errors as `build`."""
     request = options.request()
-    described = Checkpoint.describe(Path(checkpoint))
-    return estimate(find_target(options.target).plan(described, request.recipe))
+    return forecast(Checkpoint.describe(Path(checkpoint)), request, options.goal)

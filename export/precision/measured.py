@@ -71,10 +71,9 @@ def measured_options(
     if known:
         say("using the sensitivities that the interrupted build has measured")
         return known
-    candidates = {kind: _fitting(source, kind) for kind in SCHEMED}
     layers = source.config.num_hidden_layers
     with step_progress("measuring what each class loses", layers + 1) as advance:
-        options = measure(source, weights.matrices, text.sequences, candidates, advance)
+        options = measure(source, weights.matrices, text.sequences, candidates(source), advance)
     saved = _Saved(key, {kind: tuple(map(_saved, found)) for kind, found in options.items()})
     replace_file(path, json.dumps(dataclasses.asdict(saved)))
     return options
@@ -97,6 +96,11 @@ def read_options(path: Path, key: dict[str, object]) -> dict[str, list[Option]]:
 def _saved(option: Option) -> _Option:
     scheme = option.scheme
     return _Option(scheme.bits, scheme.block_size, scheme.symmetric, option.nbytes, option.kl)
+
+
+def candidates(source: Checkpoint) -> dict[str, list[Scheme]]:
+    """Return the schemes that each class may get."""
+    return {kind: _fitting(source, kind) for kind in SCHEMED}
 
 
 def _fitting(source: Checkpoint, kind: str) -> list[Scheme]:

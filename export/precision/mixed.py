@@ -91,8 +91,8 @@ def build_mixed(
         return _smallest(source, request, limit, choices, rounds, writer, say)
     if goal.target_bytes is None:
         raise BuildError("mixed precision needs a limit; give --max-kl or --target-size")
-    overhead = _overhead(source, request, choices.smallest(float("inf")))
-    return commit(_fitting(choices, rounds, goal.target_bytes, overhead), writer, request.gated)
+    beside = overhead(source, request, choices.smallest(float("inf")))
+    return commit(_fitting(choices, rounds, goal.target_bytes, beside), writer, request.gated)
 
 
 def _smallest(
@@ -203,9 +203,9 @@ class _Search:
         return measured <= mark and tried.choice.nbytes < best.choice.nbytes
 
 
-def _fitting(choices: Choices, rounds: Rounds, target: int, overhead: int) -> Built:
+def _fitting(choices: Choices, rounds: Rounds, target: int, beside: int) -> Built:
     """Return the best engine of at most ``target`` bytes, certificate and all."""
-    room = target - overhead
+    room = target - beside
     for _ in range(ROUNDS):
         choice = choices.best(room)
         tried = rounds.build(choice, choice.kl)
@@ -217,7 +217,7 @@ def _fitting(choices: Choices, rounds: Rounds, target: int, overhead: int) -> Bu
     raise BuildError(f"no engine fits into {target:,} bytes; {excess:,} are missing")
 
 
-def _overhead(source: Checkpoint, request: BuildRequest, choice: Choice) -> int:
+def overhead(source: Checkpoint, request: BuildRequest, choice: Choice) -> int:
     """Return the bytes of an engine beside those that a choice counts."""
     recipe = dataclasses.replace(request.recipe, schemes=choice.schemes)
     plan = find_target(request.target).plan(source, recipe)

@@ -92,7 +92,7 @@ def measure(
         kind: [
             Option(
                 scheme,
-                _bytes(matrices, kind, scheme),
+                stored_bytes(matrices, kind, scheme),
                 kl[kind] * errors.ratio(kind, scheme),
             )
             for scheme in schemes
@@ -134,7 +134,8 @@ def _by_place(matrices: Mapping[str, StoredMatrix]) -> dict[tuple[int, str], lis
     return found
 
 
-def _bytes(matrices: Mapping[str, StoredMatrix], kind: str, scheme: Scheme) -> int:
+def stored_bytes(matrices: Mapping[str, StoredMatrix], kind: str, scheme: Scheme) -> int:
+    """Return what all matrices of a class take in one scheme."""
     bits = 0.0
     for stored in matrices.values():
         if stored.kind != kind:

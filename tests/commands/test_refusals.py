@@ -96,6 +96,7 @@ def assert_one_line(result: Result) -> None:
         "fill {path} --prefix a",
         "fill {engine} {path}:2:9",
         "chat {path} hi",
+        "serve {path} --port 0",
     ],
 )
 def test_a_path_that_is_something_else(
@@ -110,6 +111,19 @@ def test_a_path_that_is_something_else(
     result = run(command, path=path, out=tmp_path / "out", **places)
     assert_one_line(result)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("option", ["--config", "--api-key-file"])
+def test_a_setting_of_the_server_that_is_something_else(
+    tmp_path: Path, option: str, state: str
+) -> None:
+    path = tmp_path / "path"
+    STATES[state](path)
+    result = run(f"serve {{path}} --port 0 {option} {{path}}", path=path)
+    assert result.exit_code in (1, 2)
+    assert "Error: " in result.stderr
+    assert "\x1b" not in result.output
 
 
 @pytest.mark.parametrize("vouched", [False, True], ids=["changed", "listed"])

@@ -16,8 +16,9 @@ from trtcoder.plugins.library import open_library
 @click.command()
 def doctor() -> None:
     """Show what engines run with on this machine: processor, ONNX Runtime, kernels."""
-    for label, value in findings():
-        show(f"{label:<14}{value}")
+    from trtcoder.tables import render_table
+
+    show(render_table(findings(), left=(0, 1)))
 
 
 def findings() -> list[tuple[str, str]]:

@@ -134,3 +134,59 @@ def test_a_dry_run_says_what_a_build_takes(
     shown = run("build", tmp_path, "--dry-run")
     assert "a rank, GiB" in shown.output
     assert f"{parameters:,}" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-kl", "0.1", "--target-size", "5"], "one of --max-kl and --target-size"),
+        (["--weights", "mixed"], "one of --max-kl and --target-size"),
+        (["--weights", "int4", "--target-size", "5"], "leave out --weights int4"),
+        (["--weights", "fp32", "--activations", "static"], "only for --weights fp8"),
+        (["--target-size", "0"], "not above zero"),
+        (["--target-size", "1"], "no choice of schemes fits into"),
+        (["--target-size", "1000"], "no choice of schemes fits into"),
+        (["--max-kl", "-1"], "not above zero"),
+        (["--max-kl", "nan"], "not a finite number"),
+        (["--max-kl", "inf"], "not a finite number"),
+        (["--block-size", "0"], "block"),
+        (["--block-size", "-32"], "block"),
+        (["--text", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["--method", "gptq", "--calibration", "nowhere"], "nowhere: cannot be read"),
+        (["--target", "abacus"], "abacus"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_build_refuses(
+    checkpoint: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    """The plan of both is made by the same code, before any weight is read."""
+    out = ["--out", str(tmp_path / "engine")]
+    dry, real = (run("build", checkpoint, *out, *options, *more) for more in (["--dry-run"], []))
+    assert dry.exit_code == real.exit_code != 0
+    assert dry.stderr == real.stderr
+    assert message in dry.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_size_shows_what_fits_into_it(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    folder = tmp_path  # without weights
+    everything = json.loads(run("build", folder, "--dry-run", "--max-kl", "1", "--json").stdout)
+    assert "measured" in everything["unknown"]
+    least, most = (everything[key]["engine_bytes"] for key in ("smallest", "largest"))
+    assert least < most
+    fitted = []
+    for size in (least + 300_000, (least + most) // 2 + 300_000, 10 * most):
+        options = ["--dry-run", "--target-size", str(size)]
+        found = json.loads(run("build", folder, *options, "--json").stdout)
+        assert found["goal"] == {"max_kl": None, "target_bytes": size}
+        assert found["smallest"]["engine_bytes"] == least
+        assert found["largest"]["engine_bytes"] < size
+        fitted.append(found["largest"]["engine_bytes"])
+        shown = run("build", folder, *options).stdout
+        assert f"the best engine of at most {size:,} bytes" in shown
+        assert "known when the weights are measured" in shown
+    assert fitted == sorted(fitted)
+    assert fitted[-1] == most
+    limited = run("build", folder, "--dry-run", "--weights", "int8", "--max-kl", "0.1").stdout
+    assert "whether the mean KL is at most 0.1 is known when it is verified" in limited
