@@ -37,6 +37,8 @@ CONFIGS = {
         rope_scaling={**tiny_config()["rope_scaling"], "mscale": 1.0, "mscale_all_dim": 0.5}
     ),
     "tied": tiny_config(tie_word_embeddings=True),
+    # The inner norms keep an epsilon of their own.
+    "epsilon": tiny_config(rms_norm_eps=1e-3, q_lora_rank=96),
 }
 
 
