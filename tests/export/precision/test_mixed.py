@@ -73,16 +73,21 @@ def test_the_smallest_engine_that_keeps_a_limit(checkpoint: Path, tmp_path: Path
 
 
 def test_the_best_engine_of_a_size(checkpoint: Path, tmp_path: Path) -> None:
+    kl = {}
     for weights in ("int4", "int8"):
-        run("build", checkpoint, "--out", tmp_path / weights, "--weights", weights, *QUICK)
-    # Between the two, with room for what a target leaves aside for the graph.
-    target = (size_of(tmp_path / "int4") + size_of(tmp_path / "int8")) // 2 + 1_000_000
+        options = ["--weights", weights, *QUICK, "--json"]
+        result = run("build", checkpoint, "--out", tmp_path / weights, *options)
+        kl[weights] = json.loads(result.stdout.splitlines()[-1])["parity"]["logits"]["kl_mean"]
+    # Too small for int8 throughout.
+    target = (size_of(tmp_path / "int4") + size_of(tmp_path / "int8")) // 2
     out = tmp_path / "mixed"
     result = run("build", checkpoint, "--out", out, "--target-size", str(target), *QUICK, "--json")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert size_of(out) <= target
-    assert found["parity"]["plan"]["goal"] == {"target_bytes": target}
+    found = json.loads(result.stdout.splitlines()[-1])["parity"]
+    assert size_of(tmp_path / "int4") < size_of(out) <= target
+    assert found["plan"]["goal"] == {"target_bytes": target}
+    assert len({entry["chosen"] for entry in found["plan"]["classes"]}) > 1
+    assert found["logits"]["kl_mean"] < 0.5 * kl["int4"]
 
 
 def test_a_goal_that_nothing_meets_is_refused(checkpoint: Path, tmp_path: Path) -> None:
