@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -15,51 +14,27 @@ from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.cache.latent_cache import LatentCache
 from trtcoder.runtime.cache.prefix_store import PrefixStore
 from trtcoder.runtime.engine.batch import PackedBatch, Span
+from trtcoder.runtime.engine.job import Job, Sink
+from trtcoder.runtime.engine.prefix_keeper import PrefixKeeper
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.engine.stats import EngineStats
 from trtcoder.runtime.requests.answer import Answer
 from trtcoder.runtime.requests.events import (
     Cancelled,
-    Event,
     Failed,
     Progress,
     PromptLogprobs,
-    TokenLogprob,
 )
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.requests.usage import Usage
-from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.sampling.sampler import Report
 from trtcoder.runtime.scheduler.pace import Pace
 from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
 from trtcoder.runtime.scheduler.sequence import Sequence, State
 from trtcoder.runtime.text.vocabulary import Vocabulary
 
-# Shorter prompts are computed sooner than they are read.
-_LONG = 64
-Sink = Callable[[Event], None]
 Logits = NDArray[np.float32]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A request that is being answered.
-
-    Attributes:
-        request: what was asked.
-        params: its parameters, with the engine's defaults filled in.
-        sink: told of every event, in the engine's thread; must return at once.
-        usage: what it has cost so far.
-        answers: one for each of its sequences.
-    """
-
-    request: Request
-    params: SamplingParams
-    sink: Sink
-    usage: Usage
-    answers: dict[Sequence, Answer] = field(default_factory=dict)
-    prompt_logprobs: list[tuple[float, tuple[TokenLogprob, ...]]] = field(default_factory=list)
 
 
 class EngineCore:
@@ -100,9 +75,9 @@ class EngineCore:
                 chunk=settings.chunk if settings.deterministic else None,
             ),
         )
-        self._store = store
-        if store is not None:
-            self.scheduler.restoring(self._restore)
+        self._keeper = None if store is None else PrefixKeeper(store, runner)
+        if self._keeper is not None:
+            self.scheduler.restoring(self._keeper.restore)
         self.stats = EngineStats()
         self._pace = Pace(settings.chunk, settings.gap_seconds)
         self._jobs: dict[Sequence, Job] = {}
@@ -248,8 +223,8 @@ class EngineCore:
 
     def close(self) -> None:
         """Write what the store has not written yet."""
-        if self._store is not None:
-            self._store.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def fail_all(self, error: TrtcoderError) -> None:
         """End every request with ``error``."""
@@ -366,43 +341,10 @@ class EngineCore:
         self.stats.failed += 1
         job.sink(Failed(error))
 
-    def _restore(self, sequence: Sequence, known: int) -> int:
-        """Fill blocks of a sequence from the store; return how many (see `Scheduler.restoring`)."""
-        if self._store is None:
-            return 0
-        size, count = self._runner.block_size, 0
-        keys = self._store.keys(sequence.salt, sequence.tokens[:-1], size)
-        for index, key in enumerate(keys):
-            if index < known:
-                continue
-            if not self._store.has(key):
-                break
-            # Behind a damaged file the others are read too, so that all that are bad are forgotten.
-            data = self._store.read(key)
-            block = sequence.table.blocks[index]
-            if (
-                index == known + count
-                and data is not None
-                and self._runner.write_block(block, data)
-            ):
-                count += 1
-        return count
-
-    def _keep(self, sequence: Sequence) -> None:
-        """Hand the whole blocks of a sequence, which are known to be good, to the store."""
-        size = self._runner.block_size
-        if self._store is None or sequence.num_prompt < _LONG:
-            return
-        tokens = sequence.tokens[: sequence.num_published * size]
-        for block, key in zip(
-            sequence.table.blocks, self._store.keys(sequence.salt, tokens, size), strict=False
-        ):
-            if not self._store.has(key):
-                self._store.write(key, self._runner.read_block(block))
-
     def _end(self, sequence: Sequence) -> None:
         if sequence.state is not State.FINISHED:
-            self._keep(sequence)
+            if self._keeper is not None:
+                self._keeper.keep(sequence)
             self.scheduler.finish(sequence)
         self._jobs.pop(sequence, None)
 

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from trtcoder.errors import BusyError, EngineError, TrtcoderError
-from trtcoder.runtime.engine.core import EngineCore, Job, Sink
+from trtcoder.runtime.engine.core import EngineCore
+from trtcoder.runtime.engine.job import Job, Sink
 from trtcoder.runtime.requests.events import Failed
 from trtcoder.runtime.requests.request import Request
 

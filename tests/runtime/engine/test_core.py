@@ -21,7 +21,8 @@ from tests.toy_engine import (
 from trtcoder.bundle.folder import Bundle
 from trtcoder.errors import BusyError, EngineError, RequestError
 from trtcoder.prompting.tokenizer import TextTokenizer
-from trtcoder.runtime.engine.core import EngineCore, Job
+from trtcoder.runtime.engine.core import EngineCore
+from trtcoder.runtime.engine.job import Job
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.requests.events import (
