@@ -3,10 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -186,38 +183,6 @@ def test_another_checkpoint_is_no_reference(checkpoint: Path, tmp_path: Path) ->
     result = run("verify", out, "--reference", other, "--report", tmp_path / "p.json")
     assert result.exit_code == 1
     assert "was built from checkpoint" in result.output
-
-
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("after", [0, 10, 40])
-def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
-    checkpoint: Path, tmp_path: Path, ending: signal.Signals, after: int
-) -> None:
-    command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "build"]
-    arguments = [str(checkpoint), "--out", str(tmp_path / "engine"), "--tokens", "600"]
-    journal = tmp_path / ".engine.partial" / "journal.jsonl"
-    process = subprocess.Popen(command + arguments, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if journal.is_file() and journal.read_bytes().count(b'"step"') >= after:
-            break
-        time.sleep(0.005)
-    process.send_signal(ending)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
-    assert b"Traceback" not in stderr
-    assert not (tmp_path / "engine").exists()
-    for name in ("engine", "whole"):
-        result = run("build", checkpoint, "--out", tmp_path / name, "--tokens", "600")
-        assert result.exit_code == 0, result.output
-        if after > 0 or name == "whole":  # at once may be behind the first steps already
-            assert ("going on with" in result.output) == (name == "engine")
-    first, second = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("engine", "whole")
-    )
-    assert first == second
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "whole"]
 
 
 @pytest.mark.parametrize(
