@@ -13,6 +13,7 @@ from trtcoder.errors import BusyError, EngineError, RequestError, TrtcoderError
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.cache.latent_cache import LatentCache
 from trtcoder.runtime.cache.prefix_store import PrefixStore
+from trtcoder.runtime.constraints.compiler import ConstraintCompiler
 from trtcoder.runtime.engine.batch import PackedBatch, Span
 from trtcoder.runtime.engine.job import Job, Sink
 from trtcoder.runtime.engine.prefix_keeper import PrefixKeeper
@@ -45,6 +46,7 @@ class EngineCore:
         stats: counters.
         context: most tokens of a prompt and its answer.
         busy_since: when the step that is running began, of `time.monotonic`; None between steps.
+        constraints: compiles what answers are held to.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class EngineCore:
         self._runner = runner
         self._tokenizer = tokenizer
         self._eos = frozenset(runner.manifest.tokens.eos)
+        self.constraints = ConstraintCompiler(tokenizer, runner.vocab_size, sorted(self._eos))
         rows = runner.num_blocks * runner.block_size
         self.context = min(runner.max_positions, rows, settings.context or rows)
         self._defaults = settings.sampling
@@ -120,7 +123,8 @@ class EngineCore:
         """Check a request and return the job that `submit` takes. Any thread may call this.
 
         Raises:
-            RequestError: a token or a parameter is out of range, or the prompt is too long.
+            RequestError: a token or a parameter is out of range, the prompt is too long, or the
+                constraint is malformed.
         """
         size = self._runner.vocab_size
         prompt = request.prompt_ids
@@ -154,9 +158,14 @@ class EngineCore:
                 all_logits=params.prompt_logprobs is not None and index == 0,
             )
             leader = leader or sequence
+            matcher = None
+            if params.constraint is not None:
+                spaced = request.strip_leading_space
+                matcher = self.constraints.matcher(params.constraint, spaced=spaced)
             job.answers[sequence] = Answer(
-                request, params, index, self._tokenizer, self._eos, size, lambda: self.vocabulary
-            )
+                request, params, index, self._tokenizer, self._eos, size,
+                lambda: self.vocabulary, matcher,
+            )  # fmt: skip
         return job
 
     def check_room(self, answers: int) -> None:

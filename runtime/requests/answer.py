@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.runtime.constraints.matcher import Matcher
 from trtcoder.runtime.requests.events import Chunk, FinishReason
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
@@ -32,6 +33,7 @@ class Answer:
         eos: frozenset[int],
         vocab_size: int,
         vocabulary: Callable[[], Vocabulary],
+        matcher: Matcher | None = None,
     ) -> None:
         self.index = index
         self.finish_reason: FinishReason | None = None
@@ -44,6 +46,7 @@ class Answer:
             vocab_size,
             answer=index,
             ends=self._eos | self._stop_ids,
+            matcher=matcher,
         )
         self._text = Detokenizer(
             tokenizer,
@@ -81,7 +84,9 @@ class Answer:
             text = self._text.push(token) if behind is None else self._text.push_bytes(behind)
             if self._text.stopped_by is not None:
                 reason, stop = "stop", self._text.stopped_by
-        if reason is None and self._count == self._params.max_tokens:
+        if reason is None and self.sampler.is_over:
+            reason = "stop"
+        elif reason is None and self._count == self._params.max_tokens:
             reason = "length"
         elif reason is None and is_last:
             reason = "context"

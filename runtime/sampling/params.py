@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.constraints.constraint import Constraint
 
 T = TypeVar("T")
 MAX_LOGPROBS = 20
@@ -40,6 +41,7 @@ class SamplingOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     ignore_eos: bool
     include_stop: bool
+    constraint: Constraint | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ class SamplingParams:
         stop_token_ids: token ids that end the answer; they are not part of its text.
         ignore_eos: go on behind an end-of-sequence token.
         include_stop: keep the stop string in the text.
+        constraint: the form that the answer must have; None leaves it free.
 
     Raises:
         RequestError: a value out of range; names the parameter and its range.
@@ -92,6 +95,7 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     include_stop: bool = False
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0.0, MAX_TEMPERATURE)

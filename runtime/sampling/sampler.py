@@ -1,8 +1,9 @@
 """From one row of logits to one token.
 
-The order is: bias, repetition penalty, frequency and presence penalties, temperature, top-k,
-top-p, min-p, then one draw. Each of the three filters sees the distribution that the one before
-it left, renormalised, as in transformers' logits processors. Ties fall to the lower token id.
+The order is: bias, repetition penalty, frequency and presence penalties, what the constraint
+allows, temperature, top-k, top-p, min-p, then one draw. Each of the three filters sees the
+distribution that the one before it left, renormalised, as in transformers' logits processors. Ties
+fall to the lower token id.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.errors import EngineError
+from trtcoder.runtime.constraints.matcher import Matcher
 from trtcoder.runtime.sampling.candidates import draw, keep_nucleus, largest, log_sum_exp
 from trtcoder.runtime.sampling.params import SamplingParams
 
@@ -41,6 +43,7 @@ class Sampler:
         *,
         answer: int = 0,
         ends: Iterable[int] = (),
+        matcher: Matcher | None = None,
     ) -> None:
         """Start an answer.
 
@@ -50,6 +53,7 @@ class Sampler:
             vocab_size: logits of a row.
             answer: its number among those to one prompt.
             ends: token ids that are not chosen before ``params.min_tokens``.
+            matcher: says which tokens may follow, where the answer has a constraint.
         """
         self.params = params
         # A drawn seed is kept, so that any answer can be had again.
@@ -62,7 +66,13 @@ class Sampler:
         self._adjust = _Adjustments(params, prompt_ids, vocab_size)
         self._ends = np.array(sorted({end for end in ends if end < vocab_size}), np.int64)
         self._count = 0
-        self._changes = self._adjust.active or params.min_tokens > 0
+        self._matcher = matcher
+        self._changes = self._adjust.active or params.min_tokens > 0 or matcher is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the constraint lets nothing follow."""
+        return self._matcher is not None and self._matcher.is_over
 
     def sample(self, logits: Logits, allowed: NDArray[np.int64] | None = None) -> Sample:
         """Choose the next token from ``logits``, float32 [vocab], which may be changed.
@@ -71,6 +81,7 @@ class Sampler:
 
         Raises:
             EngineError: the logits hold NaN or no finite value, or no id is allowed.
+            RequestError: the answer cannot be held to its constraint.
         """
         best = int(np.argmax(logits))
         # argmax stops at the first NaN, so looking at one value finds any.
@@ -93,13 +104,27 @@ class Sampler:
         if self._count < self.params.min_tokens and len(self._ends):
             logits[self._ends] = -np.inf
             best = -1
-        if self._temperature:
-            token = self._draw(logits)
-        else:
-            token = best if best >= 0 else int(np.argmax(logits))
+        token = self._choose(logits, best)
+        if self._matcher is not None:
+            self._matcher.advance(token)
         self._count += 1
         self._adjust.count(token)
         return Sample(token) if report is None else report.sample(token)
+
+    def _choose(self, logits: Logits, best: int) -> int:
+        if not self._temperature:
+            best = best if best >= 0 else int(np.argmax(logits))
+            # One token is tried in microseconds, a mask takes a fraction of a millisecond.
+            if self._matcher is None or self._matcher.allows(best):
+                return best
+        if self._matcher is not None:
+            allowed = self._matcher.mask()
+            kept = np.where(allowed, logits, np.float32(-np.inf))
+            if kept.max() == -np.inf:
+                # Only an end may follow, though it is too early for one.
+                return int(np.argmax(allowed))
+            logits = kept
+        return self._draw(logits) if self._temperature else int(np.argmax(logits))
 
     def _draw(self, scores: Logits) -> int:
         ids = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.structure import StructureFields
 
 
 class StreamOptions(BaseModel):
@@ -16,7 +17,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool = False
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(StructureFields):
     """What may be asked of sampling; None is the engine's default.
 
     Keys that are unknown here are passed over: clients send many that change nothing.
@@ -50,7 +51,7 @@ class SamplingFields(BaseModel):
         """Return the sampler's parameters; ``more`` goes before the fields.
 
         Raises:
-            RequestError: a value out of range.
+            RequestError: a value out of range, or a form that the answer cannot have.
         """
         # -1 is how some clients write that top-k is off, or that they have no seed.
         top_k = 0 if self.top_k == -1 else self.top_k
@@ -71,6 +72,7 @@ class SamplingFields(BaseModel):
             "min_tokens": self.min_tokens,
             "ignore_eos": self.ignore_eos,
             "include_stop": self.include_stop_str_in_output,
+            "constraint": self.constraint() if "constraint" not in more else None,
             **more,
         }
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})

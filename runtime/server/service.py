@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,18 @@ class Service:
         except TrtcoderError as error:
             pace = served.llm.engine.thread.core.seconds_until_room()
             raise ApiError.of(error, pace) from error
+
+    async def compile(
+        self, served: Served, params: SamplingParams, *, spaced: bool = False
+    ) -> None:
+        """Compile the constraint of a request beside the event loop; `start` then finds it made.
+
+        Raises:
+            RequestError: it is malformed, or asks for what cannot be held.
+        """
+        if params.constraint is not None:
+            compiler = served.llm.engine.thread.core.constraints
+            await asyncio.to_thread(compiler.matcher, params.constraint, spaced=spaced)
 
     def stream(self, frames: Any, **options: Any) -> Stream:
         """Return a streamed response of ``frames``."""

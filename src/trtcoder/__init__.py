@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trtcoder.export.build import BuildOptions, build
     from trtcoder.prompting.auto_tokenizer import AutoTokenizer
     from trtcoder.runtime.async_llm import AsyncLLM
+    from trtcoder.runtime.constraints.constraint import Constraint
     from trtcoder.runtime.llm import LLM, open_engine
     from trtcoder.runtime.sampling.params import SamplingParams
 
@@ -23,6 +24,7 @@ __all__ = [
     "AsyncLLM",
     "AutoTokenizer",
     "BuildOptions",
+    "Constraint",
     "SamplingParams",
     "build",
     "open_engine",
@@ -34,6 +36,7 @@ _MODULES = {
     "BuildOptions": "trtcoder.export.build",
     "build": "trtcoder.export.build",
     "AutoTokenizer": "trtcoder.prompting.auto_tokenizer",
+    "Constraint": "trtcoder.runtime.constraints.constraint",
     "SamplingParams": "trtcoder.runtime.sampling.params",
     "open_engine": "trtcoder.runtime.llm",
 }

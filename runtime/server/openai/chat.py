@@ -52,6 +52,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     params = body.params(service.limit(served, asked), logprobs=logprobs)
     spaced = prompts.spaced_answers and not continues
+    await service.compile(served, params, spaced=spaced)
     generation = service.start(served, request, ids, params, strip_leading_space=spaced)
     answer = _Answer(served, body, generation)
     try:

@@ -72,6 +72,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     service = Service.of(request)
     served = service.engines.get(body.model)
     params, count = _params(body, service, served)
+    await service.compile(served, params)
     asked: list[_Asked] = []
     try:
         for ids, text in _prompts(body, served, service):

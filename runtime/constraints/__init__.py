@@ -1,0 +1,1 @@
+"""Answers that keep to a schema, a pattern or a grammar."""
