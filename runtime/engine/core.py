@@ -160,6 +160,10 @@ class EngineCore:
             leader = leader or sequence
             matcher = None
             if params.constraint is not None:
+                if request.forced:
+                    raise RequestError(
+                        f"{params.constraint.source}: not together with a forced beginning"
+                    )
                 spaced = request.strip_leading_space
                 matcher = self.constraints.matcher(params.constraint, spaced=spaced)
             job.answers[sequence] = Answer(
