@@ -131,7 +131,7 @@ def parse_json(text: str, source: object, kind: type[TrtcoderError], remedy: str
     except RecursionError as error:
         raise kind(_with(explain(error, source), remedy)) from error
     except ValueError as error:
-        raise kind(_with(f"{source}: is not JSON ({error})", remedy)) from error
+        raise kind(_with(f"{source}: not JSON ({error})", remedy)) from error
 
 
 def read_json(path: Path, kind: type[TrtcoderError], remedy: str = "") -> Any:

@@ -7,7 +7,6 @@ newest.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from trtcoder.bundle.comparison import Comparison
 from trtcoder.bundle.provenance import Calibration, HeldOutText, Plan, Provenance, Tensor
 from trtcoder.bundle.quality import QUALITIES
 from trtcoder.errors import EngineError
+from trtcoder.plain_json import dumps
+from trtcoder.refusals import parse_json
 from trtcoder.typed_json import MismatchError, plain, read
 
 FILE_NAME = "parity.json"
@@ -58,7 +59,7 @@ class Certificate(Comparison):
 
     def to_json(self) -> str:
         """Return the text of `parity.json`."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return dumps(self.to_dict(), indent=2, sort_keys=True, ascii_only=True) + "\n"
 
     def summary(self) -> dict[str, object]:
         """Return what the manifest repeats."""
@@ -78,10 +79,7 @@ class Certificate(Comparison):
             EngineError: not a certificate, a format that this trtcoder does not know, or a value
                 that cannot be.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise EngineError(f"{source}: not JSON ({error}); {_REMEDY}") from error
+        data = parse_json(text, source, EngineError, _REMEDY)
         if not isinstance(data, dict) or "format" not in data:
             raise EngineError(f"{source}: not a certificate, it has no format; {_REMEDY}")
         if data["format"] not in FORMATS:

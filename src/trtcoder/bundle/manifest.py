@@ -9,7 +9,6 @@ a key named as the target (`trtcoder.bundle.onnx`).
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,6 +17,8 @@ from typing import Any
 from trtcoder.bundle.onnx import TARGET as ONNX
 from trtcoder.bundle.onnx import GraphInfo, OnnxParts, Requires
 from trtcoder.errors import EngineError
+from trtcoder.plain_json import dumps
+from trtcoder.refusals import parse_json
 from trtcoder.typed_json import MismatchError, read
 
 FORMAT = 2
@@ -173,10 +174,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
-        return (
-            json.dumps(dataclasses.asdict(self), sort_keys=True, indent=2, ensure_ascii=False)
-            + "\n"
-        )
+        return dumps(dataclasses.asdict(self), sort_keys=True, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = FILE_NAME) -> Manifest:
@@ -186,10 +184,7 @@ class Manifest:
             EngineError: not JSON, another format revision, or contents that contradict
                 themselves.
         """
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise EngineError(f"{source}: not JSON ({error}); build the engine again") from error
+        data = parse_json(text, source, EngineError, "build the engine again")
         if not isinstance(data, dict):
             raise EngineError(f"{source}: expected an object; build the engine again")
         if data.get("format") == 1:

@@ -33,7 +33,8 @@ def fill(
 
     The hole is before column COL of line LINE of FILE, both counted from 1, the column in
     characters; one column past the end of a line is its end. Only the middle is printed, and
-    FILE is not changed. Where all lines of FILE end as on Windows, so do those of the middle.
+    FILE, which may be /dev/stdin, is not changed. Where all lines of FILE end as on Windows, so do
+    those of the middle.
     """
     from trtcoder.commands.prompt_progress import PromptProgress
     from trtcoder.prompting.line_ends import LineEnds
