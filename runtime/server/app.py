@@ -18,11 +18,24 @@ from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.errors import on_error
 from trtcoder.runtime.server.guard import Guard
 from trtcoder.runtime.server.llama_cpp import endpoints as llama_cpp
+from trtcoder.runtime.server.ollama import endpoints as ollama
+from trtcoder.runtime.server.ollama import models as ollama_models
 from trtcoder.runtime.server.openai import chat, completions, models
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.settings import ServerSettings
 
-ROUTERS = (models, completions, chat, mistral, llama_cpp, tokens, health, metrics)
+ROUTERS = (
+    models,
+    completions,
+    chat,
+    mistral,
+    llama_cpp,
+    ollama,
+    ollama_models,
+    tokens,
+    health,
+    metrics,
+)
 
 
 def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
 
-from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk
 
 T = TypeVar("T")
 
 
-async def merge(named: Iterable[tuple[T, AsyncGeneration]]) -> AsyncIterator[tuple[T, Chunk]]:
+async def merge(named: Iterable[tuple[T, AsyncIterator[Chunk]]]) -> AsyncIterator[tuple[T, Chunk]]:
     """Yield the chunks of all generations as they come, each with its name."""
     listed = list(named)
     if len(listed) == 1:

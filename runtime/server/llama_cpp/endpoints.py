@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
+from trtcoder.runtime.server.fim.rendered import rendered_hole
 from trtcoder.runtime.server.fim.routes import route_with
 from trtcoder.runtime.server.llama_cpp.answer import LlamaAnswer, error_form
 from trtcoder.runtime.server.llama_cpp.fields import (
@@ -32,16 +34,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     service = Service.of(request)
     served = service.engines.get(body.model)
     hole = Hole(repository(body.input_extra) + body.input_prefix, body.input_suffix, body.prompt)
-    filling = await start_filling(
-        service,
-        served,
-        request,
-        hole,
-        body.params(service, served),
-        body.trtcoder,
-        asked_tokens=body.n_predict if body.n_predict >= 0 else None,
-    )
-    return await _respond(service, served, request, body, filling)
+    return await _fill(service, served, request, body, hole)
 
 
 @router.post("/completion")
@@ -50,6 +43,13 @@ async def completion(body: CompletionRequest, request: Request) -> Response:
     service = Service.of(request)
     served = service.engines.get(body.model)
     prompts = served.llm.prompts
+    hole = None
+    if isinstance(body.prompt, str):
+        hole = rendered_hole(served, service.settings, body.prompt)
+    if hole is not None:
+        return await _fill(service, served, request, body, hole)
+    if body.trtcoder is not None:
+        raise RequestError("trtcoder: only where a middle is filled in")
     if isinstance(body.prompt, str):
         ids = prompts.completion(body.prompt)
     else:
@@ -84,6 +84,21 @@ def repository(extras: Sequence[Extra]) -> str:
         f"#{extra.filename}\n{extra.text}{'' if extra.text.endswith(chr(10)) else chr(10)}"
         for extra in extras
     )
+
+
+async def _fill(
+    service: Service, served: Served, request: Request, body: LlamaFields, hole: Hole
+) -> Response:
+    filling = await start_filling(
+        service,
+        served,
+        request,
+        hole,
+        body.params(service, served),
+        body.trtcoder,
+        asked_tokens=body.n_predict if body.n_predict >= 0 else None,
+    )
+    return await _respond(service, served, request, body, filling)
 
 
 async def _respond(

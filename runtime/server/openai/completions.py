@@ -13,11 +13,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from trtcoder.errors import RequestError
+from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk, PromptLogprobs, TokenLogprob
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
+from trtcoder.runtime.server.fim.filling import Filling, start_filling
+from trtcoder.runtime.server.fim.options import FimOptions
+from trtcoder.runtime.server.fim.rendered import rendered_hole
 from trtcoder.runtime.server.merged import merge
 from trtcoder.runtime.server.service import Service, finish, usage_of
 from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
@@ -33,13 +37,14 @@ class CompletionRequest(SamplingFields):
     echo: bool | None = False
     logprobs: int | bool | None = None
     best_of: int | None = None
+    trtcoder: FimOptions | None = None
 
 
 @dataclass(slots=True)
 class _Asked:
     """One prompt of a request, and its choices so far."""
 
-    generation: AsyncGeneration
+    generation: AsyncGeneration | Filling
     first_index: int
     text: str
     ids: Sequence[int]
@@ -74,14 +79,28 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     params, count = _params(body, service, served)
     await service.compile(served, params)
     asked: list[_Asked] = []
+    headers: dict[str, str] = {}
     try:
-        for ids, text in _prompts(body, served, service):
-            generation = service.start(served, request, ids, params)
-            asked.append(_Asked(generation, len(asked) * count, text, ids))
+        for prompt in _prompts(body):
+            first = len(asked) * count
+            hole = _hole(body, served, service, prompt)
+            if hole is not None:
+                filling = await start_filling(
+                    service, served, request, hole, params, body.trtcoder,
+                    asked_tokens=body.max_tokens,
+                )  # fmt: skip
+                headers |= filling.headers
+                asked.append(_Asked(filling, first, hole.prefix, filling.prompt.ids))
+                continue
+            ids, text = _encoded(served, prompt)
+            asked.append(_Asked(service.start(served, request, ids, params), first, text, ids))
         answer = _Answer(served, body, asked)
         if body.stream:
-            return service.stream(_frames(answer))
-        return JSONResponse(await unless_disconnected(request, _whole(answer, count)))
+            stream = service.stream(_frames(answer))
+            stream.headers.update(headers)
+            return stream
+        whole = await unless_disconnected(request, _whole(answer, count))
+        return JSONResponse(whole, headers=headers)
     except BaseException:
         for each in asked:
             each.generation.close()
@@ -114,27 +133,37 @@ def _params(
     return body.params(service.limit(served, asked), **more), count
 
 
-def _prompts(
-    body: CompletionRequest, served: Served, service: Service
-) -> list[tuple[list[int], str]]:
-    """Return the ids of each prompt, and its text for ``echo``."""
-    prompts = served.llm.prompts
+def _prompts(body: CompletionRequest) -> list[str | list[int]]:
     given = body.prompt
     one = isinstance(given, str) or (bool(given) and isinstance(given[0], int))
     listed: list[Any] = [given] if one else list(given)
     if not listed:
         raise RequestError("prompt: there is none")
-    found = []
-    for value in listed:
-        if body.suffix is not None:
-            if not isinstance(value, str):
-                raise RequestError("prompt: with suffix it must be text")
-            found.append((prompts.fim(value, body.suffix), value))
-        elif isinstance(value, str):
-            found.append((prompts.completion(value), value))
-        else:
-            found.append((value, served.llm.tokenizer.decode(value)))
-    return found
+    return listed
+
+
+def _hole(
+    body: CompletionRequest, served: Served, service: Service, prompt: str | list[int]
+) -> Hole | None:
+    """Return the hole that a prompt has by ``suffix``, or by markers that a client has written."""
+    if body.suffix is not None:
+        if not isinstance(prompt, str):
+            raise RequestError("prompt: with suffix it must be text")
+        return Hole(prompt, body.suffix)
+    if isinstance(prompt, str) and not body.echo:
+        hole = rendered_hole(served, service.settings, prompt)
+        if hole is not None:
+            return hole
+    if body.trtcoder is not None:
+        raise RequestError("trtcoder: only where a middle is filled in; give a suffix")
+    return None
+
+
+def _encoded(served: Served, prompt: str | list[int]) -> tuple[list[int], str]:
+    """Return the ids of a prompt, and its text for ``echo``."""
+    if isinstance(prompt, str):
+        return served.llm.prompts.completion(prompt), prompt
+    return prompt, served.llm.tokenizer.decode(prompt)
 
 
 class _Answer:

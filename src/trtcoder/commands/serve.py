@@ -152,6 +152,11 @@ def _from_file(
     help="A name beside localhost that requests may use on loopback. Repeatable.",
 )
 @click.option(
+    "--no-rendered-fim",
+    is_flag=True,
+    help="Markers of FIM that a client writes into a raw prompt are text.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -181,6 +186,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
         drain_seconds=values["drain"],
         cors_origins=tuple(values["cors_origins"]),
         hosts=tuple(values["hosts"]),
+        rendered_fim=not values["no_rendered_fim"],
     )
     engine = EngineSettings(
         threads=values["threads"],
