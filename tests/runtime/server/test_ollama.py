@@ -49,7 +49,9 @@ def test_a_suffix_fills_in_the_middle(client: ollama.Client, llm: LLM, stream: b
         "model": MODEL, "prompt": "ab", "suffix": "c", "options": {"num_predict": 5}
     }  # fmt: skip
     pieces = list(client.generate(**asked, stream=True)) if stream else [client.generate(**asked)]
-    assert "".join(each.response for each in pieces) == text_of(llm, llm.prompts.fim("ab", "c"), 5)
+    assert "".join(each.response or "" for each in pieces) == text_of(
+        llm, llm.prompts.fim("ab", "c"), 5
+    )
     assert [each.done for each in pieces] == [False] * (len(pieces) - 1) + [True]
     last = pieces[-1]
     assert (last.done_reason, last.eval_count) == ("length", 5)
