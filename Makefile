@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 
-.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-fp8 build-lite demo-train cli-docs clean
+.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 build-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -51,6 +51,9 @@ quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it
 
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.
 	$(BIN)/python -m benchmarks.kernels
+
+bench-batching: $(STAMP)  ## How many answers change with what else is asked.
+	$(BIN)/python -m benchmarks.batching
 
 bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
 	$(BIN)/python -m benchmarks.fp8
