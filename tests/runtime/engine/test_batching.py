@@ -33,7 +33,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     work = tmp_path_factory.mktemp("batching")
     source = write_checkpoint(work / "checkpoint", tiny_config())
     level = {} if request.param == "fp32" else {"accuracy_level": 0}
-    return build_engine(source, work / "engine", request.param, **level)
+    return build_engine(source, work / "engine", request.param, **level)  # type: ignore[arg-type]
 
 
 def open_core(bundle: Bundle, cache_tokens: int = 512, **options: object) -> EngineCore:
