@@ -12,7 +12,6 @@ from typing import Any
 
 from trtcoder.bundle.certificate import FILE_NAME, Certificate
 from trtcoder.bundle.manifest import Manifest
-from trtcoder.bundle.onnx import TARGET
 from trtcoder.bundle.provenance import Provenance
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
@@ -26,7 +25,7 @@ from trtcoder.export.parity.table import render_certificate, shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.reference.registry import open_reference
-from trtcoder.export.targets.registry import find_target
+from trtcoder.export.targets.registry import DEFAULT, find_target
 from trtcoder.export.targets.target import EnginePlan, journal_key, write_engine
 from trtcoder.export.weights.journal import Journal
 from trtcoder.export.weights.plan import Step
@@ -67,7 +66,7 @@ class BuildRequest:
     tokens: int = 2048
     max_kl: float | None = None
     gated: bool = True
-    target: str = TARGET
+    target: str = DEFAULT
     part: Part | None = None
 
     def check_text(self) -> None:

@@ -136,6 +136,12 @@ class GraphProbe:
         """Positions of a sequence may have gaps only between blocks of so many."""
         return self._manifest.graph.cache_block
 
+    def versions(self) -> dict[str, str]:
+        """Return the version of ONNX Runtime."""
+        import onnxruntime
+
+        return {"onnxruntime": str(onnxruntime.__version__)}
+
     def start(
         self,
         tokens: Sequence[int],

@@ -24,6 +24,9 @@ class Probe(Protocol[State]):
     def block(self) -> int:
         """Positions of a sequence may have gaps only between blocks of so many."""
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what runs the engine."""
+
     def start(
         self,
         tokens: Sequence[int],

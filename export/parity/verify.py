@@ -108,7 +108,14 @@ def verify_engine(
         logits=found.logits,
         layers=found.layers,
         texts=found.texts,
-        reference=ReferenceInfo(digest, {**_versions(), **reference.versions()}),
+        reference=ReferenceInfo(
+            digest,
+            {
+                **_versions(),
+                **probes[None].versions(),
+                **reference.versions(),
+            },
+        ),
         text=HeldOutText(
             source=_source_name(text),
             sequences=len(sequences),
@@ -211,11 +218,8 @@ def count_steps(checkpoint: Checkpoint, manifest: Manifest, max_tokens: int) -> 
 
 
 def _versions() -> dict[str, str]:
-    import onnxruntime
-
     return {
         "trtcoder": __version__,
-        "onnxruntime": str(onnxruntime.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

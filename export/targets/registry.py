@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from trtcoder.bundle.onnx import TARGET
 from trtcoder.errors import BuildError
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import Target
 
+DEFAULT = TARGET
 TARGETS: dict[str, Target] = {target.name: target for target in (OnnxRuntime(),)}
 
 
