@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtcoder.bundle.provenance import Goal
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.pipeline import BuildRequest, Built, build_engine
+from trtcoder.export.conversion import Say
+from trtcoder.export.pipeline import Built, build_engine
 from trtcoder.export.precision.forecast import Forecast, forecast
 from trtcoder.export.precision.mixed import build_mixed, check_goal
 from trtcoder.export.recipe import preset
-from trtcoder.export.reference.transformers_modules import import_modules
+from trtcoder.export.reference.registry import open_reference
+from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import find_target
 from trtcoder.prompting.source import read_prompting
 from trtcoder.room import check_disk, memory_note
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +122,9 @@ def build(
     request = options.request()
     writer = BundleWriter(out, force=force, say=say)
     writer.check()
-    # A reference that cannot judge is found before the conversion.
-    import_modules()
     source = Checkpoint.open(Path(checkpoint))
+    # A reference that cannot judge is found before the conversion.
+    open_reference(source)
     prompting = read_prompting(source, options.fim)
     for note in (*source.notes, *prompting.notes):
         say(note)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,71 +14,18 @@ from trtcoder.bundle.manifest import Manifest
 from trtcoder.bundle.provenance import Provenance
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.storage.record import merge
-from trtcoder.calib.text.calibration import CalibrationText, load_calibration
-from trtcoder.calib.text.examples import read_records
-from trtcoder.calib.text.heldout import Part, load_heldout
+from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.errors import BuildError, ParityError, RequestError
+from trtcoder.errors import BuildError, ParityError
 from trtcoder.export.calibration.calibrate import Calibration
+from trtcoder.export.conversion import Say, convert
 from trtcoder.export.parity.table import render_certificate, shown
 from trtcoder.export.parity.verify import count_steps, verify_engine
-from trtcoder.export.recipe import Recipe
 from trtcoder.export.reference.registry import open_reference
-from trtcoder.export.targets.registry import DEFAULT, find_target
-from trtcoder.export.targets.target import EnginePlan, journal_key, write_engine
-from trtcoder.export.weights.journal import Journal
-from trtcoder.export.weights.plan import Step
-from trtcoder.export.weights.writer import Written
-from trtcoder.progress import byte_progress, step_progress
+from trtcoder.export.request import BuildRequest
+from trtcoder.export.targets.registry import find_target
+from trtcoder.progress import step_progress
 from trtcoder.prompting.source import Prompting
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What is asked of a build.
-
-    Attributes:
-        recipe: how each class of tensors is stored.
-        method: what chooses the stored values, one of `calib.quantizers.calibrated.METHODS`.
-        calibration: a folder of source files or a file of JSON lines; the built-in set if None.
-        calibration_tokens: how much of it is used.
-        minimum: calibration tokens that an expert needs.
-        seed: shuffles and cuts the calibration text.
-        text: held-out text as JSON lines; the built-in set if None.
-        tokens: how much of it is compared.
-        part: the half of the held-out text that is compared; all of it if None.
-        max_kl: a limit for the mean KL in nats, beside the precision's own gates.
-        gated: whether an engine that misses a gate is thrown away; one whose values are not finite
-            always is.
-        target: the kind of engine, one of `export.targets.registry.TARGETS`.
-    """
-
-    recipe: Recipe
-    method: str = "rtn"
-    calibration: Path | None = None
-    calibration_tokens: int = 16384
-    minimum: int = 32
-    seed: int = 0
-    text: Path | None = None
-    tokens: int = 2048
-    max_kl: float | None = None
-    gated: bool = True
-    target: str = DEFAULT
-    part: Part | None = None
-
-    def check_text(self) -> None:
-        """Read the text that judges and the text that calibrates, whatever the model.
-
-        Raises:
-            RequestError: a file is missing, malformed or empty.
-        """
-        for path in (self.text, self.calibration):
-            if path is not None and not path.is_dir() and not read_records(path):
-                raise RequestError(f"{path}: holds no text; see `trtcoder verify --help`")
-        if self.text is not None and self.text.is_dir():
-            raise RequestError(f"{self.text}: is a folder; held-out text is a file of JSON lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +82,14 @@ def make_engine(
     calibration = None
     if request.method != "rtn" or request.recipe.activations == "static":
         calibration = Calibration(
-            source, calibration_text(prompting, request), request.method, writer.workspace,
+            source, request.calibration_text(prompting), request.method, writer.workspace,
             minimum=request.minimum,
         )  # fmt: skip
     quantizer = calibration.quantizer if calibration else None
     plan = find_target(request.target).plan(source, request.recipe, quantizer)
     for name, padding in plan.weights.padded.items():
         say(f"{name}: width {padding}, a multiple of the block")
-    written = _convert(plan, writer, calibration, say)
+    written = convert(plan, writer, calibration, say)
     manifest = plan.manifest(prompting, source.combine(written.digests), request.method)
     converted, converted_rss = time.monotonic(), _peak_rss()
     provenance = Provenance(
@@ -214,54 +160,6 @@ def commit(built: Built, writer: BundleWriter, gated: bool = True) -> Built:
     manifest = writer.commit(manifest, built.hashes)
     seconds = {**built.seconds, "commit": time.monotonic() - started}
     return dataclasses.replace(built, manifest=manifest, seconds=seconds)
-
-
-def calibration_text(prompting: Prompting, request: BuildRequest) -> CalibrationText:
-    """Return the text that calibrates, as this checkpoint's tokenizer and templates have it."""
-    return load_calibration(
-        prompting.prompts(),
-        request.calibration_tokens,
-        request.calibration,
-        request.seed,
-        request.text,
-    )
-
-
-def _convert(
-    plan: EnginePlan, writer: BundleWriter, calibration: Calibration | None, say: Say
-) -> Written:
-    """Write the engine's files, or what an interrupted build has left of them to write."""
-    known = calibration.plan() if calibration else None
-    key = journal_key(plan, calibration=known)
-    journal = Journal(writer.journal, key, plan.checkpoint.identity())
-    if journal.steps:
-        say(f"going on with the interrupted build: {len(journal.steps):,} steps are done")
-        writer.clear(*plan.data_files)
-    else:
-        if journal.note:
-            say(f"starting over: {journal.note}")
-        writer.clear()
-    steps = plan.weights.steps
-    with byte_progress("converting", sum(step.nbytes for step in steps)) as advance:
-        if calibration is not None:
-            calibration.attach(plan.weights, lambda item: advance(0, item))
-
-        def on_step(step: Step) -> None:
-            advance(step.nbytes, step.key)
-
-        written = write_engine(
-            plan,
-            writer.folder,
-            on_step=on_step,
-            on_item=lambda item: advance(0, item),
-            journal=journal,
-            stages=calibration,
-        )
-    if written.again:
-        say(
-            f"{written.again:,} of these steps ran again: what they had read or written has changed"
-        )
-    return written
 
 
 def _leave_report(writer: BundleWriter, certificate: Certificate) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 from trtcoder.bundle.provenance import Goal
 from trtcoder.calib.budget import Choice, Choices, Option
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.pipeline import BuildRequest
 from trtcoder.export.precision.measured import candidates
 from trtcoder.export.precision.mixed import ALIKE, ROUNDS, overhead
 from trtcoder.export.precision.sensitivity import stored_bytes
 from trtcoder.export.precision.sizing import Sizing, estimate
+from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import find_target
 
 

@@ -22,9 +22,11 @@ from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.calib.text.heldout import Part, load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, TrtcoderError
-from trtcoder.export.pipeline import BuildRequest, Built, Say, calibration_text, commit, verify
+from trtcoder.export.conversion import Say
+from trtcoder.export.pipeline import Built, commit, verify
 from trtcoder.export.precision.measured import measured_options
 from trtcoder.export.precision.rounds import Rounds, Tried
+from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import find_target
 from trtcoder.prompting.source import Prompting
 
@@ -82,7 +84,7 @@ def build_mixed(
     for part in Part if limit is not None else (None,):
         load_heldout(prompting.prompts(), request.tokens, request.text, part)
     plan = find_target(request.target).plan(source, request.recipe)
-    text = calibration_text(prompting, dataclasses.replace(request, calibration_tokens=_TOKENS))
+    text = dataclasses.replace(request, calibration_tokens=_TOKENS).calibration_text(prompting)
     path = writer.workspace / "sensitivity.json"
     options = measured_options(source, plan.weights, text, path, say)
     choices = Choices(options, ALIKE)

@@ -21,7 +21,9 @@ from trtcoder.bundle.writer import BundleWriter
 from trtcoder.calib.budget import Choice, Option
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.pipeline import BuildRequest, Built, Say, calibration_text, make_engine
+from trtcoder.export.conversion import Say
+from trtcoder.export.pipeline import Built, make_engine
+from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import find_target
 from trtcoder.export.targets.target import journal_key
 from trtcoder.prompting.source import Prompting
@@ -185,7 +187,7 @@ class Rounds:
         text = load_heldout(self._prompting.prompts(), request.tokens, request.text, request.part)
         calibration = None
         if request.method != "rtn":
-            calibration = calibration_text(self._prompting, request).digest
+            calibration = request.calibration_text(self._prompting).digest
         return {
             "method": [request.method, request.minimum, calibration],
             "max_kl": request.max_kl,

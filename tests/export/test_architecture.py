@@ -19,10 +19,11 @@ from trtcoder.cli import main
 from trtcoder.errors import BuildError, ConfigError, ParityError
 from trtcoder.export.graph import registry as graphs
 from trtcoder.export.graph.model_builder import ModelBuilder
-from trtcoder.export.pipeline import BuildRequest, Built, build_engine
+from trtcoder.export.pipeline import Built, build_engine
 from trtcoder.export.precision.sizing import estimate
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference import registry as references
+from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import TARGETS, find_target
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
