@@ -29,7 +29,10 @@ void check(const AttentionShape& shape, const LatentCache& cache) {
     if (size < 1 || size > 1 << 20) refuse("attention: a size is " + std::to_string(size));
   if (shape.rope < 2 || shape.rope % 2 || shape.rope > 1 << 20)
     refuse("attention: the rotated part is " + std::to_string(shape.rope) + " wide, expected pairs");
-  if (!cache.scales) return;
+  const bool is_quantized = cache.type == CacheType::int8 || cache.type == CacheType::float8;
+  if (is_quantized != (cache.scales != nullptr))
+    refuse(is_quantized ? "cache: scales are missing" : "cache: scales of values that have none");
+  if (!is_quantized) return;
   const int64_t group = cache.group;
   if (group < 1 || group > kScaleGroup || kScaleGroup % group || shape.latent % group ||
       shape.rope % group)

@@ -109,7 +109,7 @@ void make_entry(const AttentionShape& shape, const AttentionInputs& inputs, int6
 
 void write_entry(const AttentionShape& shape, const LatentCache& cache, int64_t slot,
                  const float* entry) {
-  const int64_t width = shape.width(), groups = width / cache.group;
+  const int64_t width = shape.width(), groups = cache.scales ? width / cache.group : 0;
   switch (cache.type) {
     case CacheType::float32:
       std::memcpy(static_cast<float*>(cache.entries) + slot * width, entry, width * sizeof(float));

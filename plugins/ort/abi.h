@@ -22,6 +22,7 @@ struct KernelInfo;
 struct KernelContext;
 struct SessionOptions;
 struct OpDomain;
+struct ShapeContext;
 
 enum ElementType : int {
   kAny = 0,
@@ -73,6 +74,10 @@ using GetOutput = Entry<91, Status* (*)(KernelContext*, size_t, const int64_t*, 
 using ReleaseStatus = Entry<93, void (*)(Status*)>;
 using ReleaseTensorInfo = Entry<99, void (*)(TensorInfo*)>;
 using GetNodeName = Entry<244, Status* (*)(const KernelInfo*, char*, size_t*)>;
+using GetShapeInputCount = Entry<267, Status* (*)(const ShapeContext*, size_t*)>;
+// The context keeps what it returns.
+using GetInputForm = Entry<268, Status* (*)(const ShapeContext*, size_t, TensorInfo**)>;
+using SetOutputForm = Entry<270, Status* (*)(ShapeContext*, size_t, const TensorInfo*)>;
 
 // An operator as the runtime wants it described; it keeps the pointer.
 struct Op {
@@ -96,7 +101,7 @@ struct Op {
   // Those that report errors; they come before the first two.
   Status* (*create_kernel_or_fail)(const Op*, const Table*, const KernelInfo*, void**);
   Status* (*compute_or_fail)(void*, KernelContext*);
-  Status* (*infer_shapes)(const Op*, void*);
+  Status* (*infer_shapes)(const Op*, ShapeContext*);
   int (*first_version)(const Op*);
   int (*last_version)(const Op*);
   size_t (*may_share)(int**, int**);

@@ -63,8 +63,55 @@ struct Argument {
   bool optional = false;
 };
 
+// An input, and an output of its form that may be bound to the same buffer.
+struct Alias {
+  int input;
+  int output;
+};
+
+// Tells the runtime of a kernel's aliases, in two arrays of its own.
+template <class Kernel>
+size_t list_aliases(int** inputs, int** outputs) {
+  constexpr size_t count = std::size(Kernel::kAliases);
+  struct Lists {
+    int inputs[count];
+    int outputs[count];
+  };
+  static Lists lists = [] {
+    Lists filled{};
+    for (size_t i = 0; i < count; ++i) {
+      filled.inputs[i] = Kernel::kAliases[i].input;
+      filled.outputs[i] = Kernel::kAliases[i].output;
+    }
+    return filled;
+  }();
+  *inputs = lists.inputs;
+  *outputs = lists.outputs;
+  return count;
+}
+
+// Gives each aliased output the form of its input: the type of what is `kAny` is known by that.
+template <class Kernel>
+Status* infer_forms(const Op*, ShapeContext* context) {
+  const char* problem = trtcoder::guarded([&] {
+    size_t inputs = 0;
+    check(GetShapeInputCount::call(*g_table, static_cast<const ShapeContext*>(context), &inputs));
+    for (const Alias& alias : Kernel::kAliases) {
+      if (size_t(alias.input) >= inputs) continue;
+      TensorInfo* form = nullptr;
+      check(GetInputForm::call(*g_table, static_cast<const ShapeContext*>(context),
+                               size_t(alias.input), &form));
+      if (!form) continue;
+      check(SetOutputForm::call(*g_table, context, size_t(alias.output),
+                                static_cast<const TensorInfo*>(form)));
+    }
+  });
+  return problem ? CreateStatus::call(*g_table, kFail, problem) : nullptr;
+}
+
 // Describes an operator to the runtime. A kernel class has `kName`, `kInputs` and `kOutputs`
-// (arrays of `Argument`), a constructor that takes `Attributes`, and `void compute(const Call&)`.
+// (arrays of `Argument`), a constructor that takes `Attributes`, and `void compute(const Call&)`; it may
+// have `kAliases`.
 template <class Kernel>
 const Op* describe() {
   static const Op op = [] {
@@ -97,6 +144,11 @@ const Op* describe() {
           [&] { static_cast<Kernel*>(kernel)->compute(Call(context)); });
       return problem ? CreateStatus::call(*g_table, kInvalidArgument, problem) : nullptr;
     };
+    if constexpr (requires { Kernel::kAliases; }) {
+      o.infer_shapes = infer_forms<Kernel>;
+      o.aliases = list_aliases<Kernel>;
+      o.release_aliases = [](int*, int*) {};
+    }
     o.destroy_kernel = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     return o;
   }();

@@ -194,7 +194,7 @@ def attend(
     batch: Batch,
     cache: Cache,
     arithmetic: str = "int16",
-    **changed: int,
+    **changed: Any,
 ) -> Floats:
     """Run the kernel, which writes to the cache; return ``[tokens, heads * value]``."""
     shape = layer.shape
@@ -232,14 +232,15 @@ def _view(stored: HeadWeights) -> tuple[Any, CMatrix]:
     """Return what must live during the call, and a matrix in its C form."""
     if isinstance(stored, np.ndarray):
         return stored, CMatrix()
-    joined = _joined([weights.panels for weights in stored])
+    panels = joined([weights.panels for weights in stored])
     view = stored[0].view
-    view.codes, view.scales = pointer(joined.packed), pointer(joined.scales)
-    view.zeros = pointer(joined.zero_points)
-    return joined, view
+    view.codes, view.scales = pointer(panels.packed), pointer(panels.scales)
+    view.zeros = pointer(panels.zero_points)
+    return panels, view
 
 
-def _joined(heads: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+def joined(heads: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+    """Return matrices of one form behind each other, in an aligned buffer."""
     zeros = [head.zero_points for head in heads if head.zero_points is not None]
     return QuantizedMatrix(
         aligned(np.stack([head.packed for head in heads])).view(np.uint8),
@@ -339,15 +340,15 @@ def pack(
     chosen = [slice(*part) for part in parts]
     pieces = [text.tokens[rows] for text, rows in zip(texts, chosen, strict=True)]
 
-    def joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    def in_order(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         whole = np.concatenate(list(arrays))
         return whole if order is None else whole[order]
 
-    tokens = Tokens(*(joined(getattr(piece, name) for piece in pieces) for name in TOKEN_FIELDS))
+    tokens = Tokens(*(in_order(getattr(piece, name) for piece in pieces) for name in TOKEN_FIELDS))
     pairs = list(zip(texts, chosen, strict=True))
     return tokens, Batch(
-        joined(text.positions[rows] for text, rows in pairs),
-        joined(text.slots[rows] for text, rows in pairs),
-        joined(np.full(stop - start, i) for i, (start, stop) in enumerate(parts)),
+        in_order(text.positions[rows] for text, rows in pairs),
+        in_order(text.slots[rows] for text, rows in pairs),
+        in_order(np.full(stop - start, i) for i, (start, stop) in enumerate(parts)),
         table,
     )

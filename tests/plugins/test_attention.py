@@ -355,6 +355,8 @@ def test_a_batch_that_does_not_fit_the_cache_is_refused(
         ({"group": 3}, "groups of 3"),
         ({"group": 8}, "groups of 8"),
         ({"group": 0}, "groups of 0"),
+        ({"scales": None}, "scales are missing"),
+        ({"cache_type": 0}, "scales of values that have none"),
         ({"rows": 15}, "the cache has 0 blocks"),
     ],
 )
