@@ -61,8 +61,8 @@ class Forecast:
         return "\n".join(
             [
                 f"{sought}: {low:,.1f} to {high:,.1f} MB of weights; {self._unknown}",
-                f"the weights are measured first, then up to {ROUNDS} engines are built and "
-                "verified one after another",
+                "the weights are measured first, then engines are built and verified one after "
+                f"another, seldom more than {ROUNDS}",
                 "",
                 "the smallest:",
                 self.smallest.render(),

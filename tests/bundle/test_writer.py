@@ -151,8 +151,9 @@ def test_a_journal_without_its_data_and_data_without_its_journal_are_not_believe
         # Notes of another kind keep the workspace, but not what is in the folder.
         (workspace / "sensitivity.json").write_text("{}")
         (writer.folder / "model.data").write_bytes(b"stale")
+        (workspace / "stream.3.npy").write_bytes(b"stale")
     with BundleWriter(tmp_path / "engine") as writer:
-        assert (workspace / "sensitivity.json").exists()
+        assert sorted(path.name for path in workspace.iterdir()) == ["engine", "sensitivity.json"]
         assert list(writer.folder.iterdir()) == []
 
 
@@ -362,7 +363,7 @@ def test_a_disk_that_fills_up_while_the_engine_is_completed_is_named(
             monkeypatch.setattr(os, "fsync", full)
             return writer.commit(MANIFEST)
 
-    with pytest.raises(BuildError, match=r"engine: No space left on device; make room"):
+    with pytest.raises(BuildError, match=r"engine: no space is left; make room"):
         written()
     monkeypatch.undo()
     assert not (tmp_path / "engine").exists()

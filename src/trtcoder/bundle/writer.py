@@ -16,11 +16,10 @@ from trtcoder.bundle.durable import replace_file, sync_folder, sync_tree
 from trtcoder.bundle.folder import describe_files
 from trtcoder.bundle.lock import FileLock
 from trtcoder.bundle.manifest import FILE_NAME, Manifest
-from trtcoder.errors import BuildError, TrtcoderError
+from trtcoder.bundle.workspace import Workspace
+from trtcoder.errors import BuildError
+from trtcoder.refusals import explain
 from trtcoder.room import existing_parent
-
-# Files of the workspace from which a later build goes on; each is true as soon as it is there.
-_NOTES = (".json", ".jsonl")
 
 
 class BundleWriter:
@@ -53,9 +52,9 @@ class BundleWriter:
         if not name:
             raise BuildError(f"{self.target}: is no name for an engine's folder")
         self.force = force
-        self.workspace = parent / f".{name}.partial"
-        self.folder = self.workspace / "engine"
-        self.journal = self.workspace / "journal.jsonl"
+        self._work = Workspace(parent / f".{name}.partial")
+        self.workspace, self.folder = self._work.path, self._work.folder
+        self.journal = self._work.journal
         self._replaced = parent / f".{name}.old"
         self._lock = FileLock(parent / f".{name}.lock")
         self._say = say
@@ -74,12 +73,7 @@ class BundleWriter:
             try:
                 self._recover()
                 self._check_target()
-                self.workspace.mkdir(exist_ok=True)
-                if not (self.journal.is_file() and self.folder.is_dir()):
-                    self.clear()
-                if not self._notes():
-                    self._empty_workspace()
-                self.folder.mkdir(exist_ok=True)
+                self._work.open()
             except BaseException:
                 self._lock.release()
                 raise
@@ -92,10 +86,11 @@ class BundleWriter:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self.workspace.exists() and not self._notes():
+            if not self._work.has_notes:
                 self.discard()
-            if error is not None:
-                self._tell(error)
+            left = None if error is None else self._work.left(error)
+            if left is not None:
+                self._say(left)
         finally:
             self._lock.release()
 
@@ -123,21 +118,15 @@ class BundleWriter:
     @property
     def workspace_bytes(self) -> int:
         """What an unfinished build has taken of the disk so far."""
-        return _disk_bytes(self.workspace)
+        return self._work.nbytes
 
     def clear(self, *kept: str) -> None:
         """Empty the folder but for the files that are named; without names, forget the journal."""
-        if not kept:
-            self.journal.unlink(missing_ok=True)
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name not in kept:
-                _remove(path)
+        self._work.clear(*kept)
 
     def discard(self) -> None:
         """Remove what was written."""
-        for path in self._notes():  # first what says that the rest can be used
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.workspace, ignore_errors=True)
+        self._work.discard()
 
     def leave_report(self, name: str, text: str) -> Path:
         """Write ``text`` beside the target as TARGET.NAME; return the file.
@@ -230,52 +219,10 @@ class BundleWriter:
                 "an interrupted build was to replace; move one of the two away"
             )
 
-    def _notes(self) -> list[Path]:
-        if not self.workspace.is_dir():
-            return []
-        return [path for path in self.workspace.iterdir() if path.suffix in _NOTES]
-
-    def _empty_workspace(self) -> None:
-        for path in self.workspace.iterdir():
-            _remove(path)
-
-    def _tell(self, error: BaseException) -> None:
-        """Say what is left, where, and what it is good for."""
-        if not self.workspace.exists():
-            if not isinstance(error, Exception):
-                self._say("interrupted before anything was finished; nothing is left")
-            return
-        size = _disk_bytes(self.workspace)
-        left = f"{self.workspace} keeps {size / 1e6:,.1f} MB of the unfinished build"
-        if not self._notes():
-            self._say(f"{left}, which cannot be removed; remove it yourself")
-            return
-        when = " when that is put right" if isinstance(error, TrtcoderError) else ""
-        self._say(f"{left}: the same command goes on from there{when}; remove it to give it up")
-
     @contextlib.contextmanager
     def _system_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            where = error.filename or self.target
-            raise BuildError(
-                f"{where}: {error.strerror or error}; make room or set its permissions right, or "
-                "choose another name with --out"
-            ) from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _disk_bytes(folder: Path) -> int:
-    """Return what the files below a folder take of the disk; holes take nothing."""
-    return sum(
-        os.lstat(os.path.join(path, name)).st_blocks * 512
-        for path, _, names in os.walk(folder)
-        for name in names
-    )
+            place = self.target if error.filename is None else None
+            raise BuildError(explain(error, place)) from error
