@@ -17,8 +17,6 @@ from trtcoder.calib.budget import Choice, Choices, Option
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.cli import main
 from trtcoder.errors import BuildError, CheckpointError, ParityError, TrtcoderError
-from trtcoder.export import pipeline
-from trtcoder.export.pipeline import Built
 from trtcoder.export.precision import measured, mixed, rounds
 from trtcoder.export.precision.mixed import _Search
 from trtcoder.export.precision.rounds import Rounds, Tried
@@ -129,9 +127,6 @@ def test_what_is_returned_keeps_the_limit_and_is_the_smallest_below_the_mark(
     assert found is None or made.kept[-1] is found
 
 
-QUICK = ["--tokens", "200", "--calibration-tokens", "300"]
-
-
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -140,46 +135,6 @@ def run(*arguments: str | Path) -> Result:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(moe_intermediate_size=128, kv_lora_rank=128, num_hidden_layers=2)
     return write_random_checkpoint(tmp_path_factory.mktemp("search") / "checkpoint", config)
-
-
-@pytest.fixture(scope="module")
-def limit(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A limit between those of int4 and int8."""
-    out = tmp_path_factory.mktemp("limit") / "int4"
-    result = run("build", checkpoint, "--out", out, "--weights", "int4", *QUICK, "--json")
-    assert result.exit_code == 0, result.output
-    return str(json.loads(result.stdout.splitlines()[-1])["parity"]["logits"]["kl_mean"] / 4)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_an_interrupted_search_goes_on_and_ends_with_the_same_engine(
-    checkpoint: Path, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = ["build", str(checkpoint), "--max-kl", limit, *QUICK]
-    whole = run(*command, "--out", tmp_path / "whole")
-    assert whole.exit_code == 0, whole.output
-    make, made = pipeline.make_engine, 0
-
-    def interrupted(*arguments: object) -> Built:
-        nonlocal made
-        made += 1
-        if made == 2:
-            raise KeyboardInterrupt
-        return make(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(rounds, "make_engine", interrupted)
-    stopped = run(*command, "--out", tmp_path / "part")
-    assert stopped.exit_code != 0
-    assert "the same command goes on from there" in stopped.output
-    again = run(*command, "--out", tmp_path / "part")
-    assert again.exit_code == 0, again.output
-    assert "using the sensitivities" in again.output
-    assert "measured by the interrupted build" in again.output
-    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["part", "whole"]
 
 
 json_values = st.recursive(
