@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 
-.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 build-lite demo-train cli-docs clean
+.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim build-lite demo-train cli-docs clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -57,6 +57,9 @@ bench-batching: $(STAMP)  ## How many answers change with what else is asked.
 
 bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
 	$(BIN)/python -m benchmarks.fp8
+
+bench-fim: $(STAMP)  ## What each option of filling in the middle does on the demo engine: ten minutes.
+	$(BIN)/python -m benchmarks.fim
 
 build-lite: $(STAMP)  ## A Lite of full shape with random weights, streamed, killed, resumed: 60 GB of disk, half an hour.
 	$(BIN)/python -m benchmarks.lite

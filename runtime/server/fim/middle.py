@@ -22,7 +22,9 @@ class Middle:
 
     def push(self, text: str) -> str:
         """Take a piece; return what is certain."""
-        if self._overlap is not None and not self.is_done:
+        if self.is_done:
+            return ""
+        if self._overlap is not None:
             taken = self._overlap.push(text)
             self.is_done = self._overlap.is_complete
             text = self._held + text[:taken]

@@ -300,3 +300,29 @@ def test_the_deterministic_mode_runs_one_answer_at_a_time_and_reuses_nothing(
     run(core)
     assert sizes == [(16, 1), (16, 1), (9, 1), (1, 1), (1, 1)] * 3
     assert asked[0].tokens == asked[2].tokens
+
+
+@given(
+    forced=st.binary(min_size=1, max_size=6),
+    temperature=st.sampled_from([0.0, 500.0]),
+    max_tokens=st.integers(1, 5),
+)
+@settings(max_examples=30)
+def test_a_forced_beginning_is_computed_and_not_said(
+    bundle: Bundle, forced: bytes, temperature: float, max_tokens: int
+) -> None:
+    core = open_core(bundle)
+    events: list[Event] = []
+    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=1, logprobs=1)
+    core.submit(core.prepare(Request((BOS, 1, 2), params, forced=forced), events.append))
+    run(core)
+    chunks = [event for event in events if isinstance(event, Chunk)]
+    tokens = [chunk.token for chunk in chunks if chunk.token is not None]
+    begun = b"".join(map(TOKENIZER.token_bytes, tokens[: len(forced)]))
+    assert begun == forced
+    # Only what is behind it counts, and is the text.
+    ends_early = tokens[-1] == EOS
+    assert ends_early or len(tokens) == len(forced) + max_tokens
+    rest = b"".join(map(TOKENIZER.token_bytes, tokens[len(forced) :]))
+    assert "".join(chunk.text for chunk in chunks) == rest.decode("utf-8", "replace")
+    assert all(chunk.logprob is not None and chunk.logprob <= 0 for chunk in chunks)

@@ -1,0 +1,193 @@
+"""What each option of filling in the middle does to exact match and to the cached share.
+
+Items are lines of the built-in held-out text with a cursor in them; what stands behind the cursor
+on its line is to be written. The session types some lines into a file, one request a keystroke.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.engines import build_engine
+from benchmarks.record import environment, keep
+from trtcoder.prompting.filling import Hole, fill_prompt
+from trtcoder.prompting.line_ends import LineEnds
+from trtcoder.runtime.llm import LLM
+from trtcoder.runtime.requests.generation import Generation
+from trtcoder.runtime.requests.request import Request
+from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.fim.middle import Middle
+from trtcoder.runtime.server.fim.options import FimOptions
+
+LIMIT, CONTEXT = 32, 1536
+# A line is typed into the session's file, and one token is asked for.
+TYPED, SHORT = 1, 1
+SESSIONS = ("none", "anchored")
+FILES = {"fits": 60, "is cut": 240}
+MODES = {
+    "none": FimOptions(),
+    "heal": FimOptions(heal=True),
+    "anchored": FimOptions(anchored=True),
+    "anchored, heal: false": FimOptions(anchored=True, heal=False),
+    "trim_suffix": FimOptions(trim_suffix=True),
+    "single_line": FimOptions(single_line=True),
+    "heal, trim_suffix, single_line": FimOptions(heal=True, trim_suffix=True, single_line=True),
+    "anchored, trim_suffix, single_line": FimOptions(
+        anchored=True, trim_suffix=True, single_line=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A hole, what was in it, and where on its line the cursor is."""
+
+    hole: Hole
+    middle: str
+    kind: str
+
+
+def texts() -> list[str]:
+    """Return the held-out text that is plain code."""
+    from trtcoder.calib.text.examples import read_built_in
+
+    return [each["text"] for each in read_built_in("heldout") if each["kind"] == "plain"]
+
+
+def items(count: int) -> list[Item]:
+    """Return ``count`` holes: cursors before a line's first word, between words and inside one."""
+    rng = random.Random(1)
+    found = []
+    for text in texts():
+        for match in re.finditer(r"^( *)(\w.*\w.*)$", text, re.MULTILINE):
+            start, end = match.start(2), match.end(2)
+            for kind, pattern in (("line start", r"^"), ("word start", r"\b(?<=\W)(?=\w)"),
+                                  ("inside a word", r"(?<=\w)(?=\w)")):  # fmt: skip
+                places = [each.start() for each in re.finditer(pattern, match[2])]
+                if places and end - start < 100:
+                    place = start + rng.choice(places)
+                    hole = Hole(text[:place], text[end:])
+                    found.append(Item(hole, text[place:end].rstrip(), kind))
+    rng.shuffle(found)
+    return found[:count]
+
+
+def begin(llm: LLM, hole: Hole, options: FimOptions, limit: int) -> Generation:
+    """Ask for a middle of at most ``limit`` tokens, as the server does."""
+    prompt = fill_prompt(
+        llm.prompts, hole, llm.context - limit, heal=options.heals, anchored=options.anchored
+    )
+    params = SamplingParams(temperature=0.0, max_tokens=limit)
+    return Generation(llm.engine.thread, Request(prompt.ids, params, forced=prompt.forced))
+
+
+def edited(text: str, hole: Hole, options: FimOptions) -> str:
+    """Return a greedy answer as it is with what does not change the tokens before its end."""
+    middle = Middle(hole.suffix, LineEnds(windows=False), trims=options.trim_suffix)
+    line = text.partition("\n")[0] if options.single_line else text
+    return middle.push(line) + middle.finish()
+
+
+def exact(texts: list[str], asked: list[Item], options: FimOptions) -> dict[str, float]:
+    """Return the share of middles that are what was there, by kind of cursor."""
+    hits: dict[str, list[bool]] = {}
+    for text, item in zip(texts, asked, strict=True):
+        for kind in (item.kind, "all"):
+            hit = edited(text, item.hole, options).rstrip() == item.middle
+            hits.setdefault(kind, []).append(hit)
+    return {kind: round(sum(each) / len(each), 3) for kind, each in sorted(hits.items())}
+
+
+def keystrokes(lines: int) -> Iterator[Hole]:
+    """Yield what an editor sends while lines are typed into a file of ``lines`` lines."""
+    file = "\n".join(texts()).splitlines(keepends=True)[:lines]
+    middle = lines // 2
+    before, behind = "".join(file[:middle]), "".join(file[middle + TYPED :])
+    typed = "".join(file[middle : middle + TYPED])
+    for end in range(len(typed) + 1):
+        yield Hole(before + typed[:end], "\n" + behind)
+
+
+def session(llm: LLM, options: FimOptions, lines: int) -> dict[str, float]:
+    """Return the cached share of a session's prompts, and tokens computed for a keystroke."""
+    cached = total = 0
+    computed = []
+    for hole in keystrokes(lines):
+        generation = begin(llm, hole, options, SHORT)
+        generation.text()
+        usage = generation.usage
+        cached, total = cached + usage.cached_tokens, total + usage.prompt_tokens
+        computed.append(usage.prompt_tokens - usage.cached_tokens)
+    computed = sorted(computed[1:])
+    return {
+        "cached_share": round(cached / total, 3),
+        "computed_p50": computed[len(computed) // 2],
+        "computed_p95": computed[int(len(computed) * 0.95)],
+    }
+
+
+@click.command()
+@click.option("--items", "count", default=120, show_default=True)
+def main(count: int) -> None:
+    """Build the demo engine, ask, and print a table, then one JSON line."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work) / "demo-int4"
+        build_engine(folder, ["--weights", "int4"])
+        rows = measure(folder, items(count))
+    click.echo("\n".join(table(rows)))
+    keep("fim", {"environment": environment(), "items": count, "modes": rows})
+
+
+def measure(folder: Path, asked: list[Item]) -> dict[str, Any]:
+    """Return the figures of each mode."""
+    rows: dict[str, Any] = {}
+    answers: dict[tuple[bool, bool], list[str]] = {}
+    for name, options in MODES.items():
+        way = options.heals, options.anchored
+        if way not in answers:
+            # Each with an empty cache, so that no way finds what another one has left.
+            with LLM(folder, max_model_len=CONTEXT, verify_hashes=False) as llm:
+                running = [begin(llm, item.hole, options, LIMIT) for item in asked]
+                answers[way] = [generation.text() for generation in running]
+        rows[name] = {"exact": exact(answers[way], asked, options)}
+        if name in SESSIONS:
+            with LLM(folder, max_model_len=CONTEXT, verify_hashes=False) as llm:
+                for place, lines in FILES.items():
+                    rows[name][place] = session(llm, options, lines)
+        click.echo(f"{name:36} {rows[name]}", err=True)
+    return rows
+
+
+def table(rows: dict[str, Any]) -> list[str]:
+    """Return the rows as docs/serving.md has them."""
+    kinds = ("line start", "word start", "inside a word", "all")
+    found = [f"| options | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
+    found += [
+        " | ".join([f"| {name}", *(f"{row['exact'][kind]:.1%}" for kind in kinds)]) + " |"
+        for name, row in rows.items()
+    ]
+    found += [
+        "",
+        "| options | file | cached share | computed p50 | p95 |",
+        "| --- |" * 1 + " --- |" * 4,
+    ]
+    for name, row in rows.items():
+        for place in FILES:
+            if one := row.get(place):
+                found.append(
+                    f"| {name} | {place} | {one['cached_share']:.1%} | {one['computed_p50']} "
+                    f"| {one['computed_p95']} |"
+                )
+    return found
+
+
+if __name__ == "__main__":
+    main()
