@@ -300,12 +300,12 @@ def test_a_writer_killed_at_any_call_leaves_the_old_engine_or_the_new_one(tmp_pa
 
 def test_an_engine_set_aside_is_never_dropped_for_something_else(tmp_path: Path) -> None:
     write(tmp_path / "engine")
-    os.rename(tmp_path / "engine", tmp_path / ".engine.old")
+    os.rename(tmp_path / "engine", tmp_path / ".engine.replaced")
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "thesis.txt").write_text("years of work")
     with pytest.raises(BuildError, match="not an engine folder"):
         write(tmp_path / "engine", force=True)
-    assert Bundle.load(tmp_path / ".engine.old")
+    assert Bundle.load(tmp_path / ".engine.replaced")
     assert (tmp_path / "engine" / "thesis.txt").exists()
 
 

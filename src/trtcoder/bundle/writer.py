@@ -55,7 +55,7 @@ class BundleWriter:
         self._work = Workspace(parent / f".{name}.partial")
         self.workspace, self.folder = self._work.path, self._work.folder
         self.journal = self._work.journal
-        self._replaced = parent / f".{name}.old"
+        self._replaced = parent / f".{name}.replaced"
         self._lock = FileLock(parent / f".{name}.lock")
         self._say = say
 
