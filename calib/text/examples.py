@@ -19,6 +19,7 @@ from typing import Any
 
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Prompts
+from trtcoder.refusals import reason
 
 # Lines in a row, blank ones left out, that make two texts share a passage.
 SHARED_LINES = 4
@@ -57,7 +58,7 @@ def read_records(path: Path) -> list[Record]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from error
+        raise RequestError(f"{path}: cannot be read ({reason(error)})") from error
     return list(parse_records(text, str(path)))
 
 

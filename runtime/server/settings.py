@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtcoder.errors import RequestError
+from trtcoder.refusals import reason
 
 MIB = 1 << 20
 
@@ -84,7 +85,7 @@ def read_api_keys(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from error
+        raise RequestError(f"{path}: cannot be read ({reason(error)})") from error
     keys = tuple(key for line in lines if (key := line.strip()) and not key.startswith("#"))
     if not keys:
         raise RequestError(f"{path}: has no key; write one a line")

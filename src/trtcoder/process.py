@@ -15,7 +15,7 @@ import click
 
 from trtcoder.errors import TrtcoderError
 from trtcoder.printable import printable_line
-from trtcoder.refusals import REFUSALS, explain
+from trtcoder.refusals import REFUSALS, explain, is_refusal
 
 # What a shell reports for a program that the signal ended.
 INTERRUPTED = 128 + signal.SIGINT
@@ -74,6 +74,8 @@ def run(command: Callable[[], object]) -> int:
             _complain(str(error))
             return 1
         except REFUSALS as error:
+            if not is_refusal(error):
+                raise
             return _refused(error)
     return status if isinstance(status, int) else 0
 

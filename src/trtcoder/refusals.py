@@ -1,17 +1,13 @@
 """What the operating system, an encoding or a missing package refuses, in our words.
 
-`explain` is the one place where such an exception becomes a message; `read_text` and `parse_json`
-are how files from outside are read, so that each refusal names its file.
+`reason` is the one place where such an exception becomes words.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from trtcoder.errors import DependencyError, TrtcoderError
@@ -65,6 +61,12 @@ _WORDS = {
 }
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Return whether an exception comes from outside and not from a defect of ours."""
+    ours = isinstance(error, ImportError) and (error.name or "").startswith("trtcoder")
+    return isinstance(error, REFUSALS) and not ours
+
+
 def explain(error: BaseException, place: object = None) -> str:
     """Return what was refused, where and the remedy, as one message.
 
@@ -99,28 +101,7 @@ def reason(error: BaseException) -> str:
     return str(error)
 
 
-@contextlib.contextmanager
-def refusing(kind: type[TrtcoderError], place: object) -> Iterator[None]:
-    """Raise what the system refuses inside as an error of ``kind`` that names ``place``."""
-    try:
-        yield
-    except REFUSALS as error:
-        raise kind(explain(error, place)) from error
-
-
-def read_text(path: Path, kind: type[TrtcoderError], remedy: str = "") -> str:
-    """Return the text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        TrtcoderError: of ``kind``; the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeError, MemoryError) as error:
-        raise kind(_with(explain(error, path), remedy)) from error
-
-
-def parse_json(text: str, source: object, kind: type[TrtcoderError], remedy: str = "") -> Any:
+def parse_json(text: str, source: object, kind: type[TrtcoderError], remedy: str) -> Any:
     """Return the JSON value that ``text`` holds; ``source`` names it in errors.
 
     Raises:
@@ -129,14 +110,9 @@ def parse_json(text: str, source: object, kind: type[TrtcoderError], remedy: str
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise kind(_with(explain(error, source), remedy)) from error
+        raise kind(f"{explain(error, source)}; {remedy}") from error
     except ValueError as error:
-        raise kind(_with(f"{source}: not JSON ({error})", remedy)) from error
-
-
-def read_json(path: Path, kind: type[TrtcoderError], remedy: str = "") -> Any:
-    """Return the JSON value in a file; see `read_text` and `parse_json`."""
-    return parse_json(read_text(path, kind, remedy), path, kind, remedy)
+        raise kind(f"{source}: not JSON ({error}); {remedy}") from error
 
 
 def require(*packages: str, extra: str) -> None:
@@ -169,7 +145,3 @@ def _missing(error: ImportError) -> str:
         return f"{name or 'a package'} cannot be imported ({error}); install it again"
     remedy = f"trtcoder[{EXTRAS[name]}]" if name in EXTRAS else name
     return f"{name} is not installed; pip install '{remedy}'"
-
-
-def _with(message: str, remedy: str) -> str:
-    return f"{message}; {remedy}" if remedy else message

@@ -168,6 +168,8 @@ def test_what_ends_a_command_has_its_status_and_one_line(
 def test_a_defect_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 // 0)
+    with pytest.raises(ImportError, match="absent"):
+        run(raising(ImportError("absent", name="trtcoder.commands")))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from trtcoder.bundle.manifest import FILE_NAME, FileInfo, Manifest
 from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
+from trtcoder.refusals import reason
 
 _READ_BYTES = 1 << 22
 
@@ -79,7 +80,7 @@ class Bundle:
                 "make one with `trtcoder build CHECKPOINT --out FOLDER`"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{path}: cannot be read ({error})") from error
+            raise EngineError(f"{path}: cannot be read ({reason(error)})") from error
         bundle = cls(folder, Manifest.from_json(text, str(path)))
         bundle._check_sizes()
         if verify_hashes:
@@ -119,7 +120,7 @@ class Bundle:
         try:
             found = describe_files(self.folder, self.manifest.files)
         except OSError as error:
-            raise EngineError(f"{self.folder}: cannot be read ({error})") from error
+            raise EngineError(f"{self.folder}: cannot be read ({reason(error)})") from error
         self._refuse(
             f"{name} has sha256 {info.sha256[:12]}…, expected {found_in.sha256[:12]}…"
             for name, info in found.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcoder.errors import CheckpointError
+from trtcoder.refusals import reason
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -28,7 +29,7 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
         return CheckpointError(f"{path}: may not be read; change its permissions or its owner")
     if isinstance(error, IsADirectoryError):
         return CheckpointError(f"{path}: is a folder, expected a file; download it again")
-    return CheckpointError(f"{path}: cannot be read ({error.strerror}); check the disk")
+    return CheckpointError(f"{path}: cannot be read ({reason(error)})")
 
 
 def read_bytes(path: Path) -> bytes:

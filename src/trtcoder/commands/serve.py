@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from trtcoder.refusals import reason
+
 
 def _from_file(
     context: click.Context, parameter: click.Parameter, path: Path | None
@@ -19,7 +21,7 @@ def _from_file(
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: cannot be read: {error}") from error
+        raise click.BadParameter(f"{path}: cannot be read ({reason(error)})") from error
     known = {each.name for each in context.command.params}
     values = {key.replace("-", "_"): value for key, value in found.items()}
     unknown = sorted(values.keys() - known)

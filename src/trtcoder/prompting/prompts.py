@@ -18,6 +18,7 @@ from trtcoder.errors import EngineError, RequestError
 from trtcoder.prompting.chat import Chat
 from trtcoder.prompting.marks import Marks
 from trtcoder.prompting.tokenizer import TextTokenizer
+from trtcoder.refusals import reason
 
 T = TypeVar("T")
 Capability = Literal["completion", "fim", "chat"]
@@ -138,7 +139,9 @@ class Prompts:
         try:
             return cls(manifest, tokenizer, path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{path}: cannot be read: {error}; build it again") from error
+            raise EngineError(
+                f"{path}: cannot be read ({reason(error)}); build it again"
+            ) from error
 
     def start(self) -> list[int]:
         """Return what begins every prompt: BOS, or nothing."""

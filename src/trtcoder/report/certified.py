@@ -10,6 +10,7 @@ from trtcoder.bundle.certificate import FILE_NAME, Certificate
 from trtcoder.bundle.folder import Bundle, describe_files
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.errors import EngineError
+from trtcoder.refusals import reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class CertifiedEngine:
         try:
             found = describe_files(path, [FILE_NAME])[FILE_NAME]
         except OSError as error:
-            raise EngineError(f"{file}: cannot be read ({error})") from error
+            raise EngineError(f"{file}: cannot be read ({reason(error)})") from error
         if found != listed:
             raise EngineError(
                 f"{file}: was changed since the engine was built (its sha256 is not the "
