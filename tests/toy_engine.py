@@ -93,7 +93,7 @@ def write_toy_engine(
 ) -> Path:
     """Write a toy engine folder and return it."""
     manifest = manifest or toy_manifest()
-    graph = toy_graph(scripted or {}, min(manifest.model.max_positions, 1024))
+    graph = toy_graph(scripted or {}, min(manifest.model.max_positions, 2048))
     with BundleWriter(folder) as writer:
         onnx.save(graph, str(writer.folder / "model.onnx"))
         byte_tokenizer().save(str(writer.folder / "tokenizer.json"))

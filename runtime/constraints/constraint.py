@@ -85,7 +85,7 @@ class Constraint:
     def of(cls, body: Mapping[str, Any], source: str, **named: Mapping[str, Any]) -> Constraint:
         """Return the constraint of llguidance's grammar ``body``, which may refer to ``named``."""
         grammars = [{"name": "body", **body}]
-        grammars += [{"name": name, **grammar} for name, grammar in named.items()]
+        grammars += [{**grammar, "name": name} for name, grammar in named.items()]
         try:
             return cls(json.dumps(grammars), source)
         except (TypeError, RecursionError) as error:

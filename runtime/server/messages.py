@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from trtcoder.errors import RequestError
 from trtcoder.prompting.prompts import Message
+from trtcoder.runtime.server.tools.tool import ToolCall
+from trtcoder.runtime.server.tools.turn import Turn
 
 # What clients call the same thing.
-_ROLES = {"developer": "system", "model": "assistant"}
+ROLES = {"developer": "system", "model": "assistant"}
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -62,8 +65,38 @@ def as_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """
     return [
         Message(
-            _ROLES.get(message.role, message.role),
+            ROLES.get(message.role, message.role),
             text_of(message.content, f"messages[{index}]"),
         )
         for index, message in enumerate(messages)
     ]
+
+
+def as_turns(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
+    """Return the conversation with its calls and their results.
+
+    Raises:
+        RequestError: content that is not text, or a malformed call.
+    """
+    turns = []
+    for index, message in enumerate(messages):
+        place = f"messages[{index}]"
+        role = "tool" if message.role == "function" else ROLES.get(message.role, message.role)
+        calls = tuple(
+            _call(given, f"{place}.tool_calls[{number}]")
+            for number, given in enumerate(message.tool_calls or ())
+        )
+        text = text_of(message.content, place)
+        turns.append(Turn(role, text, calls if role == "assistant" else (), message.tool_call_id))
+    return tuple(turns)
+
+
+def _call(given: dict[str, Any], place: str) -> ToolCall:
+    function = given.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str):
+        raise RequestError(f"{place}: expected a function with its name")
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments or {}, ensure_ascii=False)
+    return ToolCall(str(given.get("id") or ""), name, arguments)

@@ -11,14 +11,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from trtcoder.errors import RequestError
-from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk, TokenLogprob
-from trtcoder.runtime.requests.outputs import CompletionOutput
+from trtcoder.runtime.server.conversation import Conversation, Said, Talk
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
-from trtcoder.runtime.server.messages import ChatMessage, as_messages
-from trtcoder.runtime.server.service import Service, finish, usage_of
+from trtcoder.runtime.server.messages import ChatMessage, as_turns
+from trtcoder.runtime.server.service import Service, usage_of
 from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
+from trtcoder.runtime.server.tools.reader import Arguments, CallBegins, Piece, Text
+from trtcoder.runtime.server.tools.tool import ToolBox
 
 router = APIRouter(tags=["chat"])
 
@@ -33,6 +34,12 @@ class ChatRequest(SamplingFields):
     # vLLM's way to have the last message continued.
     continue_final_message: bool = False
     add_generation_prompt: bool = True
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    # What tools replaced.
+    functions: list[Any] | None = None
+    function_call: str | dict[str, Any] | None = None
 
 
 @router.post("/v1/chat/completions")
@@ -45,30 +52,41 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         raise RequestError("stream_options: only with stream")
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs: only with logprobs")
-    prompts = served.llm.prompts
-    continues = body.continue_final_message or bool(body.messages and body.messages[-1].prefix)
-    ids = prompts.chat(as_messages(body.messages), continue_last=continues)
+    if body.functions or body.function_call:
+        raise RequestError("functions: they are not supported; use tools and tool_choice")
+    parallel = body.parallel_tool_calls is not False
+    conversation = Conversation(
+        as_turns(body.messages),
+        ToolBox.of(body.tools, body.tool_choice, parallel=parallel),
+        body.constraint(),
+        body.continue_final_message or bool(body.messages and body.messages[-1].prefix),
+    )
     asked = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
-    logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    params = body.params(service.limit(served, asked), logprobs=logprobs)
-    spaced = prompts.spaced_answers and not continues
-    await service.compile(served, params, spaced=spaced)
-    generation = service.start(served, request, ids, params, strip_leading_space=spaced)
-    answer = _Answer(served, body, generation)
+    params = body.params(
+        service.limit(served, asked),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        constraint=conversation.constraint(),
+    )
+    talk = await conversation.start(service, served, request, params)
+    answer = _Answer(served, body, talk)
+    headers = conversation.box.headers()
     try:
         if body.stream:
-            return service.stream(_frames(answer))
-        return JSONResponse(await unless_disconnected(request, _whole(answer)))
+            response: Response = service.stream(_frames(answer))
+        else:
+            response = JSONResponse(await unless_disconnected(request, _whole(answer)))
     except BaseException:
-        generation.close()
+        talk.generation.close()
         raise
+    response.headers.update(headers)
+    return response
 
 
 class _Answer:
     """Writes choices in OpenAI's form."""
 
-    def __init__(self, served: Served, body: ChatRequest, generation: AsyncGeneration) -> None:
-        self.served, self.body, self.generation = served, body, generation
+    def __init__(self, served: Served, body: ChatRequest, talk: Talk) -> None:
+        self.served, self.body, self.talk = served, body, talk
         self.head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -95,41 +113,55 @@ class _Answer:
 
 
 async def _whole(answer: _Answer) -> dict[str, Any]:
-    generation = answer.generation
-    outputs = [CompletionOutput(index) for index in range(generation.num_answers)]
-    try:
-        async for chunk in generation:
-            outputs[chunk.index].add(chunk)
-    finally:
-        generation.close()
     choices = [
         {
-            "index": output.index,
-            "message": {"role": "assistant", "content": output.text},
-            "logprobs": None
-            if output.logprobs is None
-            else answer.logprobs(
-                [
-                    (token, *each)
-                    for token, each in zip(output.token_ids, output.logprobs, strict=False)
-                ]
-            ),
-            "finish_reason": finish(output.finish_reason),
-            "stop_reason": output.stop_reason,
+            "index": index,
+            "message": _message(said),
+            "logprobs": answer.logprobs(said.logprobs) if answer.body.logprobs else None,
+            "finish_reason": said.finish_reason,
+            "stop_reason": said.stop_reason,
         }
-        for output in outputs
+        for index, said in enumerate(await answer.talk.whole())
     ]
     return {
         **answer.head,
         "object": "chat.completion",
         "choices": choices,
-        "usage": usage_of(generation.usage),
+        "usage": usage_of(answer.talk.generation.usage),
     }
 
 
+def _message(said: Said) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": said.text}
+    if said.calls:
+        message["content"] = said.text or None
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in said.calls
+        ]
+    return message
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    match piece:
+        case Text():
+            return {"content": piece.text}
+        case CallBegins():
+            function = {"name": piece.name, "arguments": ""}
+            call = {"index": piece.number, "id": piece.id, "type": "function", "function": function}
+            return {"tool_calls": [call]}
+        case Arguments():
+            part = {"index": piece.number, "function": {"arguments": piece.text}}
+            return {"tool_calls": [part]}
+
+
 async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
-    """Yield the role, the text as it comes, one finish a choice, the usage and the end."""
-    body, generation = answer.body, answer.generation
+    """Yield the role, what comes, one finish a choice, the usage and the end."""
+    body, talk = answer.body, answer.talk
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     more: dict[str, Any] = {"usage": None} if include_usage else {}
     head = {**answer.head, "object": "chat.completion.chunk"}
@@ -139,20 +171,24 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
         return event({**head, "choices": [choice], **more})
 
     try:
-        for index in range(generation.num_answers):
+        for index in range(talk.generation.num_answers):
             yield frame(index, {"role": "assistant", "content": ""})
-        async for chunk in generation:
+        async for chunk, pieces in talk.pieces():
             rest = _chunk_logprobs(answer, chunk)
-            if chunk.text or rest:
-                yield frame(chunk.index, {"content": chunk.text}, **rest)
+            deltas = [_delta(piece) for piece in pieces]
+            if rest and not deltas:
+                deltas = [{"content": ""}]
+            for delta in deltas:
+                yield frame(chunk.index, delta, **rest)
+                rest = {}
             if chunk.finish_reason is not None:
-                reason = finish(chunk.finish_reason)
+                reason = talk.finish_reason(chunk)
                 yield frame(chunk.index, {}, finish_reason=reason, stop_reason=chunk.stop_reason)
         if include_usage:
-            yield event({**head, "choices": [], "usage": usage_of(generation.usage)})
+            yield event({**head, "choices": [], "usage": usage_of(talk.generation.usage)})
         yield DONE
     finally:
-        generation.close()
+        talk.generation.close()
 
 
 def _chunk_logprobs(answer: _Answer, chunk: Chunk) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Reads calls out of an answer's text as it comes."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from trtcoder.runtime.server.tools.spelling import ARGUMENTS, CLOSE, NAME, OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegins:
+    """A call, number ``number`` of the answer."""
+
+    number: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """More of a call's arguments."""
+
+    number: int
+    text: str
+
+
+Piece = Text | CallBegins | Arguments
+
+
+class CallReader:
+    """Splits one answer into text and calls; what may begin a mark is held back.
+
+    Attributes:
+        num_calls: calls so far.
+    """
+
+    def __init__(self, *, reads_calls: bool) -> None:
+        self._reads = reads_calls
+        self._held = ""
+        self._place = "text"
+        self.num_calls = 0
+
+    def push(self, text: str) -> list[Piece]:
+        """Take what became certain of the answer."""
+        if not self._reads:
+            return [Text(text)] if text else []
+        self._held += text
+        pieces: list[Piece] = []
+        while self._step(pieces):
+            pass
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Return what was held back when the answer ended."""
+        held, self._held = self._held, ""
+        if self._place == "text":
+            # White space between calls and the end is none of the answer.
+            return [Text(held)] if held and not (self.num_calls and held.isspace()) else []
+        return [Arguments(self.num_calls - 1, held)] if held and self._place == "arguments" else []
+
+    def _step(self, pieces: list[Piece]) -> bool:
+        if self._place == "text":
+            before, mark, after = self._held.partition(OPEN)
+            if mark:
+                self._add_text(pieces, before.rstrip())
+                self._held, self._place = after, "name"
+                return True
+            certain = self._held[: len(self._held) - _overlap(self._held, OPEN)].rstrip()
+            self._add_text(pieces, certain)
+            self._held = self._held[len(certain) :]
+            return False
+        if self._place == "name":
+            head, mark, after = self._held.partition(ARGUMENTS)
+            if not mark:
+                return False
+            call = CallBegins(
+                self.num_calls, f"call_{secrets.token_hex(12)}", head.removeprefix(NAME)
+            )
+            self.num_calls += 1
+            pieces.append(call)
+            self._held, self._place = after, "arguments"
+            return True
+        before, mark, after = self._held.partition(CLOSE)
+        certain = before if mark else before[: len(before) - _overlap(before, CLOSE)]
+        if certain:
+            pieces.append(Arguments(self.num_calls - 1, certain))
+        self._held = after if mark else self._held[len(certain) :]
+        if mark:
+            self._place = "text"
+        return bool(mark)
+
+    def _add_text(self, pieces: list[Piece], text: str) -> None:
+        if text:
+            pieces.append(Text(text))
+
+
+def _overlap(text: str, mark: str) -> int:
+    """Return how many of the last letters of ``text`` may begin ``mark``."""
+    for count in range(min(len(mark) - 1, len(text)), 0, -1):
+        if text.endswith(mark[:count]):
+            return count
+    return 0
