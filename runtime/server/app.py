@@ -14,13 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from trtcoder import __version__
 from trtcoder.errors import TrtcoderError
 from trtcoder.runtime.server import health, metrics, mistral, tokens
+from trtcoder.runtime.server.anthropic import messages
 from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.errors import on_error
 from trtcoder.runtime.server.guard import Guard
 from trtcoder.runtime.server.llama_cpp import endpoints as llama_cpp
 from trtcoder.runtime.server.ollama import endpoints as ollama
 from trtcoder.runtime.server.ollama import models as ollama_models
-from trtcoder.runtime.server.openai import chat, completions, models
+from trtcoder.runtime.server.openai import chat, completions, models, responses
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.settings import ServerSettings
 
@@ -28,6 +29,8 @@ ROUTERS = (
     models,
     completions,
     chat,
+    responses,
+    messages,
     mistral,
     llama_cpp,
     ollama,

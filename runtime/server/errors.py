@@ -1,4 +1,4 @@
-"""Errors in the form that OpenAI's clients parse."""
+"""Errors in the forms that OpenAI's and Anthropic's clients parse."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from trtcoder.errors import BusyError, RequestError, TrtcoderError
 
 # The parameter that a library's message begins with: "top_p is 2; …", "messages[3]: …".
 _PARAMETER = re.compile(r"([a-z][a-z0-9_]*)(?:\[[^\]]*\]|\.[a-z_]+)*(?::| is | has )")
+
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 class ApiError(HTTPException):
@@ -75,9 +84,17 @@ class ApiError(HTTPException):
             }
         }
 
-    def response(self) -> JSONResponse:
-        """Return the response."""
-        return JSONResponse(self.body(), self.status, headers=self.headers)
+    def anthropic_body(self) -> dict[str, Any]:
+        """Return the JSON of the response in Anthropic's form."""
+        other = "api_error" if self.status >= 500 else "invalid_request_error"
+        kind = _ANTHROPIC.get(self.status, other)
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def response(self, path: str) -> JSONResponse:
+        """Return the response, in the form of the dialect that ``path`` belongs to."""
+        is_anthropic = path.startswith("/v1/messages")
+        body = self.anthropic_body() if is_anthropic else self.body()
+        return JSONResponse(body, self.status, headers=self.headers)
 
 
 def as_api_error(request: Request, error: Exception) -> ApiError:
@@ -100,7 +117,7 @@ def as_api_error(request: Request, error: Exception) -> ApiError:
 
 async def on_error(request: Request, error: Exception) -> JSONResponse:
     """Answer any error that a handler raised."""
-    return as_api_error(request, error).response()
+    return as_api_error(request, error).response(request.url.path)
 
 
 def _invalid_body(details: Sequence[Any]) -> ApiError:

@@ -62,7 +62,7 @@ class Guard:
         except ApiError as error:
             if status:
                 raise
-            await error.response()(scope, receive, answer)
+            await error.response(scope["path"])(scope, receive, answer)
         finally:
             _log.info(
                 "request",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ class Stream(Response):
         keep_alive_seconds: float,
         media_type: str = "text/event-stream",
         keep_alive: bytes | None = b": keep-alive\n\n",
+        failure: Callable[[ApiError], bytes] | None = None,
     ) -> None:
         super().__init__(media_type=media_type)
         # Proxies would hold events back.
@@ -53,6 +54,7 @@ class Stream(Response):
         del self.headers["content-length"]
         self._frames = frames
         self._keep_alive = keep_alive
+        self._failure = failure or self._as_openai
         self._seconds = keep_alive_seconds
         self._sent = time.monotonic()
 
@@ -94,8 +96,11 @@ class Stream(Response):
                 yield frame
         except (ApiError, TrtcoderError) as error:
             failed = error if isinstance(error, ApiError) else ApiError.of(error)
-            is_lines = self.media_type == "application/x-ndjson"
-            yield line(failed.body()) if is_lines else event(failed.body())
+            yield self._failure(failed)
+
+    def _as_openai(self, failed: ApiError) -> bytes:
+        is_lines = self.media_type == "application/x-ndjson"
+        return line(failed.body()) if is_lines else event(failed.body())
 
     async def _tick(self, send: Send) -> None:
         while self._keep_alive is not None:

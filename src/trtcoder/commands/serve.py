@@ -113,6 +113,13 @@ def _from_file(
     help="Seconds that a chunk of a prompt may delay running answers.",
 )
 @click.option(
+    "--keep-alive",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds of silence after which a stream gets a comment or a ping.",
+)
+@click.option(
     "--drain",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -185,6 +192,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
         insecure=values["insecure"],
         max_body_bytes=values["max_body_mib"] * MIB,
         max_answer_tokens=values["max_answer_tokens"],
+        keep_alive_seconds=values["keep_alive"],
         drain_seconds=values["drain"],
         cors_origins=tuple(values["cors_origins"]),
         hosts=tuple(values["hosts"]),

@@ -29,7 +29,11 @@ WEATHER: dict[str, Any] = {
         "additionalProperties": False,
     },
 }
-CLOCK: dict[str, Any] = {"name": "clock", "description": "", "schema": {"type": "object", "properties": {}, "additionalProperties": False}}  # fmt: skip
+CLOCK: dict[str, Any] = {
+    "name": "clock",
+    "description": "",
+    "schema": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 
 
 def openai_tools(*tools: dict[str, Any]) -> Any:

@@ -63,9 +63,14 @@ def test_a_call_that_is_required_comes_and_fits_its_schema(
     server: Server, seed: int, choice: Any, names: set[str]
 ) -> None:
     body: dict[str, Any] = {
-        "messages": TALK, "tools": TOOLS, "tool_choice": choice, "temperature": HOT, "seed": seed,
-        "max_tokens": 400, "parallel_tool_calls": False,
-    }  # fmt: skip
+        "messages": TALK,
+        "tools": TOOLS,
+        "tool_choice": choice,
+        "temperature": HOT,
+        "seed": seed,
+        "max_tokens": 400,
+        "parallel_tool_calls": False,
+    }
     (answer,) = server.post(PATH, **body).json()["choices"]
     (found,) = answer["message"]["tool_calls"]
     assert answer["finish_reason"] == "tool_calls"
@@ -86,14 +91,18 @@ def test_a_call_that_is_required_comes_and_fits_its_schema(
     [
         ("Hello <b>.", "Hello <b>.", []),
         (call("clock", {}), "", [("clock", {})]),
-        (f"Let me see.\n{call('weather', {'city': 'Köln'})}", "Let me see.", [("weather", {"city": "Köln"})]),
+        (
+            f"Let me see.\n{call('weather', {'city': 'Köln'})}",
+            "Let me see.",
+            [("weather", {"city": "Köln"})],
+        ),
         (
             f"{call('weather', {'city': 'Bonn', 'days': 2})}\n{call('clock', {})}",
             "",
             [("weather", {"city": "Bonn", "days": 2}), ("clock", {})],
         ),
     ],
-)  # fmt: skip
+)
 def test_an_answer_may_be_text_calls_or_both(
     tmp_path: Path, answer: str, text: str, calls: list[Any]
 ) -> None:
@@ -111,11 +120,13 @@ def test_an_answer_may_be_text_calls_or_both(
         streams = streamed(server.events(PATH, **body))
         assert streams[0] == text
         assert [(name, json.loads(given)) for name, given in streams[1]] == calls
-        with OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as client:
-            with client.chat.completions.stream(
+        with (
+            OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as client,
+            client.chat.completions.stream(
                 model="deepseek-toy", messages=TALK, tools=TOOLS
-            ) as stream:
-                final = stream.get_final_completion().choices[0].message
+            ) as stream,
+        ):
+            final: Any = stream.get_final_completion().choices[0].message
         assert (final.content or "") == text
         assert [
             (each.function.name, json.loads(each.function.arguments))
@@ -126,7 +137,7 @@ def test_an_answer_may_be_text_calls_or_both(
 def test_free_text_cannot_leave_a_call_that_it_began(server: Server) -> None:
     for seed in range(3):
         body = {"messages": TALK, "tools": TOOLS, "temperature": HOT, "seed": seed}
-        forms = {"response_format": {"type": "json_object"}, "max_tokens": 30}
+        forms = {"response_format": {"type": "json_object"}, "max_tokens": 90}
         (choice,) = server.post(PATH, **body, **forms).json()["choices"]
         message = choice["message"]
         assert message.get("tool_calls") or message["content"].startswith("{")
@@ -166,10 +177,12 @@ def test_a_conversation_with_calls_goes_on(server: Server) -> None:
         {
             "role": "assistant",
             "content": None,
-            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}],
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+            ],
         },
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "noon"}]},
-    ]  # fmt: skip
+    ]
     answer = server.post(PATH, messages=messages, tools=TOOLS, max_tokens=3).json()
     assert answer["usage"]["completion_tokens"] == 3
 
@@ -188,7 +201,10 @@ def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) ->
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice",
+        ),
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
@@ -197,13 +213,33 @@ def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) ->
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "a", "parameters": 5}}]}, "tools"),
-        ({"tools": [{"type": "function", "function": {"name": "a", "parameters": {"type": "banana"}}}]}, "tools"),
-        ({"tools": [{"type": "function", "function": {"name": "a", "strict": True, "parameters": {"not": {}}}}]}, "tools"),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "a", "parameters": {"type": "banana"}},
+                    }
+                ]
+            },
+            "tools",
+        ),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "a", "strict": True, "parameters": {"not": {}}},
+                    }
+                ]
+            },
+            "tools",
+        ),
         ({"tools": "all"}, "tools"),
         ({"functions": [{"name": "a"}]}, "functions"),
         ({"messages": [*TALK, {"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_that_cannot_be_is_a_400_that_names_it(
     server: Server, body: dict[str, Any], param: str, stream: bool
