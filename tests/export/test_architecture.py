@@ -24,7 +24,7 @@ from trtcoder.export.precision.sizing import estimate
 from trtcoder.export.recipe import preset
 from trtcoder.export.reference import registry as references
 from trtcoder.export.request import BuildRequest
-from trtcoder.export.targets.registry import TARGETS, find_target
+from trtcoder.export.targets.registry import find_target
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
@@ -105,9 +105,3 @@ def test_an_architecture_that_is_not_known_is_named(
     (folder / "config.json").write_text(json.dumps(TOY | {"model_type": "other"}))
     with pytest.raises(ConfigError, match="model_type: 'other' is not supported, only deepseek_v2"):
         Checkpoint.open(folder)
-
-
-def test_a_target_that_is_not_known_is_named() -> None:
-    with pytest.raises(BuildError, match="target: 'tensorrt' is unknown; use one of onnx"):
-        find_target("tensorrt")
-    assert all(find_target(name).name == name for name in TARGETS)

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import subprocess
 import sys
-import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.engines import write_checkpoint
+from tests.safetensors_sink import SafetensorsSink
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
 from trtcoder.export.weights.data_file import layout, open_data
-from trtcoder.export.weights.plan import Converted, DType, Part, Rows, Step, Weight, WeightPlan
+from trtcoder.export.weights.plan import Converted, DType, Part, Rows, Step, WeightPlan
 from trtcoder.export.weights.writer import write_weights
 from trtcoder.testing.random_checkpoint import tiny_config
-
-RANKS = 2
 
 
 @pytest.fixture(scope="module")
@@ -39,69 +33,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return write_checkpoint(tmp_path_factory.mktemp("sinks") / "checkpoint", tiny_config())
 
 
-class SafetensorsSink:
-    """A safetensors file for each of two ranks: layers with even numbers, and all else."""
-
-    def __init__(self, plan: WeightPlan, folder: Path) -> None:
-        self._weights = plan.declared
-        self._paths = [folder / f"rank{rank}.safetensors" for rank in range(RANKS)]
-        self._places: dict[str, tuple[int, int]] = {}
-        self._filled: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        for rank, path in enumerate(self._paths):
-            mine = [weight for weight in plan.declared.values() if self._rank(weight) == rank]
-            header, size = self._header(mine)
-            path.write_bytes(header)
-            with path.open("r+b") as file:
-                file.truncate(len(header) + size)
-
-    def write(self, step: Step, part: Part) -> int:
-        weight = self._weights[part.weight]
-        rank, offset = self._places[weight.name]
-        with self._lock, self._paths[rank].open("r+b") as file:
-            file.seek(offset + part.start * weight.row_nbytes)
-            file.write(np.ascontiguousarray(part.value).tobytes())
-        return part.value.nbytes
-
-    def digest(self, rows: Rows) -> str:
-        weight = self._weights[rows.weight]
-        rank, offset = self._places[weight.name]
-        start, stop = (offset + row * weight.row_nbytes for row in (rows.start, rows.stop))
-        return blake3(self._paths[rank].read_bytes()[start:stop]).hexdigest()
-
-    def sync(self) -> None:
-        pass
-
-    def add_filled(self, rows: Mapping[str, int]) -> None:
-        self._filled.update(rows)
-
-    def finish(self) -> dict[str, str]:
-        assert self._filled == {name: w.shape[0] for name, w in self._weights.items()}
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._paths}
-
-    @staticmethod
-    def _rank(weight: Weight) -> int:
-        prefix = weight.name.partition("/")[0]
-        return int(prefix.removeprefix("layers.")) % 2 if prefix.startswith("layers.") else 1
-
-    def _header(self, weights: list[Weight]) -> tuple[bytes, int]:
-        entries: dict[str, dict[str, object]] = {}
-        starts: dict[str, int] = {}
-        end = 0
-        for weight in weights:
-            starts[weight.name] = end
-            entries[weight.name] = {
-                "dtype": weight.dtype.value,
-                "shape": weight.shape,
-                "data_offsets": [end, end + weight.nbytes],
-            }
-            end += weight.nbytes
-        text = json.dumps(entries).encode()
-        text += b" " * (-len(text) % 8)
-        for weight in weights:
-            place = 8 + len(text) + starts[weight.name]
-            self._places[weight.name] = self._rank(weight), place
-        return len(text).to_bytes(8, "little") + text, end
+def file_of(name: str) -> str:
+    """Return the file of two ranks: layers with even numbers, and all else."""
+    prefix = name.partition("/")[0]
+    rank = int(prefix.removeprefix("layers.")) % 2 if prefix.startswith("layers.") else 1
+    return f"rank{rank}.safetensors"
 
 
 @pytest.mark.parametrize("weights", ["fp32", "fp8", "int4"])
@@ -111,7 +47,8 @@ def test_the_same_plan_fills_one_data_file_or_safetensors_of_ranks(
     plan = OnnxRuntime().plan(source, preset(weights)).weights
     with open_data(plan, tmp_path / DATA_FILE) as sink:
         one = write_weights(plan, sink, checkpoint=source)
-    several = write_weights(plan, SafetensorsSink(plan, tmp_path), checkpoint=source)
+    ranks = SafetensorsSink(plan, tmp_path, {name: file_of(name) for name in plan.declared})
+    several = write_weights(plan, ranks, checkpoint=source)
     assert (one.records, one.digests) == (several.records, several.digests)
     assert one.hashes.keys() == {DATA_FILE}
     data = (tmp_path / DATA_FILE).read_bytes()
