@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -61,6 +62,44 @@ def test_a_client_who_leaves_ends_a_request_that_does_not_stream(server: Server)
         httpx.post(f"{server.address}/v1/completions", json={**LONG, "n": 30}, timeout=0.3)
     wait_for(lambda: idle(server))
     assert server.metric("trtcoder:generation_tokens_total") - before < 20_000
+
+
+# More than the engine computes while a test waits.
+ENDLESS = 15_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/fim/completions", {"prompt": "a", "max_tokens": ENDLESS, "ignore_eos": True}),
+        (
+            "/infill",
+            {"input_prefix": "a", "input_suffix": "", "n_predict": ENDLESS, "ignore_eos": True},
+        ),
+        ("/completion", {"prompt": "a", "n_predict": ENDLESS, "ignore_eos": True}),
+        (
+            "/api/generate",
+            {"model": "", "prompt": "a", "suffix": "b", "options": {"num_predict": ENDLESS}},
+        ),
+        (
+            "/api/chat",
+            {
+                "model": "",
+                "messages": [{"role": "user", "content": "a"}],
+                "options": {"num_predict": ENDLESS},
+            },
+        ),
+    ],
+)
+def test_a_reader_who_leaves_ends_a_request_of_any_dialect(
+    server: Server, path: str, body: dict[str, Any]
+) -> None:
+    before = server.metric("trtcoder:generation_tokens_total")
+    with server.client.stream("POST", path, json={**body, "stream": True}) as response:
+        assert response.status_code == 200
+        next(response.iter_lines())
+    wait_for(lambda: idle(server))
+    assert server.metric("trtcoder:generation_tokens_total") - before < ENDLESS // 2
 
 
 def test_a_client_who_leaves_while_it_waits_is_forgotten(server: Server) -> None:
