@@ -22,8 +22,8 @@ def available_cores(
     """Return the physical cores that this process may run on, at least 1.
 
     Two threads of one core share its multiply units and its path to memory, so a second thread
-    on a core slows a matrix product down. A CPU quota counts too, that of the process' own control
-    group and of every one above it: threads beyond it are paused in the middle of a product while
+    on a core slows a matmul down. A CPU quota counts too, that of the process' own control
+    group and of every one above it: threads beyond it are paused in the middle of a matmul while
     the others wait.
 
     The arguments are the folder of the system's CPUs, of its control groups, and the file that says

@@ -98,7 +98,7 @@ def test_a_broken_engine_is_not_built_unless_asked(coarse: Path, tmp_path: Path)
     assert "broken: it loses" in (tmp_path / "page.html").read_text()
 
 
-def test_fp8_is_recorded_with_what_its_products_take(checkpoint: Path, tmp_path: Path) -> None:
+def test_fp8_is_recorded_with_what_its_matmuls_take(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "engine"
     options = ["--weights", "fp8", "--fp8-scales", "tensor", "--cache", "fp8"]
     result = run("build", checkpoint, "--out", out, *options, *TOKENS)

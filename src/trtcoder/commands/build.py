@@ -37,7 +37,7 @@ from trtcoder.commands.terminal import print_json, say, show
 @click.option(
     "--activations",
     type=click.Choice(["float", "static", "dynamic"]),
-    help="What products with --weights fp8 take: float32, or fp8 with scales from calibration or "
+    help="What matmuls with --weights fp8 take: float32, or fp8 with scales from calibration or "
     "of each token (the default).",
 )
 @click.option(
