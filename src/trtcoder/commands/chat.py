@@ -81,7 +81,7 @@ class Conversation:
         from trtcoder.commands.prompt_progress import PromptProgress
         from trtcoder.prompting.prompts import Message
 
-        note_spelled_tokens(self.llm, self.system or "", text)
+        note_spelled_tokens(self.llm, "" if self.messages else self.system or "", text)
         opening = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", text)]
         pieces: list[str] = []
