@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 
 import click
 
+from trtcoder.cores import available_cores
 from trtcoder.errors import RequestError
 
 TOKENS = click.IntRange(min=1)
 SEED = click.IntRange(min=0)
-# More threads than a machine has only wait for one another; a small machine may try a few.
-_MOST_THREADS = max(64, os.cpu_count() or 1)
+# More threads than may run only wait for one another; a small machine may try a few.
+_TRIED_THREADS = 64
+_THREADS_PER_CORE = 2
 
 
 def few_threads(context: click.Context, option: click.Parameter, value: int | None) -> int | None:
@@ -21,10 +22,11 @@ def few_threads(context: click.Context, option: click.Parameter, value: int | No
     Raises:
         RequestError: many more than this machine can run, which would take minutes to start.
     """
-    if value is not None and value > _MOST_THREADS:
+    most = max(_TRIED_THREADS, _THREADS_PER_CORE * available_cores())
+    if value is not None and value > most:
         raise RequestError(
             f"{option.opts[0]}: {value:,} are more than this machine can run; give at most "
-            f"{_MOST_THREADS}, or leave it out"
+            f"{most}, or leave it out"
         )
     return value
 
