@@ -1,6 +1,7 @@
 """What float8 costs the demo model: scales of weights and activations, each class, the cache.
 
-Engines are compared with the reference as `trtcoder verify` does, on the same text.
+Engines are compared with the reference as `trtcoder verify` does, on the part of the held-out text
+that defaults are chosen by (`benchmarks.heldout`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 
 import click
 
+from benchmarks.heldout import split_heldout
 from benchmarks.judge import Judge
 from benchmarks.record import environment, keep
 from benchmarks.speed import DEMO
 from trtcoder.calib.storage.float8 import Float8, Storage
 from trtcoder.calib.storage.scheme import FLOAT32
 from trtcoder.calib.text.calibration import load_calibration
-from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.calibration.calibrate import Calibration
 from trtcoder.export.parity.graph_probe import GraphProbe
@@ -27,7 +28,6 @@ from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import EnginePlan, write_engine
 from trtcoder.prompting.source import read_prompting
 
-TOKENS = 8192
 CALIBRATION_TOKENS = 8192
 
 
@@ -59,7 +59,8 @@ class Comparison:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.prompting = read_prompting(checkpoint)
-        self.judge = Judge(checkpoint, load_heldout(self.prompting.prompts(), TOKENS))
+        self.text = split_heldout(self.prompting.prompts())
+        self.judge = Judge(checkpoint, self.text.choosing)
 
     def measure(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Build an engine and compare it."""
@@ -108,7 +109,8 @@ def main(only: tuple[str, ...]) -> None:
             + " ".join(f"{change:+8.3%}" for change in changes.values())
         )
     if not only:
-        keep("fp8", {"environment": environment(), "engines": rows})
+        result = {"environment": environment(), "text": comparison.text.describe(), "engines": rows}
+        keep("fp8", result)
 
 
 if __name__ == "__main__":

@@ -46,20 +46,28 @@ class Judge:
         KL in nats and top-1 agreement are over all positions, perplexity over the tokens that
         count: all of a plain text, the middle of a FIM example, the answer of a chat.
         ``perplexity_change`` is relative to the reference's over the tokens of all kinds.
+        ``by_sequence`` has each sequence's sum of the KL, the tokens that count, and the nats that
+        they cost more than in the reference: what a resampling needs.
         """
-        # The precision only chooses gates, and no verdict is asked for here.
-        meter = ParityMeter(self._config, "int4")
+        meter = self._meter()
+        by_sequence: dict[str, list[float]] = {"kl": [], "tokens": [], "nats": []}
         found = logits([sequence.ids for sequence in self._sequences])
         for sequence, trace, values in zip(self._sequences, self._traces, found, strict=True):
-            meter.add(
-                sequence.kind,
-                sequence.ids,
-                sequence.scored_from,
-                sequence.scored_bytes,
-                trace,
-                # Only logits are compared: llama.cpp does not show what is inside it.
-                dataclasses.replace(trace, logits=values),
-            )
+            alone = self._meter()
+            for each in (meter, alone):
+                each.add(
+                    sequence.kind,
+                    sequence.ids,
+                    sequence.scored_from,
+                    sequence.scored_bytes,
+                    trace,
+                    # Only logits are compared: llama.cpp does not show what is inside it.
+                    dataclasses.replace(trace, logits=values),
+                )
+            one = alone.report()
+            by_sequence["kl"].append(one.logits.kl_mean * one.logits.positions)
+            by_sequence["tokens"].append(sum(text.tokens for text in one.texts))
+            by_sequence["nats"].append(sum(map(_more_nats, one.texts)))
         report = meter.report()
         return {
             "kl_mean": report.logits.kl_mean,
@@ -68,15 +76,12 @@ class Judge:
             "top1_agreement": report.logits.top1_agreement,
             "perplexity_change": _change(report.texts),
             "texts": [_text(text) for text in report.texts],
+            "by_sequence": by_sequence,
         }
 
-    def describe(self) -> dict[str, Any]:
-        """Return what text was compared on."""
-        return {
-            "source": "built-in",
-            "sequences": len(self._sequences),
-            "tokens": sum(len(sequence.ids) for sequence in self._sequences),
-        }
+    def _meter(self) -> ParityMeter:
+        # The precision only chooses gates, and no verdict is asked for here.
+        return ParityMeter(self._config, "int4")
 
 
 def _text(text: Text) -> dict[str, Any]:
@@ -85,7 +90,8 @@ def _text(text: Text) -> dict[str, Any]:
 
 
 def _change(texts: Sequence[Text]) -> float:
-    nats = sum(
-        text.tokens * math.log(text.engine_perplexity / text.reference_perplexity) for text in texts
-    )
-    return math.expm1(nats / sum(text.tokens for text in texts))
+    return math.expm1(sum(map(_more_nats, texts)) / sum(text.tokens for text in texts))
+
+
+def _more_nats(text: Text) -> float:
+    return text.tokens * math.log(text.engine_perplexity / text.reference_perplexity)

@@ -8,7 +8,8 @@ mscale_all_dim, normalised mixing weights) cannot be written here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 Tensors = Iterator[tuple[str, NDArray[np.float32]]]
+_FALLBACK = (
+    r"warning: (\S+) - ncols (\d+) not divisible by (\d+) \(required for type (\w+)\)"
+    r".* -> falling back to (\w+)"
+)
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -51,6 +56,38 @@ def stored_types(path: Path) -> dict[str, dict[str, int]]:
         entry["weights"] += int(tensor.n_elements)
         entry["bytes"] += int(tensor.n_bytes)
     return dict(sorted(found.items()))
+
+
+def fallbacks(path: Path, notes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the tensors that llama-quantize stored as another type than was asked for.
+
+    Args:
+        path: what it wrote.
+        notes: its warnings, in which ``*`` stands for any layer.
+
+    Returns:
+        For each kind of tensor and type: how many ``tensors`` and ``weights``, the type that was
+        ``wanted``, whose ``block`` does not divide the ``columns``, and the one ``stored``.
+    """
+    stored = [
+        (re.sub(r"blk\.\d+", "blk.*", tensor.name), tensor.tensor_type.name, tensor.n_elements)
+        for tensor in gguf.GGUFReader(path).tensors
+    ]
+    found = []
+    for name, columns, block, wanted, kind in re.findall(_FALLBACK, "\n".join(notes)):
+        sizes = [int(size) for each, has, size in stored if (each, has) == (name, kind.upper())]
+        found.append(
+            {
+                "name": name,
+                "columns": int(columns),
+                "block": int(block),
+                "wanted": wanted.upper(),
+                "stored": kind.upper(),
+                "tensors": len(sizes),
+                "weights": sum(sizes),
+            }
+        )
+    return found
 
 
 def fewest_tokens(imatrix: Path) -> int:

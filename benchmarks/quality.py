@@ -1,9 +1,9 @@
 """What storing the demo model's weights costs, in our formats and in llama.cpp's.
 
 Every row is held against the same float32 transformers reference of the bf16 checkpoint, on the
-same token ids: the held-out text that `trtcoder build` judges by. Ours are built by the command
-line and run as they serve. llama.cpp's are made by its own programs from a GGUF whose float32
-logits must first agree with the reference.
+same token ids: held-out text that nothing was chosen by (`benchmarks.heldout`). Ours are built by
+the command line and run as they serve. llama.cpp's are made by its own programs from a GGUF whose
+float32 logits must first agree with the reference.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import click
 import onnx
 
 from benchmarks.engines import build_engine
+from benchmarks.heldout import split_heldout
 from benchmarks.judge import Judge
 from benchmarks.llama_cpp import LlamaCpp, cache, obtain
-from benchmarks.llama_gguf import fewest_tokens, stored_types, write_gguf
+from benchmarks.llama_gguf import fallbacks, fewest_tokens, stored_types, write_gguf
 from benchmarks.llama_logits import LlamaModel
 from benchmarks.quality_goals import goals
 from benchmarks.quality_plot import plot
@@ -31,13 +32,11 @@ from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.calib.text.calibration import load_calibration
 from trtcoder.calib.text.examples import KINDS
-from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.graph_probe import GraphProbe
+from trtcoder.export.targets.onnxruntime import DATA_FILE
 from trtcoder.prompting.source import Prompting, read_prompting
 
-# More than the built-in set holds: all of it is used.
-TOKENS = 32_768
 # As `trtcoder build` by default, so that imatrix and our methods see the same text.
 CALIBRATION_TOKENS = 16_384
 VARIANTS: dict[str, list[str]] = {
@@ -69,7 +68,16 @@ LLAMA_VARIANTS: dict[str, tuple[str, bool]] = {
 # A wrong formula or key gives 1e-3 nats and more. Sums in another order give 1e-12, and 1e-8 in the
 # mean when a router's tie goes the other way somewhere.
 PROOF = 1e-6
-HEADER = ("bits/weight", "MB", "KL mean", "KL p99", "top-1", "perplexity", *KINDS)
+HEADER = (
+    "bits/weight",
+    "weights MB",
+    "files MB",
+    "KL mean",
+    "KL p99",
+    "top-1",
+    "perplexity",
+    *KINDS,
+)
 
 Row = dict[str, Any]
 
@@ -96,10 +104,11 @@ def our_row(judge: Judge, checkpoint: Checkpoint, folder: Path, options: list[st
     manifest = Bundle.load(folder).manifest
     return {
         "side": "trtcoder",
-        "file_bytes": built["bytes"],
+        "file_bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "weight_bytes": engine_weights(folder, manifest),
         **judge.compare_engine(GraphProbe(folder, manifest, checkpoint.config)),
         "options": options,
+        "data_sha256": manifest.files[DATA_FILE].sha256,
         "recipe": manifest.recipe,
         "verdict": built["parity"]["verdict"],
         "calibration": (built["parity"]["calibration"] or {}).get("digest"),
@@ -148,7 +157,8 @@ def all_rows(
     for label, (kind, important) in LLAMA_VARIANTS.items():
         path = work / f"{_file_name(label)}.gguf"
         notes = llama.quantize(ggufs.exact, path, kind, ggufs.imatrix if important else None)
-        yield label, {**llama_row(judge, llama, path), "notes": notes}
+        row = llama_row(judge, llama, path)
+        yield label, {**row, "fallbacks": fallbacks(path, notes), "notes": notes}
 
 
 def prepare_ggufs(
@@ -184,7 +194,8 @@ def echo(label: str, row: Row) -> None:
     texts = {text["kind"]: text["perplexity_change"] for text in row["texts"]}
     click.echo(
         f"{row['side']:<10} {label:<24}{row['bits_per_weight']:>12.2f}"
-        f"{row['file_bytes'] / 1e6:>12.2f}{row['kl_mean']:>12.2e}{row['kl_p99']:>12.2e}"
+        f"{row['weight_bytes'] / 1e6:>12.2f}{row['file_bytes'] / 1e6:>12.2f}"
+        f"{row['kl_mean']:>12.2e}{row['kl_p99']:>12.2e}"
         f"{row['top1_agreement']:>12.2%}{row['perplexity_change']:>12.2%}"
         + "".join(f"{texts[kind]:>12.2%}" for kind in KINDS)
     )
@@ -200,7 +211,8 @@ def main() -> None:
     parameters = sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
     prompting = read_prompting(checkpoint)
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
-    judge = Judge(checkpoint, load_heldout(prompting.prompts(), TOKENS))
+    text = split_heldout(prompting.prompts())
+    judge = Judge(checkpoint, text.judging)
     rows: dict[str, Row] = {}
     click.echo(f"{'':<35}" + "".join(f"{column:>12}" for column in HEADER))
     with tempfile.TemporaryDirectory() as folder:
@@ -219,7 +231,7 @@ def main() -> None:
             "environment": environment("gguf", "matplotlib"),
             "llama.cpp": llama.versions(),
             "parameters": parameters,
-            "text": judge.describe(),
+            "text": text.describe(),
             "calibration": ggufs.calibration,
             "goals": goals(rows),
             "rows": rows,

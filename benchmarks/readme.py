@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, hardware
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -17,8 +17,7 @@ def speed_table(result: dict[str, Any]) -> str:
     """Return speed, load time and memory as Markdown."""
     lines = [
         f"{result['prefill_tokens']} tokens of prompt, {result['decode_tokens']} decoded, "
-        f"{result['environment']['cpu']}, {result['environment']['cores']} cores "
-        "(`make bench`):",
+        f"{hardware(result['environment'])} (`make bench`):",
         "",
         "| engine | prefill tok/s | decode tok/s | load s | peak RSS MB | on disk MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -34,14 +33,18 @@ def speed_table(result: dict[str, Any]) -> str:
 
 def quality_table(result: dict[str, Any]) -> str:
     """Return what each format cost the demo model, ours and llama.cpp's, as Markdown."""
-    peer = result["llama.cpp"]
+    peer, text = result["llama.cpp"], result["text"]
     lines = [
-        f"The demo model against transformers in float32, on {result['text']['tokens']:,} tokens "
+        f"The demo model against transformers in float32, on {text['judging']['tokens']:,} tokens "
         f"of held-out text, beside llama.cpp ({peer['package']}) on the same tokens "
-        "(`make quality`):",
+        f"(`make quality`; {hardware(result['environment'])}). They are the part of that text that "
+        f"nothing was chosen by: sizes and defaults were, by the other "
+        f"{text['choosing']['tokens']:,} tokens. An engine's files are its weights, graph, "
+        "tokenizer and certificate; a GGUF holds its tokenizer.",
         "",
-        "| | weights | bits/weight | KL mean | KL p99 | top-1 | perplexity | plain / fim / chat |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| | weights | weights MB | files MB | bits/weight | KL mean | KL p99 | top-1 "
+        "| perplexity | plain / fim / chat |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for label, row in result["rows"].items():
         texts = {text["kind"]: text for text in row["texts"]}
@@ -49,11 +52,56 @@ def quality_table(result: dict[str, Any]) -> str:
             f"{texts[kind]['engine_perplexity']:.2f}" for kind in ("plain", "fim", "chat")
         )
         lines.append(
-            f"| {row['side']} | {label} | {row['bits_per_weight']:.2f} | {row['kl_mean']:.1e} "
-            f"| {row['kl_p99']:.1e} | {row['top1_agreement']:.1%} "
+            f"| {row['side']} | {label} | {row['weight_bytes'] / 1e6:.2f} "
+            f"| {row['file_bytes'] / 1e6:.2f} | {row['bits_per_weight']:.2f} "
+            f"| {row['kl_mean']:.1e} | {row['kl_p99']:.1e} | {row['top1_agreement']:.1%} "
             f"| {_percent(row['perplexity_change'])} | {perplexity} |"
         )
-    return "\n".join([*lines, "", "![KL over bits per weight](benchmarks/results/quality.svg)"])
+    plot = "![KL over bits per weight](benchmarks/results/quality.svg)"
+    return "\n".join([*lines, "", goals_table(result), "", fallback_table(result), "", plot])
+
+
+def goals_table(result: dict[str, Any]) -> str:
+    """Return how the rows stand against the goals, as Markdown."""
+    lines = [
+        "What was aimed at (in brackets: 95 % of the figures that other text of the kind would "
+        "give, by resampling the sequences):",
+        "",
+        "| goal | outcome |",
+        "| --- | --- |",
+    ]
+    for goal in result["goals"]:
+        outcome, _, figure = goal["outcome"].partition(": ")
+        lines.append(f"| {goal['goal']} | **{outcome}**: {figure} |")
+    return "\n".join(lines)
+
+
+def fallback_table(result: dict[str, Any]) -> str:
+    """Return which of llama.cpp's tensors are of another type than was asked for, as Markdown."""
+    labels: dict[str, list[str]] = {}
+    for label, row in result["rows"].items():
+        if row.get("fallbacks"):
+            labels.setdefault(json.dumps(row["fallbacks"]), []).append(label)
+    lines = [
+        "A type of llama.cpp needs rows of a multiple of 32 or 256 columns. The demo's widths are "
+        "not, in some tensors, which llama.cpp then stores in a larger type (a Lite's `ffn_down`, "
+        "of 10,944 and 1,408 columns, and `attn_k_b`, of 128, are not either):",
+        "",
+        "| llama.cpp | tensors of another type | of all weights | which (columns): type |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for found, same in labels.items():
+        row, entries = result["rows"][same[0]], json.loads(found)
+        total = sum(entry["tensors"] for entry in row["types"].values())
+        tensors = sum(entry["tensors"] for entry in entries)
+        share = sum(entry["weights"] for entry in entries) / result["parameters"]
+        kinds: dict[str, list[str]] = {}
+        for entry in entries:
+            name = entry["name"].removeprefix("blk.*.").removesuffix(".weight")
+            kinds.setdefault(f"`{name}` ({entry['columns']})", []).append(entry["stored"])
+        which = ", ".join(f"{name}: {' and '.join(types)}" for name, types in kinds.items())
+        lines.append(f"| {'; '.join(same)} | {tensors} of {total} | {share:.1%} | {which} |")
+    return "\n".join(lines)
 
 
 def lite_paragraph(result: dict[str, Any]) -> str:
@@ -66,9 +114,10 @@ def lite_paragraph(result: dict[str, Any]) -> str:
     same = "the same, byte for byte" if build["identical"] else "**different**"
     return (
         f"A Lite of full shape (27 layers, {result['checkpoint_gb']:.1f} GB of random bf16 "
-        f"weights; `make build-lite`) becomes an int4 engine of {build['bytes'] / 1e9:.1f} GB in "
-        f"{streamed:.0f} s, {build['share_of_disk_speed']:.0%} of the speed at which this disk "
-        f"reads the one ({disk['read']:.0f} s) and writes the other ({disk['write']:.0f} s), in "
+        f"weights; `make build-lite`; {hardware(result['environment'])}) becomes an int4 engine of "
+        f"{build['bytes'] / 1e9:.1f} GB in {streamed:.0f} s, "
+        f"{build['share_of_disk_speed']:.0%} of the speed at which this disk reads the one "
+        f"({disk['read']:.0f} s) and writes the other ({disk['write']:.0f} s), in "
         f"{peaks['convert'] / 2**30:.2f} GiB of memory. Verifying it on {result['tokens']} tokens "
         f"takes {seconds['verify'] / 60:.1f} minutes more and {peaks['verify'] / 2**30:.2f} GiB. "
         f"Killed with SIGKILL at {killed} of its steps and started again, the build ended with "
@@ -120,4 +169,6 @@ if __name__ == "__main__":
     if "--check" not in sys.argv:
         README.write_text(render(page), encoding="utf-8")
     elif render(page) != page:
-        raise SystemExit("README.md is not what benchmarks/results say; run `make readme`")
+        raise SystemExit(
+            "README.md is not what benchmarks/results say; run `python -m benchmarks.readme`"
+        )
