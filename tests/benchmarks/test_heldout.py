@@ -7,7 +7,7 @@ import pytest
 from benchmarks.heldout import CHOOSING_TOKENS, SHARED_TOKENS, HeldoutParts, split_heldout
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.pipeline import Request
+from trtcoder.export.pipeline import BuildRequest
 from trtcoder.export.recipe import preset
 from trtcoder.prompting.prompts import Prompts
 from trtcoder.prompting.source import read_prompting
@@ -33,7 +33,7 @@ def test_every_sequence_is_in_one_part(parts: HeldoutParts, prompts: Prompts) ->
 
 
 def test_what_a_build_prints_is_not_judged_again(parts: HeldoutParts, prompts: Prompts) -> None:
-    default = Request(preset("int4")).tokens
+    default = BuildRequest(preset("int4")).tokens
     seen = load_heldout(prompts, default)
     assert 0 < default <= CHOOSING_TOKENS
     assert set(seen) <= set(parts.choosing)
