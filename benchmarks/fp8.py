@@ -15,7 +15,7 @@ import click
 
 from benchmarks.heldout import split_heldout
 from benchmarks.judge import Judge
-from benchmarks.record import environment, keep
+from benchmarks.record import keep
 from benchmarks.speed import DEMO
 from trtcoder.calib.storage.float8 import Float8, Storage
 from trtcoder.calib.storage.scheme import FLOAT32
@@ -109,8 +109,7 @@ def main(only: tuple[str, ...]) -> None:
             + " ".join(f"{change:+8.3%}" for change in changes.values())
         )
     if not only:
-        result = {"environment": environment(), "text": comparison.text.describe(), "engines": rows}
-        keep("fp8", result)
+        keep("fp8", {"text": comparison.text.describe(), "engines": rows})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import environment, keep
+from benchmarks.record import keep
 from trtcoder.cores import available_cores
 from trtcoder.plugins.library import DOMAIN, open_library
 
@@ -286,7 +286,7 @@ def main(block: int, only: tuple[str, ...], rounds: int, tokens: tuple[int, ...]
                 f"{row['ratio']:>7.2f}{row.get('ours_gb_s', 0):>7.1f}{row['ours_gops']:>8.0f}",
                 flush=True,
             )
-    keep("kernels", {**environment(), "isa": library.isa, "block": block, "layers": rows})
+    keep("kernels", {"isa": library.isa, "block": block, "layers": rows})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from benchmarks.record import environment, keep
+from benchmarks.record import keep
 from benchmarks.speed import DECODE, PREFILL, ROOT, WORK, in_new_process
 
 CHECKPOINT = WORK / "lite-27"
@@ -122,7 +122,7 @@ def hashes(engine: Path) -> dict[str, str]:
 @click.command()
 def main() -> None:
     """Measure and print one JSON line; a checkpoint that is there is used again."""
-    result: dict[str, Any] = {"environment": environment(), "parameters": 15_706_484_224}
+    result: dict[str, Any] = {"parameters": 15_706_484_224}
     if not CHECKPOINT.is_dir():
         generate = [sys.executable, "-m", "trtcoder.testing.random_checkpoint", str(CHECKPOINT)]
         subprocess.run(generate, cwd=ROOT, check=True)

@@ -15,7 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import environment, keep
+from benchmarks.record import keep
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
@@ -138,7 +138,7 @@ def main() -> None:
         if row[key] is not None
     ]
     passed = max(errors) <= LIMIT
-    keep("parity", {"environment": environment(), "limit": LIMIT, "passed": passed, "rows": rows})
+    keep("parity", {"limit": LIMIT, "passed": passed, "rows": rows})
     if not passed:
         raise click.ClickException(f"an fp32 comparison exceeds {LIMIT}")
 

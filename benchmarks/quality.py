@@ -26,7 +26,7 @@ from benchmarks.llama_gguf import fallbacks, fewest_tokens, stored_types, write_
 from benchmarks.llama_logits import LlamaModel
 from benchmarks.quality_goals import goals
 from benchmarks.quality_plot import plot
-from benchmarks.record import RESULTS, environment, keep
+from benchmarks.record import RESULTS, keep
 from benchmarks.speed import DEMO
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.manifest import Manifest
@@ -228,7 +228,6 @@ def main() -> None:
     keep(
         "quality",
         {
-            "environment": environment("gguf", "matplotlib"),
             "llama.cpp": llama.versions(),
             "parameters": parameters,
             "text": text.describe(),
@@ -236,6 +235,8 @@ def main() -> None:
             "goals": goals(rows),
             "rows": rows,
         },
+        "gguf",
+        "matplotlib",
     )
 
 

@@ -49,8 +49,12 @@ def peak_rss_mb() -> int:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
 
 
-def keep(name: str, result: dict[str, Any]) -> None:
-    """Write a result to ``results/NAME.json`` and print it as one line."""
+def keep(name: str, figures: dict[str, Any], *packages: str) -> None:
+    """Write figures, and what they were measured on, to ``results/NAME.json``; print one line.
+
+    ``packages`` are those that matter beside `PACKAGES`.
+    """
+    result = {"environment": environment(*packages), **figures}
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     # A list of numbers is one line.

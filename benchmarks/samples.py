@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from benchmarks.engines import build_engine
-from benchmarks.record import environment, keep
+from benchmarks.record import keep
 from trtcoder import open_engine
 
 # Chosen before the model was trained.
@@ -58,7 +58,7 @@ def main() -> None:
         samples = answer(folder)
     for sample in samples:
         click.echo(f"== {sample['title']}\n{sample['prompt']}\n--\n{sample['answer']}\n")
-    keep("samples", {"environment": environment(), "samples": samples})
+    keep("samples", {"samples": samples})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.record import environment, keep, peak_rss_mb
+from benchmarks.record import keep, peak_rss_mb
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".work"
@@ -163,15 +163,7 @@ def main(measure: tuple[str, Path] | None, lite_layers: int) -> None:
             prepare(folder, checkpoint, weights)
         rows[label] = in_new_process(kind, folder)
         click.echo(f"{label:<34}" + "".join(f"{value:>15,}" for value in rows[label].values()))
-    keep(
-        "speed",
-        {
-            "environment": environment(),
-            "prefill_tokens": PREFILL,
-            "decode_tokens": DECODE,
-            "engines": rows,
-        },
-    )
+    keep("speed", {"prefill_tokens": PREFILL, "decode_tokens": DECODE, "engines": rows})
 
 
 if __name__ == "__main__":

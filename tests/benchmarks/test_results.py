@@ -30,11 +30,11 @@ def test_what_is_recorded_is_read_back_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("benchmarks.record.RESULTS", tmp_path)
-    result: dict[str, Any] = {
-        "environment": environment("gguf"),
+    figures: dict[str, Any] = {
         "rows": {"a": {"kl": [1e-5, -2, 3.5], "notes": ["one [1, 2]", "two"], "none": []}},
     }
-    keep("some", result)
-    assert json.loads((tmp_path / "some.json").read_text(encoding="utf-8")) == result
-    assert json.loads(capsys.readouterr().out) == result
-    assert result["environment"]["packages"]["gguf"] == "0.19.0"
+    keep("some", figures, "gguf")
+    found = json.loads((tmp_path / "some.json").read_text(encoding="utf-8"))
+    assert found == {"environment": environment("gguf"), **figures}
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["environment"]["packages"]["gguf"] == "0.19.0"
