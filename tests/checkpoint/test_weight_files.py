@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - makes bfloat16 a dtype of NumPy
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -119,10 +120,11 @@ def test_a_tensor_that_the_index_does_not_list_is_refused_with_its_shard(folder:
 
 
 def test_a_derived_buffer_that_the_index_does_not_list_is_passed_over(folder: Path) -> None:
+    names = Checkpoint.open(folder).names()
     shard = sorted(folder.glob("*.safetensors"))[1]
     buffer = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(16, np.float32)}
     safetensors.numpy.save_file({**safetensors.numpy.load_file(shard), **buffer}, shard)
-    Checkpoint.open(folder)
+    assert Checkpoint.open(folder).names() == names
 
 
 Change = Callable[[dict[str, Any]], None]
