@@ -7,8 +7,8 @@ import pytest
 from benchmarks.heldout import CHOOSING_TOKENS, SHARED_TOKENS, HeldoutParts, split_heldout
 from trtcoder.calib.text.heldout import load_heldout
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.pipeline import BuildRequest
 from trtcoder.export.recipe import preset
+from trtcoder.export.request import BuildRequest
 from trtcoder.prompting.prompts import Prompts
 from trtcoder.prompting.source import read_prompting
 
