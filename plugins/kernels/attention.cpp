@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -59,7 +58,8 @@ class Call {
         words_(format_.query_words()),
         groups_(format_.arithmetic == Arithmetic::int16 ? format_.groups() : 0),
         chunks_((batch.tokens + kChunk - 1) / kChunk), queries_(batch.tokens * shape.heads * words_),
-        query_scales_(batch.tokens * shape.heads * groups_), tile_of_(batch.tokens),
+        query_scales_(batch.tokens * shape.heads * groups_),
+        mixed_(batch.tokens * shape.heads * shape.latent), has_rows_(plan_.pieces.size()),
         states_(place_states()) {}
 
   void run(const Member& member) {
@@ -77,14 +77,9 @@ class Call {
  private:
   int64_t state_floats(int64_t lanes) const { return lanes * (2 + format_.padded_latent()); }
 
-  // Returns how many floats the states of all tiles and pieces take.
+  // Returns how many floats the states of all pieces take.
   int64_t place_states() {
     int64_t floats = 0;
-    for (const Tile& tile : plan_.tiles) {
-      std::fill_n(tile_of_.begin() + tile.first, tile.tokens, int64_t(tile_states_.size()));
-      tile_states_.push_back(floats);
-      floats += state_floats(tile.lanes);
-    }
     for (const Piece& piece : plan_.pieces) {
       piece_states_.push_back(floats);
       floats += state_floats(plan_.tiles[piece.tile].lanes);
@@ -95,20 +90,10 @@ class Call {
   static State state_at(float* memory, int64_t lanes) {
     return {memory, memory + lanes, memory + 2 * lanes};
   }
-  State tile_state(int64_t tile) {
-    return state_at(states_.data() + tile_states_[tile], plan_.tiles[tile].lanes);
-  }
   State piece_state(int64_t piece) {
     return state_at(states_.data() + piece_states_[piece],
                     plan_.tiles[plan_.pieces[piece].tile].lanes);
   }
-  // Makes a state one that has seen no row.
-  void clear(const State& state, int64_t lanes) const {
-    std::fill_n(state.largest, lanes, -std::numeric_limits<float>::max());
-    std::fill_n(state.sum, lanes, 0.0f);
-    std::fill_n(state.mixed, lanes * format_.padded_latent(), 0.0f);
-  }
-
   // Writes the tokens' entries, and makes the query of each head in the latent space.
   void absorb_queries(const Member&) {
     Buffer<float> entry(shape_.width());
@@ -196,107 +181,103 @@ class Call {
                         packed.last_row);
   }
 
-  // Folds the ranges [first, last) of a tile into a state.
-  void attend_ranges(const Packed& packed, int64_t first, int64_t last, const State& state,
+  // Makes a state of the ranges [first, last) of a tile; returns whether there is any row.
+  bool attend_ranges(const Packed& packed, int64_t first, int64_t last, const State& state,
                      std::byte* scratch) {
     const Tile& tile = plan_.tiles[packed.tile];
     QueryLanes queries{tile.lanes, packed.words.data(), packed.scales.data(), packed.last.data(), 0};
     queries.first_last = *std::min_element(queries.last, queries.last + tile.lanes);
+    bool is_empty = true;
     RangeRows rows, next = collect(packed, first);
     for (int64_t range = first; range < last; ++range) {
       rows = next;
       next.count = 0;
       if (range + 1 < last) next = collect(packed, range + 1);
-      if (rows.count) kernels_.attend(format_, queries, rows, next, state, scratch);
+      if (!rows.count) continue;
+      kernels_.attend(format_, queries, rows, next, state, is_empty, scratch);
+      is_empty = false;
     }
+    return !is_empty;
   }
 
   void attend(const Member&) {
     const int64_t lanes = plan_.widest_tile();
     Packed packed(lanes, words_, groups_);
-    Buffer<float> span_memory(state_floats(lanes));
+    Buffer<float> memory(2 * state_floats(lanes));
     Buffer<std::byte> scratch(scratch_bytes(format_));
     const int64_t pieces = int64_t(plan_.pieces.size());
     for (int64_t item; (item = attended_.take()) < pieces + int64_t(plan_.whole.size());) {
       if (item < pieces) {
         const Piece& piece = plan_.pieces[item];
         pack(piece.tile, packed);
-        const State state = piece_state(item);
-        clear(state, plan_.tiles[piece.tile].lanes);
-        attend_ranges(packed, piece.first, piece.last, state, scratch.data());
+        has_rows_[item] = attend_ranges(packed, piece.first, piece.last, piece_state(item),
+                                        scratch.data());
         continue;
       }
       const int64_t index = plan_.whole[item - pieces];
       pack(index, packed);
       const Tile& tile = plan_.tiles[index];
-      const State all = tile_state(index), span = state_at(span_memory.data(), tile.lanes);
-      clear(all, tile.lanes);
+      const State all = state_at(memory.data(), tile.lanes);
+      const State span = state_at(memory.data() + state_floats(tile.lanes), tile.lanes);
+      bool is_empty = true;
       for (int64_t first = 0; first < tile.ranges; first += kSpanRanges) {
-        clear(span, tile.lanes);
-        attend_ranges(packed, first, std::min(first + kSpanRanges, tile.ranges), span,
-                      scratch.data());
-        kernels_.fold(tile.lanes, all, span, 0, format_.latent);
+        const int64_t last = std::min(first + kSpanRanges, tile.ranges);
+        if (!attend_ranges(packed, first, last, is_empty ? all : span, scratch.data())) continue;
+        if (!is_empty) kernels_.fold(tile.lanes, all, false, span, 0, format_.latent);
+        is_empty = false;
       }
+      finish(tile, all, 0, format_.latent);
     }
   }
 
-  // Folds pieces into the states of their tiles, in the order in which one thread would have.
+  // Writes rows [start, stop) of the mix of a tile's heads.
+  void finish(const Tile& tile, const State& state, int64_t start, int64_t stop) {
+    kernels_.finish(tile.lanes, state, start, stop, tile.tokens * shape_.heads,
+                    mixed_.data() + tile.first * shape_.heads * shape_.latent, shape_.latent);
+  }
+
+  // Folds pieces as one thread would have, some rows of the mix at once.
   void merge(const Member&) {
     const int64_t parts = format_.padded_latent() / kMergeRows;
-    Buffer<float> memory(state_floats(plan_.widest_tile()) + 2 * plan_.widest_tile());
+    Buffer<float> memory(2 * state_floats(plan_.widest_tile()));
     for (int64_t item; (item = merged_.take()) < parts * int64_t(plan_.tiles.size());) {
       const Tile& tile = plan_.tiles[item / parts];
-      if (tile.pieces) merge_tile(item / parts, item % parts * kMergeRows, memory.data());
+      if (tile.pieces) merge_rows(tile, item % parts * kMergeRows, memory.data());
     }
   }
 
-  void merge_tile(int64_t index, int64_t start, float* memory) {
-    const Tile& tile = plan_.tiles[index];
-    const int64_t lanes = tile.lanes, stop = start + kMergeRows;
-    const auto clear_rows = [&](const State& state) {
-      std::fill_n(state.largest, lanes, -std::numeric_limits<float>::max());
-      std::fill_n(state.sum, lanes, 0.0f);
-      std::fill_n(state.mixed + start * lanes, kMergeRows * lanes, 0.0f);
-    };
-    // Several threads make largest scores and sums, all the same; the first one's are kept.
-    const State all = tile_state(index);
-    const State mine{memory, memory + lanes, all.mixed};
-    const State span = state_at(memory + 2 * lanes, lanes);
-    clear_rows(mine);
+  void merge_rows(const Tile& tile, int64_t start, float* memory) {
+    const int64_t stop = std::min(start + kMergeRows, format_.latent);
+    const State all = state_at(memory, tile.lanes);
+    const State span = state_at(memory + state_floats(tile.lanes), tile.lanes);
+    bool is_empty = true;
     for (int64_t p = tile.piece; p < tile.piece + tile.pieces;) {
       const Piece& piece = plan_.pieces[p];
-      if (piece.last - piece.first > 1) {
-        kernels_.fold(lanes, mine, piece_state(p++), start, stop);
-        continue;
-      }
-      clear_rows(span);
       const int64_t end = piece.first / kSpanRanges * kSpanRanges + kSpanRanges;
-      for (; p < tile.piece + tile.pieces && plan_.pieces[p].first < end; ++p)
-        kernels_.fold(lanes, span, piece_state(p), start, stop);
-      kernels_.fold(lanes, mine, span, start, stop);
+      const State& into = is_empty ? all : span;
+      bool span_is_empty = true;
+      for (; p < tile.piece + tile.pieces && plan_.pieces[p].first < end; ++p) {
+        if (!has_rows_[p]) continue;
+        kernels_.fold(tile.lanes, into, span_is_empty, piece_state(p), start, stop);
+        span_is_empty = false;
+      }
+      if (span_is_empty) continue;
+      if (!is_empty) kernels_.fold(tile.lanes, all, false, span, start, stop);
+      is_empty = false;
     }
-    if (start == 0) std::copy_n(memory, 2 * lanes, all.largest);
+    if (start < stop) finish(tile, all, start, stop);
   }
 
-  // Divides by the sums of weights, and brings each head's mix out of the latent space.
+  // Brings each head's mix out of the latent space.
   void absorb_outputs(const Member&) {
-    const int64_t padded = absorb_value_.padded_outputs();
-    Buffer<float> mixed(kChunk * shape_.latent);
+    const int64_t padded = absorb_value_.padded_outputs(), row = shape_.heads * shape_.latent;
     Buffer<float> values(kChunk * padded);
     Buffer<std::byte> scratch(absorb_value_.scratch_bytes());
     for (int64_t item; (item = finished_.take()) < chunks_ * shape_.heads;) {
       const int64_t head = item / chunks_, first = item % chunks_ * kChunk;
       const int64_t tokens = std::min(kChunk, batch_.tokens - first);
-      for (int64_t i = 0; i < tokens; ++i) {
-        const Tile& tile = plan_.tiles[tile_of_[first + i]];
-        const State state = tile_state(tile_of_[first + i]);
-        const int64_t lane = (first + i - tile.first) * shape_.heads + head;
-        const float share = 1.0f / state.sum[lane];
-        // The 0 makes +0 of -0, whose sign depends on rows that nobody sees.
-        for (int64_t j = 0; j < shape_.latent; ++j)
-          mixed[i * shape_.latent + j] = state.mixed[j * tile.lanes + lane] * share + 0.0f;
-      }
-      absorb_value_.run(head, mixed.data(), shape_.latent, tokens, values.data(), scratch.data());
+      absorb_value_.run(head, mixed_.data() + first * row + head * shape_.latent, row, tokens,
+                        values.data(), scratch.data());
       for (int64_t i = 0; i < tokens; ++i)
         std::memcpy(out_ + (plan_.order[first + i] * shape_.heads + head) * shape_.value,
                     values.data() + i * padded, shape_.value * sizeof(float));
@@ -318,10 +299,10 @@ class Call {
   const int64_t chunks_;
   Buffer<uint32_t> queries_;      // [tokens, heads][words]
   Buffer<float> query_scales_;    // [tokens, heads][groups]
-  std::vector<int64_t> tile_of_;  // [tokens]
-  std::vector<int64_t> tile_states_;
+  Buffer<float> mixed_;           // [tokens, heads][latent]
+  std::vector<char> has_rows_;    // [pieces]
   std::vector<int64_t> piece_states_;
-  Buffer<float> states_;
+  Buffer<float> states_;          // of the pieces
   Counter absorbed_, attended_, merged_, finished_;
 };
 

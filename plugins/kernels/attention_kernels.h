@@ -104,16 +104,23 @@ struct AttentionKernels {
   void (*quantize_query)(const RowFormat& format, const float* query, int16_t* codes,
                          float* scales);
 
-  // out[column * lanes + row] = rows[row * columns + column].
+  // out[column * lanes + row] = rows[row * columns + column], and zeros behind the last row.
   void (*transpose)(const void* rows, int64_t count, int64_t columns, void* out, int64_t lanes);
 
-  // Folds a range into a state, and fetches the rows of the next. `scratch` is `scratch_bytes` long
-  // and 64-byte aligned.
+  // Folds a range into a state, or makes it the state if that `is_empty`, and fetches the rows of
+  // the next. `scratch` is `scratch_bytes` long and 64-byte aligned.
   void (*attend)(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
-                 const RangeRows& next, const State& state, std::byte* scratch);
+                 const RangeRows& next, const State& state, bool is_empty, std::byte* scratch);
 
-  // Folds rows [start, stop) of `part.mixed` into `state`, and the largest scores and sums.
-  void (*fold)(int64_t lanes, const State& state, const State& part, int64_t start, int64_t stop);
+  // Folds `part` into a state, or makes it the state if that `is_empty`; of the mix only the rows
+  // [start, stop).
+  void (*fold)(int64_t lanes, const State& state, bool is_empty, const State& part, int64_t start,
+               int64_t stop);
+
+  // Divides the mix by the sums of weights: out[lane * stride + j] for `count` lanes and rows j in
+  // [start, stop) of the mix; `start` is a multiple of 16.
+  void (*finish)(int64_t lanes, const State& state, int64_t start, int64_t stop, int64_t count,
+                 float* out, int64_t stride);
 };
 
 int64_t scratch_bytes(const RowFormat& format);

@@ -122,12 +122,19 @@ struct AttentionLoops {
   // How a range and a state come together: what each is multiplied with.
   template <int vectors>
   struct Shares {
+    bool is_empty;
     F state[vectors];
     F range[vectors];
   };
 
-  static TRTCODER_INLINE void merge(float* largest, float* sum, F range_largest, F range_sum,
-                                    F& state_share, F& range_share) {
+  static TRTCODER_INLINE void merge(float* largest, float* sum, bool is_empty, F range_largest,
+                                    F range_sum, F& state_share, F& range_share) {
+    if (is_empty) {
+      Lanes::store(largest, range_largest);
+      Lanes::store(sum, range_sum);
+      state_share = range_share = Lanes::broadcast(0.0f);  // nobody reads them
+      return;
+    }
     const F before = Lanes::load(largest);
     const F both = Lanes::max(range_largest, before);
     state_share = weight_of(Lanes::sub(before, both));
@@ -165,7 +172,7 @@ struct AttentionLoops {
       if (poisoned < kRangeRows)
         sum = Lanes::where_less(Lanes::broadcast(static_cast<float>(poisoned)), seen,
                                 Lanes::broadcast(NAN), sum);
-      merge(state.largest + lane + v * 16, state.sum + lane + v * 16, largest, sum,
+      merge(state.largest + lane + v * 16, state.sum + lane + v * 16, shares.is_empty, largest, sum,
             shares.state[v], shares.range[v]);
     }
   }
@@ -202,6 +209,13 @@ struct AttentionLoops {
   template <int columns, int vectors>
   static TRTCODER_INLINE void add_mixed(const F (&sum)[columns][vectors], int64_t lanes,
                                         float* mixed, const Shares<vectors>& shares) {
+    if (shares.is_empty) {
+#pragma GCC unroll 16
+      for (int j = 0; j < columns; ++j)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) Lanes::store(mixed + j * lanes + v * 16, sum[j][v]);
+      return;
+    }
 #pragma GCC unroll 16
     for (int j = 0; j < columns; ++j)
 #pragma GCC unroll 4
@@ -328,14 +342,16 @@ struct AttentionLoops {
   template <int vectors>
   static void attend_lanes(const RowFormat& format, const QueryLanes& queries, int64_t lane,
                            const RangeRows& rows, int poisoned, const State& state,
-                           const Tile& tile, RowsAhead& ahead) {
+                           bool is_empty, const Tile& tile, RowsAhead& ahead) {
     Shares<vectors> shares;
+    shares.is_empty = is_empty;
     softmax<vectors>(queries, lane, rows, poisoned, state, tile.weights, shares);
     mix<vectors>(format, queries, lane, rows, state, tile, shares, ahead);
   }
 
   static void attend(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
-                     const RangeRows& next, const State& state, std::byte* scratch) {
+                     const RangeRows& next, const State& state, bool is_empty,
+                     std::byte* scratch) {
     const Tile tile(format, scratch);
     RowsAhead ahead(format, next, 2);
     load_rows<Lanes>(format, rows, tile);
@@ -352,7 +368,7 @@ struct AttentionLoops {
             scores<n>(format, queries, lane, rows.count, tile, ahead);
           }
         }
-        attend_lanes<n>(format, queries, lane, rows, poisoned, state, tile, ahead);
+        attend_lanes<n>(format, queries, lane, rows, poisoned, state, is_empty, tile, ahead);
         lane += n * 16;
       };
       if constexpr (Lanes::kMaxVectors >= 4) {
@@ -379,16 +395,41 @@ struct AttentionLoops {
     return false;
   }
 
-  static void fold(int64_t lanes, const State& state, const State& part, int64_t start,
-                   int64_t stop) {
+  static void fold(int64_t lanes, const State& state, bool is_empty, const State& part,
+                   int64_t start, int64_t stop) {
     for (int64_t lane = 0; lane < lanes; lane += 16) {
       F state_share, part_share;
-      merge(state.largest + lane, state.sum + lane, Lanes::load(part.largest + lane),
+      merge(state.largest + lane, state.sum + lane, is_empty, Lanes::load(part.largest + lane),
             Lanes::load(part.sum + lane), state_share, part_share);
       for (int64_t j = start; j < stop; ++j) {
         float* p = state.mixed + j * lanes + lane;
-        Lanes::store(p, Lanes::fma(Lanes::load(part.mixed + j * lanes + lane), part_share,
-                                   Lanes::mul(Lanes::load(p), state_share)));
+        const F mix = Lanes::load(part.mixed + j * lanes + lane);
+        Lanes::store(p, is_empty ? mix
+                                 : Lanes::fma(mix, part_share,
+                                              Lanes::mul(Lanes::load(p), state_share)));
+      }
+    }
+  }
+
+  static void finish(int64_t lanes, const State& state, int64_t start, int64_t stop, int64_t count,
+                     float* out, int64_t stride) {
+    for (int64_t lane = 0; lane < count; lane += 16) {
+      const F share = Lanes::div(Lanes::broadcast(1.0f), Lanes::load(state.sum + lane));
+      for (int64_t j = start; j < stop; j += 16) {
+        alignas(64) float by_row[16 * 16], by_lane[16 * 16];
+        // The 0 makes +0 of -0, whose sign depends on rows that the lane does not see.
+        for (int i = 0; i < 16; ++i)
+          Lanes::store(by_row + i * 16,
+                       Lanes::add(Lanes::mul(Lanes::load(state.mixed + (j + i) * lanes + lane), share),
+                                  Lanes::broadcast(0.0f)));
+        if (lane + 16 <= count && j + 16 <= stop) {
+          Lanes::transpose16(by_row, 16, out + lane * stride + j, stride);
+          continue;
+        }
+        Lanes::transpose16(by_row, 16, by_lane, 16);
+        for (int64_t i = 0; i < 16 && lane + i < count; ++i)
+          std::memcpy(out + (lane + i) * stride + j, by_lane + i * 16,
+                      (j + 16 <= stop ? 16 : stop - j) * sizeof(float));
       }
     }
   }
@@ -426,13 +467,20 @@ struct AttentionLoops {
 
   static void transpose(const void* rows, int64_t count, int64_t columns, void* out,
                         int64_t lanes) {
-    const auto* from = static_cast<const uint32_t*>(rows);
-    auto* to = static_cast<uint32_t*>(out);
-    int64_t lane = 0;
-    for (; lane + 16 <= count; lane += 16)
-      Lanes::transpose16(from + lane * columns, columns, to + lane, lanes);
+    const auto* from = static_cast<const float*>(rows);
+    auto* to = static_cast<float*>(out);
+    const int64_t whole_lanes = count / 16 * 16, whole_columns = columns / 16 * 16;
+    for (int64_t lane = 0; lane < whole_lanes; lane += 16)
+      for (int64_t j = 0; j < whole_columns; j += 16)
+        Lanes::transpose16(from + lane * columns + j, columns, to + j * lanes + lane, lanes);
+    const auto move = [&](int64_t j, int64_t lane) {
+      if (lane < count)
+        std::memcpy(to + j * lanes + lane, from + lane * columns + j, sizeof(float));
+      else
+        to[j * lanes + lane] = 0.0f;
+    };
     for (int64_t j = 0; j < columns; ++j)
-      for (int64_t i = lane; i < lanes; ++i) to[j * lanes + i] = i < count ? from[i * columns + j] : 0;
+      for (int64_t lane = j < whole_columns ? whole_lanes : 0; lane < lanes; ++lane) move(j, lane);
   }
 
   template <int tokens, int vectors, class Load>
@@ -512,7 +560,8 @@ struct AttentionLoops {
     run(uint16_t{}, Lanes::load_bfloat);
   }
 
-  static constexpr AttentionKernels table{project, quantize_query, transpose, attend, fold};
+  static constexpr AttentionKernels table{project, quantize_query, transpose,
+                                          attend,  fold,           finish};
 };
 
 }  // namespace

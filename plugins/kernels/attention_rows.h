@@ -114,15 +114,30 @@ void load_float_rows(const RowFormat& format, const RangeRows& rows, const Atten
 
 template <class Lanes>
 void load_int_rows(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
-  const int64_t group = format.group;
-  for (int r = 0; r < rows.count; ++r) {
-    const auto* row = static_cast<const int8_t*>(rows.entries[r]);
-    for (int64_t g = 0; g < format.groups(); ++g, row += group) {
-      int16_t* out = tile.codes + (g * kTileRows + r) * kScaleGroup;
-      int64_t j = 0;
-      for (; j + 32 <= group; j += 32) Lanes::widen_bytes(row + j, out + j);
-      for (; j < group; ++j) out[j] = row[j];
+  const int64_t group = format.group, wide = group / 32 * 32;
+  for (int r = 0; r < rows.count; r += 2) {
+    // A last row without a partner is its own, and meets a weight of 0.
+    const int next = r + 1 < rows.count ? r + 1 : r;
+    const auto* low = static_cast<const int8_t*>(rows.entries[r]);
+    const auto* high = static_cast<const int8_t*>(rows.entries[next]);
+    for (int64_t g = 0; g < format.groups(); ++g, low += group, high += group) {
+      int16_t* codes = tile.codes + (g * kTileRows + r) * kScaleGroup;
+      for (int64_t j = 0; j < wide; j += 32) {
+        Lanes::widen_bytes(low + j, codes + j);
+        Lanes::widen_bytes(high + j, codes + kScaleGroup + j);
+      }
+      for (int64_t j = wide; j < group; ++j) {
+        codes[j] = low[j];
+        codes[kScaleGroup + j] = high[j];
+      }
       tile.scales[g * kTileRows + r] = rows.scales[r][g];
+      tile.scales[g * kTileRows + r + 1] = rows.scales[next][g];
+      if (g * group >= format.latent) continue;
+      int32_t* pairs = tile.row_pairs + (g * (kTileRows / 2) + r / 2) * kScaleGroup;
+      for (int64_t j = 0; j < wide; j += 32) Lanes::pair_bytes(low + j, high + j, pairs + j);
+      for (int64_t j = wide; j < group; ++j)
+        pairs[j] = static_cast<int32_t>(uint32_t(uint16_t(low[j])) |
+                                        uint32_t(uint16_t(high[j])) << 16);
     }
   }
   const int64_t spare = spare_rows(rows.count);
@@ -130,19 +145,6 @@ void load_int_rows(const RowFormat& format, const RangeRows& rows, const Attenti
     const int64_t end = g * kTileRows + rows.count;
     std::memset(tile.codes + end * kScaleGroup, 0, spare * kScaleGroup * sizeof(int16_t));
     std::memset(tile.scales + end, 0, spare * sizeof(float));
-  }
-  for (int r = 0; r < rows.count; r += 2) {
-    const auto* row = static_cast<const int8_t*>(rows.entries[r]);
-    const auto* next =
-        static_cast<const int8_t*>(r + 1 < rows.count ? rows.entries[r + 1] : rows.entries[r]);
-    for (int64_t g = 0; g < format.latent / group; ++g, row += group, next += group) {
-      int32_t* out = tile.row_pairs + (g * (kTileRows / 2) + r / 2) * kScaleGroup;
-      int64_t j = 0;
-      for (; j + 32 <= group; j += 32) Lanes::pair_bytes(row + j, next + j, out + j);
-      for (; j < group; ++j)
-        out[j] = static_cast<int32_t>(uint32_t(uint16_t(row[j])) |
-                                      uint32_t(uint16_t(next[j])) << 16);
-    }
   }
 }
 

@@ -53,11 +53,11 @@ struct PortableAttentionLanes : PortableLanes {
   static F where_less(F a, F b, F x, F y) {
     return each([&](int i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
   }
-  // out[j * out_stride + i] = rows[i * columns + j] for 16 rows of `columns` words.
-  static void transpose16(const uint32_t* rows, int64_t columns, uint32_t* out,
-                          int64_t out_stride) {
-    for (int64_t j = 0; j < columns; ++j)
-      for (int i = 0; i < 16; ++i) out[j * out_stride + i] = rows[i * columns + j];
+  // out[j * out_stride + i] = rows[i * stride + j] for 16 x 16 words.
+  static void transpose16(const float* rows, int64_t stride, float* out, int64_t out_stride) {
+    for (int j = 0; j < 16; ++j)
+      for (int i = 0; i < 16; ++i)
+        std::memcpy(out + j * out_stride + i, rows + i * stride + j, sizeof(float));
   }
 };
 

@@ -50,10 +50,20 @@ struct NeonAttentionLanes : NeonLanes {
   static F where_less(F a, F b, F x, F y) {
     return each([&](int i) { return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), x.part[i], y.part[i]); });
   }
-  static void transpose16(const uint32_t* rows, int64_t columns, uint32_t* out,
-                          int64_t out_stride) {
-    for (int64_t j = 0; j < columns; ++j)
-      for (int i = 0; i < 16; ++i) out[j * out_stride + i] = rows[i * columns + j];
+  static void transpose16(const float* rows, int64_t stride, float* out, int64_t out_stride) {
+    for (int i = 0; i < 16; i += 4)
+      for (int j = 0; j < 16; j += 4) {
+        const float* from = rows + i * stride + j;
+        const float32x4x2_t first = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + stride));
+        const float32x4x2_t second =
+            vtrnq_f32(vld1q_f32(from + 2 * stride), vld1q_f32(from + 3 * stride));
+        for (int half = 0; half < 2; ++half) {
+          const float32x4_t a = first.val[half], b = second.val[half];
+          float* to = out + (j + half) * out_stride + i;
+          vst1q_f32(to, vcombine_f32(vget_low_f32(a), vget_low_f32(b)));
+          vst1q_f32(to + 2 * out_stride, vcombine_f32(vget_high_f32(a), vget_high_f32(b)));
+        }
+      }
   }
 };
 

@@ -34,9 +34,14 @@ struct Avx2AttentionLanes : Avx2Lanes {
     memcpy(&word, p, sizeof word);
     return broadcast_int(word);
   }
-  static I dot_pairs(I sum, I a, I b) {
-    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b.lo)),
-            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b.hi))};
+  // GCC 12 makes all products of a step before it adds the first, and runs out of registers.
+  static TRTCODER_INLINE __m256i dot_eight_pairs(__m256i sum, __m256i a, __m256i b) {
+    __m256i products;
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(a), "x"(b));
+    return sum;
+  }
+  static TRTCODER_INLINE I dot_pairs(I sum, I a, I b) {
+    return {dot_eight_pairs(sum.lo, a.lo, b.lo), dot_eight_pairs(sum.hi, a.hi, b.hi)};
   }
   static __m256i sixteen_wide(const int8_t* p) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -59,39 +64,37 @@ struct Avx2AttentionLanes : Avx2Lanes {
             _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
   }
 
-  static void transpose8(const uint32_t* rows, int64_t columns, uint32_t* out,
-                         int64_t out_stride) {
-    const auto row = [&](int i) {
-      return _mm256_loadu_ps(reinterpret_cast<const float*>(rows + i * columns));
-    };
+  static TRTCODER_INLINE void transpose8(const float* rows, int64_t stride, float* out,
+                                         int64_t out_stride) {
     __m256 pairs[8], fours[8];
+#pragma GCC unroll 4
     for (int i = 0; i < 8; i += 2) {
-      const __m256 a = row(i), b = row(i + 1);
+      const __m256 a = _mm256_loadu_ps(rows + i * stride);
+      const __m256 b = _mm256_loadu_ps(rows + (i + 1) * stride);
       pairs[i] = _mm256_unpacklo_ps(a, b);
       pairs[i + 1] = _mm256_unpackhi_ps(a, b);
     }
+#pragma GCC unroll 2
     for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         const __m256d a = _mm256_castps_pd(pairs[i + half]);
         const __m256d b = _mm256_castps_pd(pairs[i + 2 + half]);
         fours[i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
         fours[i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
       }
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const __m256 low = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
-      const __m256 high = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
-      _mm256_storeu_ps(reinterpret_cast<float*>(out + j * out_stride), low);
-      _mm256_storeu_ps(reinterpret_cast<float*>(out + (j + 4) * out_stride), high);
+      _mm256_storeu_ps(out + j * out_stride,
+                       _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20));
+      _mm256_storeu_ps(out + (j + 4) * out_stride,
+                       _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31));
     }
   }
-  static void transpose16(const uint32_t* rows, int64_t columns, uint32_t* out,
-                          int64_t out_stride) {
-    int64_t j = 0;
-    for (; j + 8 <= columns; j += 8)
-      for (int i = 0; i < 16; i += 8)
-        transpose8(rows + i * columns + j, columns, out + j * out_stride + i, out_stride);
-    for (; j < columns; ++j)
-      for (int i = 0; i < 16; ++i) out[j * out_stride + i] = rows[i * columns + j];
+  static void transpose16(const float* rows, int64_t stride, float* out, int64_t out_stride) {
+    for (int i = 0; i < 16; i += 8)
+      for (int j = 0; j < 16; j += 8)
+        transpose8(rows + i * stride + j, stride, out + j * out_stride + i, out_stride);
   }
 };
 

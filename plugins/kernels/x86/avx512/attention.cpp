@@ -49,12 +49,41 @@ struct Avx512AttentionLanes : Avx512Lanes {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
   }
 
-  static void transpose16(const uint32_t* rows, int64_t columns, uint32_t* out,
-                          int64_t out_stride) {
-    const I order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const I places = _mm512_mullo_epi32(order, _mm512_set1_epi32(static_cast<int>(columns)));
-    for (int64_t j = 0; j < columns; ++j)
-      store_int(out + j * out_stride, _mm512_i32gather_epi32(places, rows + j, 4));
+  // Pairs of words, then of pairs, of fours and of eights are exchanged between rows.
+  static void transpose16(const float* rows, int64_t stride, float* out, int64_t out_stride) {
+    F a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) a[i] = load(rows + i * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+      b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    const auto pair = [](F x, F y, bool high) {
+      const __m512d p = _mm512_castps_pd(x), q = _mm512_castps_pd(y);
+      return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(p, q) : _mm512_unpacklo_pd(p, q));
+    };
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+      a[i] = pair(b[i], b[i + 2], false);
+      a[i + 1] = pair(b[i], b[i + 2], true);
+      a[i + 2] = pair(b[i + 1], b[i + 3], false);
+      a[i + 3] = pair(b[i + 1], b[i + 3], true);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      b[j] = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88);
+      b[4 + j] = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd);
+      b[8 + j] = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+      b[12 + j] = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      store(out + j * out_stride, _mm512_shuffle_f32x4(b[j], b[8 + j], 0x88));
+      store(out + (j + 4) * out_stride, _mm512_shuffle_f32x4(b[4 + j], b[12 + j], 0x88));
+      store(out + (j + 8) * out_stride, _mm512_shuffle_f32x4(b[j], b[8 + j], 0xdd));
+      store(out + (j + 12) * out_stride, _mm512_shuffle_f32x4(b[4 + j], b[12 + j], 0xdd));
+    }
   }
 };
 
