@@ -27,7 +27,8 @@ void check(const AttentionShape& shape, const LatentCache& cache) {
   for (const int64_t size : {shape.heads, shape.nope, shape.latent, shape.value})
     if (size < 1 || size > 1 << 20) refuse("attention: a size is " + std::to_string(size));
   if (shape.rope < 2 || shape.rope % 2 || shape.rope > 1 << 20)
-    refuse("attention: the rotated part is " + std::to_string(shape.rope) + " wide, expected pairs");
+    refuse("attention: the rotated part is " + std::to_string(shape.rope) +
+           " wide, expected pairs");
   const bool is_quantized = cache.type == CacheType::int8 || cache.type == CacheType::float8;
   if (is_quantized != (cache.scales != nullptr))
     refuse(is_quantized ? "cache: scales are missing" : "cache: scales of values that have none");
@@ -57,7 +58,8 @@ class Call {
                 cache.scales ? cache.group : kScaleGroup},
         words_(format_.query_words()),
         groups_(format_.arithmetic == Arithmetic::int16 ? format_.groups() : 0),
-        chunks_((batch.tokens + kChunk - 1) / kChunk), queries_(batch.tokens * shape.heads * words_),
+        chunks_((batch.tokens + kChunk - 1) / kChunk),
+        queries_(batch.tokens * shape.heads * words_),
         query_scales_(batch.tokens * shape.heads * groups_),
         mixed_(batch.tokens * shape.heads * shape.latent), has_rows_(plan_.pieces.size()),
         states_(place_states()) {}
@@ -122,8 +124,8 @@ class Call {
       const int64_t token = plan_.order[first + done];
       int64_t run = 1;
       while (done + run < tokens && plan_.order[first + done + run] == token + run) ++run;
-      absorb_key_.run(head, nope.values + token * nope.stride + head * shape_.nope, nope.stride, run,
-                      absorbed + done * absorb_key_.padded_outputs(), scratch);
+      absorb_key_.run(head, nope.values + token * nope.stride + head * shape_.nope, nope.stride,
+                      run, absorbed + done * absorb_key_.padded_outputs(), scratch);
       done += run;
     }
     for (int64_t i = 0; i < tokens; ++i) {
@@ -185,8 +187,9 @@ class Call {
   bool attend_ranges(const Packed& packed, int64_t first, int64_t last, const State& state,
                      std::byte* scratch) {
     const Tile& tile = plan_.tiles[packed.tile];
-    QueryLanes queries{tile.lanes, packed.words.data(), packed.scales.data(), packed.last.data(), 0};
-    queries.first_last = *std::min_element(queries.last, queries.last + tile.lanes);
+    const int32_t* last_seen = packed.last.data();
+    const QueryLanes queries{tile.lanes, packed.words.data(), packed.scales.data(), last_seen,
+                             *std::min_element(last_seen, last_seen + tile.lanes)};
     bool is_empty = true;
     RangeRows rows, next = collect(packed, first);
     for (int64_t range = first; range < last; ++range) {

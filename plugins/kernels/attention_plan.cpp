@@ -31,7 +31,8 @@ std::vector<int64_t> first_rows(const AttentionBatch& batch) {
   std::vector<int64_t> found(batch.sequences, kMaxPosition);
   for (int64_t s = 0; s < batch.sequences; ++s) {
     const int64_t* table = batch.block_table + s * batch.blocks;
-    const int64_t* first = std::find_if(table, table + batch.blocks, [](int64_t b) { return b >= 0; });
+    const int64_t* first =
+        std::find_if(table, table + batch.blocks, [](int64_t block) { return block >= 0; });
     if (first != table + batch.blocks) found[s] = (first - table) * kCacheBlock;
   }
   return found;

@@ -47,9 +47,9 @@ void HeadProjection::run(int64_t head, const float* x, int64_t x_stride, int64_t
     return;
   }
   const int64_t bytes = weights_.type == HeadWeights::Type::float32 ? 4 : 2;
-  kernels_.project(weights_.type,
-                   static_cast<const std::byte*>(weights_.values) + head * inputs_ * outputs_ * bytes,
-                   inputs_, outputs_, x, x_stride, tokens, y, padded_outputs());
+  const auto* values = static_cast<const std::byte*>(weights_.values);
+  kernels_.project(weights_.type, values + head * inputs_ * outputs_ * bytes, inputs_, outputs_, x,
+                   x_stride, tokens, y, padded_outputs());
 }
 
 void HeadProjection::multiply_codes(int64_t head, const float* x, int64_t x_stride, int64_t tokens,

@@ -28,7 +28,8 @@ CacheType cache_type(ElementType type) {
     case kBfloat: return CacheType::bfloat16;
     case kInt8: return CacheType::int8;
     case kUint8: return CacheType::float8;
-    default: throw std::invalid_argument("cache: expected float32, float16, bfloat16, int8 or uint8");
+    default:
+      throw std::invalid_argument("cache: expected float32, float16, bfloat16, int8 or uint8");
   }
 }
 
@@ -41,8 +42,8 @@ CacheType cache_type(ElementType type) {
 // values [heads, inputs, outputs] in float32, float16 or bfloat16 alone; the cache [rows, latent +
 // rope], and its scales [rows, groups] where it is int8, or uint8 for float8's bits.
 //
-// Outputs: the heads' values [tokens, heads * value]; the cache and its scales. These are written in
-// place where input and output are bound to one buffer, and copied where they are not.
+// Outputs: the heads' values [tokens, heads * value]; the cache and its scales. These are written
+// in place where input and output are bound to one buffer, and copied where they are not.
 //
 // Attributes: heads, nope, rope, latent, value; the first columns nope_start and rope_start of
 // `query`, latent_start and key_rope_start of `latent`; scale, epsilon; bits and block of the

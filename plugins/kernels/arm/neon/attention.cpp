@@ -48,7 +48,9 @@ struct NeonAttentionLanes : NeonLanes {
     }
   }
   static F where_less(F a, F b, F x, F y) {
-    return each([&](int i) { return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), x.part[i], y.part[i]); });
+    return each([&](int i) {
+      return vbslq_f32(vcltq_f32(a.part[i], b.part[i]), x.part[i], y.part[i]);
+    });
   }
   static void transpose16(const float* rows, int64_t stride, float* out, int64_t out_stride) {
     for (int i = 0; i < 16; i += 4)
