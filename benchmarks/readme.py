@@ -83,9 +83,9 @@ def fallback_table(result: dict[str, Any]) -> str:
         if row.get("fallbacks"):
             labels.setdefault(json.dumps(row["fallbacks"]), []).append(label)
     lines = [
-        "A type of llama.cpp needs rows of a multiple of 32 or 256 columns. The demo's widths are "
-        "not, in some tensors, which llama.cpp then stores in a larger type (a Lite's `ffn_down`, "
-        "of 10,944 and 1,408 columns, and `attn_k_b`, of 128, are not either):",
+        "Q8_0 and Q4_0 need rows of a multiple of 32 columns, Q4_K_M and IQ4_XS of 256. Where the "
+        "demo's widths are not, llama.cpp stores a tensor in a larger type (a Lite's `ffn_down`, "
+        "of 10,944 and 1,408 columns, and `attn_k_b`, of 128, are no multiples of 256 either):",
         "",
         "| llama.cpp | tensors of another type | of all weights | which (columns): type |",
         "| --- | ---: | ---: | --- |",
@@ -141,10 +141,7 @@ def render(text: str) -> str:
     """Return the README with its generated parts replaced."""
     tables = [speed_table(_load("speed")), lite_paragraph(_load("lite"))]
     text = _replace(text, "tables", "\n\n".join(tables))
-    quality = _load("quality")
-    # Results from before the held-out text was split keep the words that they had.
-    if "judging" in quality["text"]:
-        text = _replace(text, "quality", quality_table(quality))
+    text = _replace(text, "quality", quality_table(_load("quality")))
     return _replace(text, "samples", samples(_load("samples")))
 
 
