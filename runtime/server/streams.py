@@ -105,12 +105,13 @@ class Stream(Response):
     async def _tick(self, send: Send) -> None:
         while self._keep_alive is not None:
             wait = self._sent + self._seconds - time.monotonic()
-            if wait <= 0:
-                self._sent = time.monotonic()
-                body = {"type": "http.response.body", "body": self._keep_alive, "more_body": True}
-                await send(body)
-            else:
+            if wait > 0:
                 await asyncio.sleep(wait)
+                continue
+            body = {"type": "http.response.body", "body": self._keep_alive, "more_body": True}
+            await send(body)
+            # From the end of sending: however short the interval, the loop is left to others.
+            self._sent = time.monotonic()
 
 
 async def disconnected(receive: Receive) -> None:
