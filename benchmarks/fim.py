@@ -1,7 +1,9 @@
 """What each option of filling in the middle does to exact match and to the cached share.
 
 Items are lines of the built-in held-out text with a cursor in them; what stands behind the cursor
-on its line is to be written. The session types some lines into a file, one request a keystroke.
+on its line is to be written. Two shares are stated: of middles that are the line's whole end, and
+of middles that begin with the word at the cursor, which a small model gets right more often. The
+session types some lines into a file, one request a keystroke.
 """
 
 from __future__ import annotations
@@ -96,14 +98,30 @@ def edited(text: str, hole: Hole, options: FimOptions) -> str:
     return middle.push(line) + middle.finish()
 
 
-def exact(texts: list[str], asked: list[Item], options: FimOptions) -> dict[str, float]:
-    """Return the share of middles that are what was there, by kind of cursor."""
-    hits: dict[str, list[bool]] = {}
-    for text, item in zip(texts, asked, strict=True):
-        for kind in (item.kind, "all"):
-            hit = edited(text, item.hole, options).rstrip() == item.middle
-            hits.setdefault(kind, []).append(hit)
-    return {kind: round(sum(each) / len(each), 3) for kind, each in sorted(hits.items())}
+def is_exact(middle: str, expected: str) -> bool:
+    """Tell whether a middle is what was there."""
+    return middle.rstrip() == expected
+
+
+def has_word(middle: str, expected: str) -> bool:
+    """Tell whether a middle begins with the word, or the rest of it, that was at the cursor."""
+    return re.split(r"\W", middle)[0] == re.split(r"\W", expected)[0]
+
+
+MEASURES = {"line": is_exact, "word": has_word}
+
+
+def shares(texts: list[str], asked: list[Item], options: FimOptions) -> dict[str, dict[str, float]]:
+    """Return the share of middles that are right, by measure and kind of cursor."""
+    middles = [edited(text, item.hole, options) for text, item in zip(texts, asked, strict=True)]
+    found = {}
+    for measure, is_right in MEASURES.items():
+        hits: dict[str, list[bool]] = {}
+        for middle, item in zip(middles, asked, strict=True):
+            for kind in (item.kind, "all"):
+                hits.setdefault(kind, []).append(is_right(middle, item.middle))
+        found[measure] = {kind: round(sum(e) / len(e), 3) for kind, e in sorted(hits.items())}
+    return found
 
 
 def keystrokes(lines: int) -> Iterator[Hole]:
@@ -135,7 +153,7 @@ def session(llm: LLM, options: FimOptions, lines: int) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--items", "count", default=120, show_default=True)
+@click.option("--items", "count", default=300, show_default=True)
 def main(count: int) -> None:
     """Build the demo engine, ask, and print a table, then one JSON line."""
     with tempfile.TemporaryDirectory() as work:
@@ -157,7 +175,7 @@ def measure(folder: Path, asked: list[Item]) -> dict[str, Any]:
             with LLM(folder, max_model_len=CONTEXT, verify_hashes=False) as llm:
                 running = [begin(llm, item.hole, options, LIMIT) for item in asked]
                 answers[way] = [generation.text() for generation in running]
-        rows[name] = {"exact": exact(answers[way], asked, options)}
+        rows[name] = {"exact": shares(answers[way], asked, options)}
         if name in SESSIONS:
             with LLM(folder, max_model_len=CONTEXT, verify_hashes=False) as llm:
                 for place, lines in FILES.items():
@@ -169,9 +187,11 @@ def measure(folder: Path, asked: list[Item]) -> dict[str, Any]:
 def table(rows: dict[str, Any]) -> list[str]:
     """Return the rows as docs/serving.md has them."""
     kinds = ("line start", "word start", "inside a word", "all")
-    found = [f"| options | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
+    columns = [("line", "all"), *(("word", kind) for kind in kinds)]
+    names = [f"{measure}, {kind}" for measure, kind in columns]
+    found = [f"| options | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     found += [
-        " | ".join([f"| {name}", *(f"{row['exact'][kind]:.1%}" for kind in kinds)]) + " |"
+        " | ".join([f"| {name}", *(f"{row['exact'][m][kind]:.1%}" for m, kind in columns)]) + " |"
         for name, row in rows.items()
     ]
     found += [

@@ -41,6 +41,21 @@ def test_force_never_deletes_what_is_not_an_engine(tmp_path: Path) -> None:
     assert (tmp_path / "home" / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "sub/notes.txt"])
+def test_force_never_deletes_what_an_engine_does_not_list(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "engine")
+    notes = tmp_path / "engine" / name
+    notes.parent.mkdir(exist_ok=True)
+    notes.write_text("a user's own")
+    with pytest.raises(BuildError, match=f"{name} is not of the engine"):
+        BundleWriter(tmp_path / "engine", force=True).check()
+    with pytest.raises(BuildError, match=f"{name} is not of the engine"):
+        write(tmp_path / "engine", force=True)
+    assert notes.read_text() == "a user's own"
+    notes.unlink()
+    write(tmp_path / "engine", force=True)
+
+
 def below_a_file(folder: Path) -> Path:
     (folder / "file").write_text("x")
     return folder / "file" / "engine"

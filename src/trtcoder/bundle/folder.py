@@ -50,6 +50,20 @@ def describe_files(
         }
 
 
+def unlisted_files(folder: Path) -> list[str]:
+    """Return the names of files in an engine folder that its manifest does not list, sorted.
+
+    Without a manifest that can be read, nothing tells which are its own: none is returned.
+    """
+    try:
+        text = (folder / FILE_NAME).read_text(encoding="utf-8")
+        listed = {FILE_NAME, *Manifest.from_json(text).files}
+    except (OSError, UnicodeError, EngineError):
+        return []
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in found} - listed)
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """An engine folder that matches its manifest."""

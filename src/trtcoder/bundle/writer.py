@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from trtcoder.bundle.durable import replace_file, sync_folder, sync_tree
-from trtcoder.bundle.folder import describe_files
+from trtcoder.bundle.folder import describe_files, unlisted_files
 from trtcoder.bundle.lock import FileLock
 from trtcoder.bundle.manifest import FILE_NAME, Manifest
 from trtcoder.bundle.workspace import Workspace
@@ -202,6 +202,12 @@ class BundleWriter:
             raise BuildError(
                 f"{self.target}: exists and is not an engine folder, so --force does not "
                 "replace it; remove it yourself or choose another name"
+            )
+        if others := unlisted_files(self.target):
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            raise BuildError(
+                f"{self.target}: {others[0]}{more} is not of the engine, and --force would remove "
+                "it; move it away or choose another name"
             )
 
     def _recover(self) -> None:
