@@ -1,8 +1,8 @@
 """llama.cpp, our nearest peer: downloaded, built and run from a source package on PyPI.
 
 The source package of llama-cpp-python carries llama.cpp and its ctypes bindings. What is built is
-the library that computes logits and the two programs that quantize: `llama-quantize`, and
-`llama-imatrix`, which measures activations on calibration text.
+the library that computes logits, the two programs that quantize (`llama-quantize`, and
+`llama-imatrix`, which measures activations on calibration text), and the server, without its page.
 
 One line of llama.cpp is changed before it is built (`PATCHED`). It knows the models without
 q_lora by their number of layers, 26 or 27, and refuses the demo model, which has 6. With the
@@ -45,10 +45,12 @@ _CMAKE = {
     "LLAMA_OPENSSL": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
-    "LLAMA_BUILD_SERVER": "OFF",
+    "LLAMA_BUILD_SERVER": "ON",
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_BUILD_APP": "OFF",
 }
-_TARGETS = ("llama", "llama-quantize", "llama-imatrix")
+_TARGETS = ("llama", "llama-quantize", "llama-imatrix", "llama-server")
 
 
 def threads() -> int:
@@ -143,7 +145,7 @@ def cache() -> Path:
 def obtain(work: Path) -> LlamaCpp:
     """Return llama.cpp from ``work``, after downloading and building what is not there.
 
-    The build takes about ten minutes on 2 cores.
+    The build takes about a quarter of an hour on 2 cores.
     """
     work.mkdir(parents=True, exist_ok=True)
     package = work / f"llama_cpp_python-{VERSION}"
@@ -154,7 +156,7 @@ def obtain(work: Path) -> LlamaCpp:
     llama = LlamaCpp(package, work / "build")
     built = [llama.build / "bin" / name for name in ("libllama.so", *_TARGETS[1:])]
     if not all(path.exists() for path in built):
-        click.echo(f"building llama.cpp in {llama.build}: about ten minutes", err=True)
+        click.echo(f"building llama.cpp in {llama.build}: a quarter of an hour", err=True)
         settings = [f"-D{name}={value}" for name, value in _CMAKE.items()]
         targets = ["--target", *_TARGETS, "--parallel", str(threads())]
         with (work / "build.log").open("w", encoding="utf-8") as log:
