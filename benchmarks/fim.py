@@ -27,7 +27,7 @@ from trtcoder.runtime.requests.generation import Generation
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.fim.middle import Middle
-from trtcoder.runtime.server.fim.options import FimOptions
+from trtcoder.runtime.server.fim.options import FimDefaults
 
 LIMIT, CONTEXT = 32, 1536
 # A line is typed into the session's file, and one token is asked for.
@@ -35,14 +35,14 @@ TYPED, SHORT = 1, 1
 SESSIONS = ("none", "anchored")
 FILES = {"fits": 60, "is cut": 240}
 MODES = {
-    "none": FimOptions(),
-    "heal": FimOptions(heal=True),
-    "anchored": FimOptions(anchored=True),
-    "anchored, heal: false": FimOptions(anchored=True, heal=False),
-    "trim_suffix": FimOptions(trim_suffix=True),
-    "single_line": FimOptions(single_line=True),
-    "heal, trim_suffix, single_line": FimOptions(heal=True, trim_suffix=True, single_line=True),
-    "anchored, trim_suffix, single_line": FimOptions(
+    "none": FimDefaults(),
+    "heal": FimDefaults(heal=True),
+    "anchored": FimDefaults(anchored=True),
+    "anchored, heal: false": FimDefaults(anchored=True, heal=False),
+    "trim_suffix": FimDefaults(trim_suffix=True),
+    "single_line": FimDefaults(single_line=True),
+    "heal, trim_suffix, single_line": FimDefaults(heal=True, trim_suffix=True, single_line=True),
+    "anchored, trim_suffix, single_line": FimDefaults(
         anchored=True, trim_suffix=True, single_line=True
     ),
 }
@@ -82,7 +82,7 @@ def items(count: int) -> list[Item]:
     return found[:count]
 
 
-def begin(llm: LLM, hole: Hole, options: FimOptions, limit: int) -> Generation:
+def begin(llm: LLM, hole: Hole, options: FimDefaults, limit: int) -> Generation:
     """Ask for a middle of at most ``limit`` tokens, as the server does."""
     prompt = fill_prompt(
         llm.prompts, hole, llm.context - limit, heal=options.heals, anchored=options.anchored
@@ -91,7 +91,7 @@ def begin(llm: LLM, hole: Hole, options: FimOptions, limit: int) -> Generation:
     return Generation(llm.engine.thread, Request(prompt.ids, params, forced=prompt.forced))
 
 
-def edited(text: str, hole: Hole, options: FimOptions) -> str:
+def edited(text: str, hole: Hole, options: FimDefaults) -> str:
     """Return a greedy answer as it is with what does not change the tokens before its end."""
     middle = Middle(hole.suffix, LineEnds(windows=False), trims=options.trim_suffix)
     line = text.partition("\n")[0] if options.single_line else text
@@ -111,7 +111,9 @@ def has_word(middle: str, expected: str) -> bool:
 MEASURES = {"line": is_exact, "word": has_word}
 
 
-def shares(texts: list[str], asked: list[Item], options: FimOptions) -> dict[str, dict[str, float]]:
+def shares(
+    texts: list[str], asked: list[Item], options: FimDefaults
+) -> dict[str, dict[str, float]]:
     """Return the share of middles that are right, by measure and kind of cursor."""
     middles = [edited(text, item.hole, options) for text, item in zip(texts, asked, strict=True)]
     found = {}
@@ -134,7 +136,7 @@ def keystrokes(lines: int) -> Iterator[Hole]:
         yield Hole(before + typed[:end], "\n" + behind)
 
 
-def session(llm: LLM, options: FimOptions, lines: int) -> dict[str, float]:
+def session(llm: LLM, options: FimDefaults, lines: int) -> dict[str, float]:
     """Return the cached share of a session's prompts, and tokens computed for a keystroke."""
     cached = total = 0
     computed = []

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trtcoder.errors import DependencyError, RequestError
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.constraints.constraint import Constraint
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _KEPT = 64
+# llguidance's measure of a grammar's size. A step under one of this size takes some 30 ms.
+_FUEL = 200_000
 _LONGEST_ERROR = 400
 
 
@@ -62,22 +66,29 @@ class ConstraintCompiler:
 
     def _compile(self, constraint: Constraint, spaced: bool) -> LLMatcher:
         try:
-            from llguidance import LLMatcher
+            from llguidance import LLMatcher, LLParserLimits
         except ImportError as error:
             raise DependencyError(
                 "llguidance is not installed, which constraints need; "
                 "run pip install 'trtcoder[serve]'"
             ) from error
-        grammars = [_without_regex(each, constraint.source) for each in constraint.grammars()]
+        grammars = [_as_lark(each, constraint.source) for each in constraint.grammars()]
         if spaced:
             grammars.insert(0, {"name": "answer", "lark_grammar": 'start: " " @body\n'})
-        found = LLMatcher(self._tokenizer(), json.dumps({"grammars": grammars}), log_level=0)
-        # An unsatisfiable grammar is found only when it is asked for a token.
+        found = LLMatcher(
+            self._tokenizer(),
+            json.dumps({"grammars": grammars}),
+            log_level=0,
+            limits=LLParserLimits(initial_lexer_fuel=_FUEL, verbose_errors=False),
+        )
+        # What no text has, and what is too large to go on with, shows at the first tokens.
         if not found.is_error() and not any(found.compute_bitmask()):
             raise RequestError(f"{constraint.source}: no text has this form")
-        if found.is_error():
-            message = found.get_error().strip()[:_LONGEST_ERROR]
-            raise RequestError(f"{constraint.source}: {message}")
+        begun = found.deep_copy()
+        _take_first(begun)
+        for each in (found, begun):
+            if each.is_error():
+                raise RequestError(f"{constraint.source}: {_reason(each)}")
         return found
 
     def _tokenizer(self) -> LLTokenizer:
@@ -94,17 +105,44 @@ class ConstraintCompiler:
             return self._tokens
 
 
-def _without_regex(grammar: dict[str, Any], source: str) -> dict[str, Any]:
+def _reason(matcher: LLMatcher) -> str:
+    found = matcher.get_error().replace("<non-verbose/>", "").strip()[:_LONGEST_ERROR]
+    return "no text has this form" if found.startswith("NoExtension") else found
+
+
+def _take_first(matcher: LLMatcher) -> None:
+    """Go on by some token that may follow, and find what may follow it."""
+    bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+    if not matcher.is_error():
+        matcher.consume_token(int(bits.argmax()))
+        matcher.compute_bitmask()
+
+
+def _as_lark(grammar: dict[str, Any], source: str) -> dict[str, Any]:
+    if "regex" in grammar:
+        return {"name": grammar["name"], "lark_grammar": _of_regex(grammar["regex"], source)}
+    if "gbnf" in grammar:
+        return {"name": grammar["name"], "lark_grammar": _of_gbnf(grammar["gbnf"], source)}
+    return grammar
+
+
+def _of_regex(pattern: str, source: str) -> str:
     from llguidance import regex_to_lark
 
-    if "regex" not in grammar:
-        return grammar
     try:
         # Digits are 0 to 9, as whoever writes one means them, and not those of all scripts.
-        pattern = regex_to_lark(grammar["regex"], "d")
+        return f"start: /{regex_to_lark(pattern, 'd')}/\n"
     except UnicodeEncodeError as error:
         raise RequestError(f"{source}: the pattern holds a lone surrogate") from error
-    return {"name": grammar["name"], "lark_grammar": f"start: /{pattern}/\n"}
+
+
+def _of_gbnf(grammar: str, source: str) -> str:
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return gbnf_to_lark(grammar)
+    except Exception as error:  # its errors have no class of their own, and it may run off the end
+        raise RequestError(f"{source}: {str(error) or type(error).__name__}") from error
 
 
 class _Vocabulary:

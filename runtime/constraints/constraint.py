@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.constraints.bounds import MAX_SIZE, check
 
 # Without bounds a weak model may write white space for ever.
 _WHITE_SPACE = r"[ ]|\n[ \t]{0,40}"
@@ -70,6 +71,11 @@ class Constraint:
         return cls.of({"lark_grammar": grammar}, source)
 
     @classmethod
+    def gbnf(cls, grammar: str, source: str = "constraint") -> Constraint:
+        """Return the constraint to a grammar in llama.cpp's form, from ``root``."""
+        return cls.of({"gbnf": grammar}, source)
+
+    @classmethod
     def choice(cls, texts: Sequence[str], source: str = "constraint") -> Constraint:
         """Return the constraint to one of several texts.
 
@@ -83,18 +89,26 @@ class Constraint:
 
     @classmethod
     def of(cls, body: Mapping[str, Any], source: str, **named: Mapping[str, Any]) -> Constraint:
-        """Return the constraint of llguidance's grammar ``body``, which may refer to ``named``."""
+        """Return the constraint of llguidance's grammar ``body``, which may refer to ``named``.
+
+        Raises:
+            RequestError: it is not JSON, or costs more than a request may (`bounds`).
+        """
         grammars = [{"name": "body", **body}]
         grammars += [{**grammar, "name": name} for name, grammar in named.items()]
         try:
-            return cls(json.dumps(grammars), source)
-        except (TypeError, RecursionError) as error:
+            text = json.dumps(grammars)
+        except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"{source}: it is not JSON: {error}") from error
+        if len(text) > MAX_SIZE:
+            raise RequestError(f"{source}: the form is longer than {MAX_SIZE:,} characters")
+        check(grammars, source)
+        return cls(text, source)
 
     def grammars(self) -> list[dict[str, Any]]:
         """Return llguidance's grammars, the first of which is the answer.
 
-        Those with the key ``regex`` are still to be converted.
+        Those with the key ``regex`` or ``gbnf`` are still to be converted.
         """
         found: list[dict[str, Any]] = json.loads(self.grammar)
         return found

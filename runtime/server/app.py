@@ -60,6 +60,8 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         app.include_router(module.router)
     for kind in (HTTPException, TrtcoderError, RequestValidationError, Exception):
         app.add_exception_handler(kind, on_error)
+    app.add_middleware(Guard, settings=settings, is_draining=lambda: engines.is_draining)
+    # Around the guard: a browser asks without its key whether it may, and reads refusals too.
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -67,5 +69,4 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    app.add_middleware(Guard, settings=settings, is_draining=lambda: engines.is_draining)
     return app

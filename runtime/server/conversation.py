@@ -14,6 +14,7 @@ from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.fim.filling import Filling
 from trtcoder.runtime.server.service import Service, finish
 from trtcoder.runtime.server.tools.grammar import calling
 from trtcoder.runtime.server.tools.reader import Arguments, CallBegins, CallReader, Piece, Text
@@ -64,8 +65,7 @@ class Conversation:
         """
         ids = self.prompt(served)
         spaced = served.llm.prompts.spaced_answers and not self.continues
-        await service.compile(served, params, spaced=spaced)
-        generation = service.start(served, http, ids, params, strip_leading_space=spaced)
+        generation = await service.start(served, http, ids, params, strip_leading_space=spaced)
         return Talk(generation, reads_calls=bool(self.box.offered))
 
 
@@ -94,7 +94,7 @@ class Said:
 class Talk:
     """The answers to a conversation as they come, in pieces of text and calls."""
 
-    def __init__(self, generation: AsyncGeneration, *, reads_calls: bool) -> None:
+    def __init__(self, generation: AsyncGeneration | Filling, *, reads_calls: bool = False) -> None:
         self.generation = generation
         self._readers = [CallReader(reads_calls=reads_calls) for _ in range(generation.num_answers)]
 

@@ -1,4 +1,4 @@
-"""Errors in the forms that OpenAI's and Anthropic's clients parse."""
+"""Errors of requests: what they are to a client."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from trtcoder.errors import BusyError, RequestError, TrtcoderError
+from trtcoder.runtime.server.error_forms import form_of
 
 # The parameter that a library's message begins with: "top_p is 2; …", "messages[3]: …".
 _PARAMETER = re.compile(r"([a-z][a-z0-9_]*)(?:\[[^\]]*\]|\.[a-z_]+)*(?::| is | has )")
-
-_ANTHROPIC = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
 
 
 class ApiError(HTTPException):
@@ -68,33 +60,9 @@ class ApiError(HTTPException):
             return cls(400, message, param=found[1] if found else None, code=code)
         return cls(500, message, code="engine_failed")
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON of the response."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        if self.status == 401:
-            kind = "authentication_error"
-        elif self.status == 429:
-            kind = "rate_limit_error"
-        return {
-            "error": {
-                "message": self.message,
-                "type": kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
-
-    def anthropic_body(self) -> dict[str, Any]:
-        """Return the JSON of the response in Anthropic's form."""
-        other = "api_error" if self.status >= 500 else "invalid_request_error"
-        kind = _ANTHROPIC.get(self.status, other)
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
-
     def response(self, path: str) -> JSONResponse:
         """Return the response, in the form of the dialect that ``path`` belongs to."""
-        is_anthropic = path.startswith("/v1/messages")
-        body = self.anthropic_body() if is_anthropic else self.body()
-        return JSONResponse(body, self.status, headers=self.headers)
+        return JSONResponse(form_of(path)(self), self.status, headers=self.headers)
 
 
 def as_api_error(request: Request, error: Exception) -> ApiError:
@@ -135,8 +103,5 @@ def _invalid_body(details: Sequence[Any]) -> ApiError:
 
 
 def _is_form(part: str) -> bool:
-    return part.startswith(("list[", "function-", "constrained-")) or part in (
-        "str",
-        "int",
-        "float",
-    )
+    kinds = ("list[", "dict[", "function-", "constrained-")
+    return part.startswith(kinds) or part in ("str", "int", "float", "bool")

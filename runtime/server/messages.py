@@ -31,6 +31,11 @@ class ChatMessage(BaseModel):
     # DeepSeek's and Mistral's way to have the last message continued.
     prefix: bool = False
 
+    @property
+    def answers(self) -> str | None:
+        """The call whose result this is; functions, which were before tools, have only names."""
+        return self.tool_call_id or self.name
+
 
 def text_of(content: str | Sequence[Any] | None, place: str) -> str:
     """Return the text of a message's content; parts are joined.
@@ -87,7 +92,7 @@ def as_turns(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
             for number, given in enumerate(message.tool_calls or ())
         )
         text = text_of(message.content, place)
-        turns.append(Turn(role, text, calls if role == "assistant" else (), message.tool_call_id))
+        turns.append(Turn(role, text, calls if role == "assistant" else (), message.answers))
     return tuple(turns)
 
 
@@ -99,4 +104,4 @@ def _call(given: dict[str, Any], place: str) -> ToolCall:
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
-    return ToolCall(str(given.get("id") or ""), name, arguments)
+    return ToolCall(str(given.get("id") or name), name, arguments)

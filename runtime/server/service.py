@@ -38,7 +38,7 @@ class Service:
         most = served.llm.context
         return min(self.settings.max_answer_tokens, most) if asked is None else min(asked, most)
 
-    def start(
+    async def start(
         self,
         served: Served,
         http: HttpRequest,
@@ -48,11 +48,15 @@ class Service:
         strip_leading_space: bool = False,
         forced: bytes = b"",
     ) -> AsyncGeneration:
-        """Queue a prompt.
+        """Queue a prompt, whose constraint is compiled beside the event loop before.
 
         Raises:
             ApiError: 400 or 429; nothing is queued.
+            RequestError: the constraint is malformed, or asks for what cannot be held.
         """
+        if params.constraint is not None:
+            matcher = served.llm.engine.thread.core.constraints.matcher
+            await asyncio.to_thread(matcher, params.constraint, spaced=strip_leading_space)
         client = http.scope["state"].get("client", "")
         request = Request(
             tuple(prompt_ids),
@@ -67,18 +71,6 @@ class Service:
         except TrtcoderError as error:
             pace = served.llm.engine.thread.core.seconds_until_room()
             raise ApiError.of(error, pace) from error
-
-    async def compile(
-        self, served: Served, params: SamplingParams, *, spaced: bool = False
-    ) -> None:
-        """Compile the constraint of a request beside the event loop; `start` then finds it made.
-
-        Raises:
-            RequestError: it is malformed, or asks for what cannot be held.
-        """
-        if params.constraint is not None:
-            compiler = served.llm.engine.thread.core.constraints
-            await asyncio.to_thread(compiler.matcher, params.constraint, spaced=spaced)
 
     def stream(self, frames: Any, **options: Any) -> Stream:
         """Return a streamed response of ``frames``."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trtcoder.errors import RequestError
 from trtcoder.refusals import reason
+from trtcoder.runtime.server.fim.options import FimDefaults
 
 MIB = 1 << 20
 
@@ -28,6 +29,7 @@ class ServerSettings:
         cors_origins: browsers' origins that may call; none by default.
         hosts: names beside loopback's that a Host header may hold on loopback.
         rendered_fim: recognise FIM markers that a client has written into a raw prompt.
+        fim: options of filling in the middle, for requests that do not say.
         vllm_metrics: offer metrics under vLLM's names too.
     """
 
@@ -43,6 +45,7 @@ class ServerSettings:
     cors_origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     rendered_fim: bool = True
+    fim: FimDefaults = field(default_factory=FimDefaults)
     vllm_metrics: bool = True
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from trtcoder.errors import TrtcoderError
+from trtcoder.runtime.server.error_forms import openai
 from trtcoder.runtime.server.errors import ApiError
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Stream(Response):
         del self.headers["content-length"]
         self._frames = frames
         self._keep_alive = keep_alive
-        self._failure = failure or self._as_openai
+        self._failure = failure or (lambda error: event(openai(error)))
         self._seconds = keep_alive_seconds
         self._sent = time.monotonic()
 
@@ -97,10 +98,6 @@ class Stream(Response):
         except (ApiError, TrtcoderError) as error:
             failed = error if isinstance(error, ApiError) else ApiError.of(error)
             yield self._failure(failed)
-
-    def _as_openai(self, failed: ApiError) -> bytes:
-        is_lines = self.media_type == "application/x-ndjson"
-        return line(failed.body()) if is_lines else event(failed.body())
 
     async def _tick(self, send: Send) -> None:
         while self._keep_alive is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +15,7 @@ from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.anthropic.conversations import Asked
 from trtcoder.runtime.server.conversation import Talk
 from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.error_forms import anthropic
 from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.streams import event, unless_disconnected
@@ -80,26 +80,19 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
 
 def failure(error: ApiError) -> bytes:
     """Return the event of a stream that fails in the middle."""
-    return event(error.anthropic_body(), "error")
+    return event(anthropic(error), "error")
 
 
 async def _whole(served: Served, talk: Talk) -> dict[str, Any]:
     (said,) = await talk.whole()
     content: list[dict[str, Any]] = [{"type": "text", "text": said.text}] if said.text else []
     content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.parsed}
         for call in said.calls
     ]
     message = _message(served, talk.generation.usage)
     stop = _stop(said.finish_reason, said.stop_reason)
     return {**message, "content": content, **stop}
-
-
-def _input(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except ValueError:  # cut by max_tokens
-        return {}
 
 
 def _message(served: Served, usage: Usage) -> dict[str, Any]:

@@ -92,7 +92,7 @@ async def start_filling(
     http: HttpRequest,
     hole: Hole,
     params: SamplingParams,
-    options: FimOptions | None,
+    asked: FimOptions | None,
     *,
     asked_tokens: int | None = None,
 ) -> Filling:
@@ -104,14 +104,18 @@ async def start_filling(
         http: the request.
         hole: as the client sent it.
         params: of the sampler.
-        options: what was asked for in ``trtcoder``.
+        asked: the object ``trtcoder`` of the request.
         asked_tokens: the client's own limit of the answer, for which the context keeps room.
 
     Raises:
         ApiError: the queue is full or a parameter is wrong.
-        RequestError: the model was not trained to fill in the middle.
+        RequestError: the model was not trained to fill in the middle, or the middle cannot have
+            the form that is asked for.
     """
-    options = options or FimOptions()
+    asked = asked or FimOptions()
+    options = asked.over(service.settings.fim)
+    # What is forced at the cursor is none of the form: only who asks for both is refused.
+    heals = options.heals and (params.constraint is None or asked.heal is True)
     ends = LineEnds.of(hole.prefix, hole.suffix)
     hole = Hole(*(ends.for_model(text) for text in (hole.prefix, hole.suffix, hole.begun)))
     context = served.llm.context
@@ -119,9 +123,7 @@ async def start_filling(
     room = context - min(asked_tokens or context, context // 4)
 
     def build() -> FillPrompt:
-        return fill_prompt(
-            served.llm.prompts, hole, room, heal=options.heals, anchored=options.anchored
-        )
+        return fill_prompt(served.llm.prompts, hole, room, heal=heals, anchored=options.anchored)
 
     is_long = len(hole.prefix) + len(hole.suffix) > _LONG
     prompt = await asyncio.to_thread(build) if is_long else build()
@@ -131,7 +133,7 @@ async def start_filling(
         params = dataclasses.replace(
             params, stop=["\n", *kept[: MAX_STOPS - 1]], include_stop=False
         )
-    generation = service.start(served, http, prompt.ids, params, forced=prompt.forced)
+    generation = await service.start(served, http, prompt.ids, params, forced=prompt.forced)
     middles = [
         Middle(hole.suffix, ends, trims=options.trim_suffix) for _ in range(generation.num_answers)
     ]

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict
 
 
-class FimOptions(BaseModel):
-    """The object ``trtcoder`` of a request; everything is off where it is not asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FimDefaults:
+    """What an operator chooses for requests that do not say.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    Attributes:
+        heal: choose the last token before the cursor again, together with what follows it; None
+            does so where the line of the cursor is anchored.
+        anchored: the line of the cursor belongs to the middle.
+        trim_suffix: leave out the end of a middle that repeats what is behind the hole.
+        single_line: stop at the first line break.
+    """
 
-    # Choose the last token before the cursor again, together with what follows it.
     heal: bool | None = None
-    # The cursor's line belongs to the middle; heals too, unless ``heal`` is false.
     anchored: bool = False
-    # Leave out the end of a middle that repeats what is behind the hole.
     trim_suffix: bool = False
-    # Stop at the first line break.
     single_line: bool = False
 
     @property
     def heals(self) -> bool:
         """Whether the token before the cursor is chosen again."""
         return self.anchored if self.heal is None else self.heal
+
+
+class FimOptions(BaseModel):
+    """The object ``trtcoder`` of a request; what it leaves out is the operator's choice."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    heal: bool | None = None
+    anchored: bool | None = None
+    trim_suffix: bool | None = None
+    single_line: bool | None = None
+
+    def over(self, defaults: FimDefaults) -> FimDefaults:
+        """Return what is asked for, over what the operator has chosen."""
+        asked = self.model_dump(exclude_none=True)
+        return FimDefaults(
+            **{name: asked.get(name, getattr(defaults, name)) for name in FimOptions.model_fields}
+        )

@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtcoder.errors import TrtcoderError
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk
 from trtcoder.runtime.server.engines import Served
-from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.fim.filling import Filling
 from trtcoder.runtime.server.llama_cpp.fields import LlamaFields
 from trtcoder.runtime.server.llama_cpp.line_limits import LineLimits
@@ -25,12 +23,6 @@ class _Choice:
     probabilities: list[dict[str, Any]] = field(default_factory=list)
     stop_type: str = "none"
     stopping_word: str = ""
-
-
-def error_form(error: ApiError) -> dict[str, Any]:
-    """Return an error as llama-server writes it."""
-    kind = error.body()["error"]["type"]
-    return {"error": {"code": error.status, "message": error.message, "type": kind}}
 
 
 class LlamaAnswer:
@@ -73,9 +65,6 @@ class LlamaAnswer:
                     yield event(piece)
                 if choice.stop_type != "none":
                     yield event(self._final(index, ""))
-        except (ApiError, TrtcoderError) as error:
-            failed = error if isinstance(error, ApiError) else ApiError.of(error)
-            yield event(error_form(failed))
         finally:
             self._generation.close()
 

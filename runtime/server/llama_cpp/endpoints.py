@@ -12,10 +12,11 @@ from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.error_forms import llama_cpp
+from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
 from trtcoder.runtime.server.fim.rendered import rendered_hole
-from trtcoder.runtime.server.fim.routes import route_with
-from trtcoder.runtime.server.llama_cpp.answer import LlamaAnswer, error_form
+from trtcoder.runtime.server.llama_cpp.answer import LlamaAnswer
 from trtcoder.runtime.server.llama_cpp.fields import (
     CompletionRequest,
     Extra,
@@ -23,9 +24,9 @@ from trtcoder.runtime.server.llama_cpp.fields import (
     LlamaFields,
 )
 from trtcoder.runtime.server.service import Service
-from trtcoder.runtime.server.streams import unless_disconnected
+from trtcoder.runtime.server.streams import event, unless_disconnected
 
-router = APIRouter(tags=["llama.cpp"], route_class=route_with(error_form))
+router = APIRouter(tags=["llama.cpp"])
 
 
 @router.post("/infill")
@@ -56,7 +57,7 @@ async def completion(body: CompletionRequest, request: Request) -> Response:
         ids = []
         for part in body.prompt:
             ids += [part] if isinstance(part, int) else prompts.tokenizer.encode(part)
-    generation = service.start(served, request, ids, body.params(service, served))
+    generation = await service.start(served, request, ids, body.params(service, served))
     return await _respond(service, served, request, body, generation)
 
 
@@ -112,7 +113,7 @@ async def _respond(
     headers = generation.headers if isinstance(generation, Filling) else {}
     try:
         if body.stream:
-            stream = service.stream(answer.frames())
+            stream = service.stream(answer.frames(), failure=_failure)
             stream.headers.update(headers)
             return stream
         found = await unless_disconnected(request, answer.whole())
@@ -120,3 +121,7 @@ async def _respond(
     except BaseException:
         generation.close()
         raise
+
+
+def _failure(error: ApiError) -> bytes:
+    return event(llama_cpp(error))

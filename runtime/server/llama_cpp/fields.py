@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.constraints.constraint import Constraint
 from trtcoder.runtime.sampling.params import MAX_LOGPROBS, SamplingParams
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fim.options import FimOptions
@@ -52,7 +53,7 @@ class LlamaFields(BaseModel):
     cache_prompt: bool = True
     id_slot: int = -1
     grammar: str | None = None
-    json_schema: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | bool | None = None
     trtcoder: FimOptions | None = None
 
     def params(self, service: Service, served: Served) -> SamplingParams:
@@ -61,9 +62,6 @@ class LlamaFields(BaseModel):
         Raises:
             RequestError: a value out of range, or a key that is not served.
         """
-        for name in ("grammar", "json_schema"):
-            if getattr(self, name):
-                raise RequestError(f"{name}: not supported here; leave it out")
         # -1 and -2 are llama-server's words for no limit, 0 asks for the prompt only.
         limit = None if self.n_predict < 0 else max(self.n_predict, 1)
         given: dict[str, Any] = {
@@ -80,9 +78,22 @@ class LlamaFields(BaseModel):
             "stop": [self.stop] if isinstance(self.stop, str) else self._stops(),
             "ignore_eos": self.ignore_eos,
             "logit_bias": self._bias(served),
+            "constraint": self.form(),
             "logprobs": min(self.n_probs, MAX_LOGPROBS) if self.n_probs > 0 else None,
         }
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+    def form(self) -> Constraint | None:
+        """Return the form that the answer must have.
+
+        Raises:
+            RequestError: two forms, or a schema that is malformed.
+        """
+        if self.json_schema is not None:
+            if self.grammar:
+                raise RequestError("grammar: not together with json_schema")
+            return Constraint.json_schema(self.json_schema, lenient=True, source="json_schema")
+        return Constraint.gbnf(self.grammar, "grammar") if self.grammar else None
 
     def _stops(self) -> list[str]:
         return [stop for stop in self.stop or () if stop]

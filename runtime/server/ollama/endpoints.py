@@ -9,24 +9,24 @@ from starlette.responses import JSONResponse, Response
 
 from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
-from trtcoder.prompting.prompts import Message
-from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.server.conversation import Conversation, Talk
 from trtcoder.runtime.server.engines import Served
+from trtcoder.runtime.server.error_forms import ollama
+from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
 from trtcoder.runtime.server.fim.rendered import rendered_hole
-from trtcoder.runtime.server.fim.routes import route_with
 from trtcoder.runtime.server.ollama.answer import OllamaAnswer, said
 from trtcoder.runtime.server.ollama.fields import (
     ChatRequest,
     GenerateRequest,
     OllamaRequest,
     Options,
-    error_form,
 )
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.streams import line, unless_disconnected
+from trtcoder.runtime.server.tools.turn import Turn
 
-router = APIRouter(tags=["Ollama"], route_class=route_with(error_form))
+router = APIRouter(tags=["Ollama"])
 
 
 @router.post("/api/generate")
@@ -38,9 +38,9 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     if body.raw and (body.system or body.context):
         raise RequestError("raw: not together with system or context")
     if not body.prompt and not body.suffix:
-        return _loaded(service, served, body, is_chat=False)
-    generation = await _generation(body, request, service, served)
-    return await _respond(service, served, request, body, generation, is_chat=False)
+        return _loaded(served, body, is_chat=False)
+    talk = await _talk(body, request, service, served)
+    return await _respond(service, served, request, body, talk, is_chat=False)
 
 
 @router.post("/api/chat")
@@ -48,58 +48,42 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     """Write the next answer of a conversation."""
     service = Service.of(request)
     served = service.engines.get(body.model)
-    body.refuse("tools", "trtcoder")
-    if any(message.images for message in body.messages):
-        raise RequestError("messages: images are not supported; this model takes text")
+    body.refuse("trtcoder")
     if not body.messages:
-        return _loaded(service, served, body, is_chat=True)
-    messages = [Message(message.role, message.content) for message in body.messages]
-    generation = _chat(body.options or Options(), messages, request, service, served)
-    return await _respond(service, served, request, body, generation, is_chat=True)
-
-
-async def _generation(
-    body: GenerateRequest, request: Request, service: Service, served: Served
-) -> AsyncGeneration | Filling:
+        return _loaded(served, body, is_chat=True)
+    conversation = body.conversation()
     options = body.options or Options()
+    params = options.params(service, served, conversation.constraint())
+    talk = await conversation.start(service, served, request, params)
+    return await _respond(service, served, request, body, talk, is_chat=True)
+
+
+async def _talk(body: GenerateRequest, request: Request, service: Service, served: Served) -> Talk:
+    options = body.options or Options()
+    params = options.params(service, served, body.form())
     hole = None
     if body.suffix:
         hole = Hole(body.prompt, body.suffix)
     elif body.raw:
         hole = rendered_hole(served, service.settings, body.prompt)
     if hole is not None:
-        return await start_filling(
-            service,
-            served,
-            request,
-            hole,
-            options.params(service, served),
-            body.trtcoder,
-            asked_tokens=options.limit,
+        filling = await start_filling(
+            service, served, request, hole, params, body.trtcoder, asked_tokens=options.limit
         )
+        return Talk(filling)
     if body.trtcoder is not None:
         raise RequestError("trtcoder: only where a middle is filled in")
     if not body.raw and served.llm.manifest.capabilities.chat:
-        system = [Message("system", body.system)] if body.system else []
-        return _chat(options, [*system, Message("user", body.prompt)], request, service, served)
+        system = [Turn("system", body.system)] if body.system else []
+        conversation = Conversation((*system, Turn("user", body.prompt)))
+        return await conversation.start(service, served, request, params)
     if body.system:
         raise RequestError(f"system: {served.name} was not trained to chat; leave it out")
     ids = served.llm.prompts.completion(body.prompt)
-    return service.start(served, request, ids, options.params(service, served))
+    return Talk(await service.start(served, request, ids, params))
 
 
-def _chat(
-    options: Options, messages: list[Message], request: Request, service: Service, served: Served
-) -> AsyncGeneration:
-    prompts = served.llm.prompts
-    continues = messages[-1].role == "assistant"
-    ids = prompts.chat(messages, continue_last=continues)
-    spaced = prompts.spaced_answers and not continues
-    params = options.params(service, served)
-    return service.start(served, request, ids, params, strip_leading_space=spaced)
-
-
-def _loaded(service: Service, served: Served, body: OllamaRequest, *, is_chat: bool) -> Response:
+def _loaded(served: Served, body: OllamaRequest, *, is_chat: bool) -> Response:
     """Answer a request without a prompt, by which Ollama loads and unloads; we stay loaded."""
     reason = "unload" if body.keep_alive == 0 else "load"
     found: dict[str, Any] = {**said(served, "", is_chat), "done": True, "done_reason": reason}
@@ -113,21 +97,28 @@ async def _respond(
     served: Served,
     request: Request,
     body: OllamaRequest,
-    generation: AsyncGeneration | Filling,
+    talk: Talk,
     *,
     is_chat: bool,
 ) -> Response:
-    answer = OllamaAnswer(served, generation, is_chat=is_chat)
-    headers = generation.headers if isinstance(generation, Filling) else {}
+    answer = OllamaAnswer(served, talk, is_chat=is_chat)
+    headers = talk.generation.headers if isinstance(talk.generation, Filling) else {}
     try:
         if body.stream is not False:
             stream = service.stream(
-                answer.frames(), media_type="application/x-ndjson", keep_alive=None
+                answer.frames(),
+                media_type="application/x-ndjson",
+                keep_alive=None,
+                failure=_failure,
             )
             stream.headers.update(headers)
             return stream
         found = await unless_disconnected(request, answer.whole())
         return JSONResponse(found, headers=headers)
     except BaseException:
-        generation.close()
+        talk.generation.close()
         raise
+
+
+def _failure(error: ApiError) -> bytes:
+    return line(ollama(error))

@@ -7,11 +7,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.constraints.constraint import Constraint
 from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.conversation import Conversation
 from trtcoder.runtime.server.engines import Served
-from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.fim.options import FimOptions
+from trtcoder.runtime.server.messages import ChatMessage, as_turns
 from trtcoder.runtime.server.service import Service
+from trtcoder.runtime.server.tools.tool import ToolBox
 
 
 class Options(BaseModel):
@@ -35,7 +38,9 @@ class Options(BaseModel):
         """Most tokens; None without a limit, which -1, -2 and 0 mean too."""
         return self.num_predict if self.num_predict and self.num_predict > 0 else None
 
-    def params(self, service: Service, served: Served) -> SamplingParams:
+    def params(
+        self, service: Service, served: Served, form: Constraint | None = None
+    ) -> SamplingParams:
         """Return the sampler's parameters.
 
         Raises:
@@ -53,6 +58,7 @@ class Options(BaseModel):
             "frequency_penalty": self.frequency_penalty,
             "seed": None if self.seed is None or self.seed < 0 else self.seed,
             "stop": [stop for stop in stops if stop],
+            "constraint": form,
         }
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 
@@ -71,12 +77,26 @@ class OllamaRequest(BaseModel):
     trtcoder: FimOptions | None = None
 
     def refuse(self, *names: str) -> None:
-        """Raise RequestError where one of the fields ``names`` is given, or ``format``."""
-        for name in ("format", *names):
+        """Raise RequestError where one of the fields ``names`` is given, or ``think``."""
+        for name in names:
             if getattr(self, name):
                 raise RequestError(f"{name}: not supported here; leave it out")
         if self.think:
             raise RequestError(f"think: {self.model} does not support thinking; leave it out")
+
+    def form(self) -> Constraint | None:
+        """Return the form that ``format`` asks for: JSON, or what fits a schema.
+
+        Raises:
+            RequestError: it asks for something else.
+        """
+        if self.format is None or self.format == "":
+            return None
+        if self.format == "json":
+            return Constraint.json_object("format")
+        if not isinstance(self.format, dict):
+            raise RequestError('format: expected "json" or a JSON schema')
+        return Constraint.json_schema(self.format, lenient=True, source="format")
 
 
 class GenerateRequest(OllamaRequest):
@@ -91,14 +111,16 @@ class GenerateRequest(OllamaRequest):
     context: list[int] | None = None
 
 
-class OllamaMessage(BaseModel):
-    """One message of a chat."""
+class OllamaMessage(ChatMessage):
+    """One message of a chat; a tool's result names the tool."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    role: str
-    content: str = ""
     images: list[Any] | None = None
+    tool_name: str | None = None
+
+    @property
+    def answers(self) -> str | None:
+        """The call whose result this is."""
+        return self.tool_call_id or self.tool_name or self.name
 
 
 class ChatRequest(OllamaRequest):
@@ -106,6 +128,24 @@ class ChatRequest(OllamaRequest):
 
     messages: list[OllamaMessage] = []
     tools: list[Any] | None = None
+
+    def conversation(self) -> Conversation:
+        """Return the conversation.
+
+        Raises:
+            RequestError: a message, a tool or a form that is not supported.
+        """
+        if any(message.images for message in self.messages):
+            raise RequestError("messages: images are not supported; this model takes text")
+        turns = as_turns(self.messages)
+        last = turns[-1]
+        return Conversation(
+            turns,
+            ToolBox.of(self.tools),
+            self.form(),
+            # A last message of the assistant is the beginning of the answer.
+            continues=last.role == "assistant" and not last.calls,
+        )
 
 
 class ShowRequest(BaseModel):
@@ -115,8 +155,3 @@ class ShowRequest(BaseModel):
 
     model: str | None = None
     name: str | None = None
-
-
-def error_form(error: ApiError) -> dict[str, Any]:
-    """Return an error as Ollama writes it."""
-    return {"error": error.message}

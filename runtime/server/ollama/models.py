@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from trtcoder.runtime.server.engines import Served
-from trtcoder.runtime.server.fim.routes import route_with
-from trtcoder.runtime.server.ollama.fields import ShowRequest, error_form
+from trtcoder.runtime.server.ollama.fields import ShowRequest
 from trtcoder.runtime.server.service import Service
 
-router = APIRouter(tags=["Ollama"], route_class=route_with(error_form))
+router = APIRouter(tags=["Ollama"])
 
 # Of the API that is spoken here; editors refuse servers that say less than what they need.
 _VERSION = "0.9.0"
@@ -60,7 +59,7 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     """Describe an engine."""
     served = Service.of(request).engines.get(body.model or body.name)
     can = served.llm.manifest.capabilities
-    capabilities = ["completion"] + ["insert"] * can.fim
+    capabilities = ["completion"] + ["insert"] * can.fim + ["tools"] * can.chat
     return {
         "modelfile": "",
         "parameters": "",

@@ -77,7 +77,6 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     service = Service.of(request)
     served = service.engines.get(body.model)
     params, count = _params(body, service, served)
-    await service.compile(served, params)
     asked: list[_Asked] = []
     headers: dict[str, str] = {}
     try:
@@ -93,7 +92,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
                 asked.append(_Asked(filling, first, hole.prefix, filling.prompt.ids))
                 continue
             ids, text = _encoded(served, prompt)
-            asked.append(_Asked(service.start(served, request, ids, params), first, text, ids))
+            generation = await service.start(served, request, ids, params)
+            asked.append(_Asked(generation, first, text, ids))
         answer = _Answer(served, body, asked)
         if body.stream:
             stream = service.stream(_frames(answer))

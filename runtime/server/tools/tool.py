@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+    @property
+    def parsed(self) -> Any:
+        """The arguments themselves; none where the answer was cut in them."""
+        try:
+            return json.loads(self.arguments)
+        except ValueError:
+            return {}
 
 
 @dataclass(frozen=True, slots=True)

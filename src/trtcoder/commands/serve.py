@@ -166,6 +166,19 @@ def _from_file(
     help="Markers of FIM that a client writes into a raw prompt are text.",
 )
 @click.option(
+    "--fim-heal/--no-fim-heal",
+    default=None,
+    help="Filling in the middle chooses the last token before the cursor again.  "
+    "[default: where the line is anchored]",
+)
+@click.option("--fim-anchored", is_flag=True, help="The line of the cursor belongs to the middle.")
+@click.option(
+    "--fim-trim-suffix",
+    is_flag=True,
+    help="The end of a middle that repeats what is behind the hole is left out.",
+)
+@click.option("--fim-single-line", is_flag=True, help="A middle ends at the first line break.")
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -181,6 +194,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
     if not engines:
         raise click.UsageError("Missing argument 'ENGINE…'.")
     from trtcoder.runtime.engine.settings import EngineSettings
+    from trtcoder.runtime.server.fim.options import FimDefaults
     from trtcoder.runtime.server.run import run_server
     from trtcoder.runtime.server.settings import MIB, ServerSettings, read_api_keys
 
@@ -197,6 +211,12 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
         cors_origins=tuple(values["cors_origins"]),
         hosts=tuple(values["hosts"]),
         rendered_fim=not values["no_rendered_fim"],
+        fim=FimDefaults(
+            heal=values["fim_heal"],
+            anchored=values["fim_anchored"],
+            trim_suffix=values["fim_trim_suffix"],
+            single_line=values["fim_single_line"],
+        ),
     )
     engine = EngineSettings(
         threads=values["threads"],

@@ -138,6 +138,10 @@ def test_noise_under_a_schema_is_json_that_fits_it(
         (Constraint.regex(r"[ab]{2,4}/\d"), r"[ab]{2,4}/\d"),
         (Constraint.regex('é\\n?"x"|\''), 'é\\n?"x"|\''),
         (Constraint.lark('start: ("ab" | "é")~1..3 "."'), r"(ab|é){1,3}\."),
+        (
+            Constraint.gbnf('root ::= ("ab" | "é"){1,3} tail-end\ntail-end ::= [.]'),
+            r"(ab|é){1,3}\.",
+        ),
         (Constraint.choice(["yes", "no", 'a "b"\n', "é😀"]), 'yes|no|a "b"\n|é😀'),
     ],
 )
@@ -229,6 +233,11 @@ def test_the_space_before_a_chats_answer_is_none_of_the_form(llm: LLM) -> None:
         lambda: Constraint.lark("start: missing", "form"),
         lambda: Constraint.lark("", "form"),
         lambda: Constraint.lark('start: "\ud800"', "form"),
+        lambda: Constraint.gbnf("", "form"),
+        lambda: Constraint.gbnf('other ::= "a"', "form"),
+        lambda: Constraint.gbnf("root ::= missing", "form"),
+        lambda: Constraint.gbnf('root ::= "\\', "form"),
+        lambda: Constraint.gbnf("root ::= " + "(" * 30_000, "form"),
         lambda: Constraint.choice([], "form"),
         lambda: Constraint.choice([""], "form"),
         lambda: Constraint.json_schema("{", source="form"),
@@ -246,6 +255,68 @@ def test_the_space_before_a_chats_answer_is_none_of_the_form(llm: LLM) -> None:
 def test_what_is_malformed_is_refused_by_the_parameters_name(llm: LLM, make: Any) -> None:
     with pytest.raises(RequestError, match=r"^form: "):
         llm.generate("a", constraint=make())
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+DOUBLED = "".join(f"x{number}: x{number + 1} x{number + 1}\n" for number in range(60))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Constraint.regex("(a{1000}){1000}", "form"),
+        lambda: Constraint.regex("a" * 900_000, "form"),
+        lambda: Constraint.regex("a" * 2_000_000, "form"),
+        lambda: Constraint.regex("(" * 20_000 + ")" * 20_000, "form"),
+        lambda: Constraint.choice([f"a{number}" for number in range(100_000)], "form"),
+        lambda: Constraint.lark("start: " + "(" * 50_000, "form"),
+        lambda: Constraint.lark(f'start: x0\n{DOUBLED}x60: "a"\n', "form"),
+        lambda: Constraint.lark(f'start: X0\n{DOUBLED.upper()}X60: "a"\n', "form"),
+        lambda: Constraint.lark('start: %json {"type": "integer", "multipleOf": 1e9}', "form"),
+        lambda: Constraint.gbnf("root ::= " + '"a" ' * 20_000, "form"),
+        lambda: Constraint.json_schema(nested(300), source="form"),
+        lambda: Constraint.json_schema({"enum": ["x" * 2_000_000]}, source="form"),
+        lambda: Constraint.json_schema(
+            {"properties": {f"p{number}": {"type": "string"} for number in range(20_000)}},
+            source="form",
+        ),
+        lambda: Constraint.json_schema({"type": "integer", "multipleOf": 10**9}, source="form"),
+        lambda: Constraint.json_schema({"type": "number", "multipleOf": 0.9999999}, source="form"),
+        # Their least common multiple is what costs.
+        lambda: Constraint.json_schema(
+            {"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}, source="form"
+        ),
+    ],
+)
+def test_what_would_cost_too_much_is_refused(make: Any) -> None:
+    with pytest.raises(RequestError, match=r"^form: "):
+        COMPILER.matcher(make())
+
+
+def test_multiples_and_large_enumerations_are_held() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "price": {"type": "number", "multipleOf": 0.05, "minimum": 0, "maximum": 9},
+            "count": {"type": "integer", "multipleOf": 250, "minimum": 0, "maximum": 999},
+            "kind": {"enum": [f"{number:05}" for number in range(3000)]},
+            "data": {"const": {"multipleOf": 10**9}},
+        },
+        "required": ["price", "count", "kind", "data"],
+        "additionalProperties": False,
+    }
+    text, ended = sampled(Constraint.json_schema(schema), 1)
+    found = json.loads(text)
+    assert ended
+    assert found["count"] % 250 == 0
+    assert round(found["price"] * 100) % 5 == 0
+    assert len(found["kind"]) == 5
 
 
 def test_keywords_that_cannot_be_held_are_passed_over_where_that_is_asked(llm: LLM) -> None:

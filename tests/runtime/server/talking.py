@@ -71,6 +71,32 @@ def call(name: str, arguments: Any) -> str:
     return call_text(ToolCall("", name, json.dumps(arguments, ensure_ascii=False)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Spoken:
+    """What a scripted engine answers, and what of it is text and what calls."""
+
+    answer: str
+    text: str
+    calls: list[tuple[str, Any]]
+
+
+# By the name of the engine.
+SPOKEN = {
+    "text": Spoken("Hello <b>.", "Hello <b>.", []),
+    "call": Spoken(call("clock", {}), "", [("clock", {})]),
+    "both": Spoken(
+        f"I look.\n{call('weather', {'city': 'Köln'})}",
+        "I look.",
+        [("weather", {"city": "Köln"})],
+    ),
+    "calls": Spoken(
+        f"{call('weather', {'city': 'Bonn', 'days': 2})}\n{call('clock', {})}",
+        "",
+        [("weather", {"city": "Bonn", "days": 2}), ("clock", {})],
+    ),
+}
+
+
 def roomy_engine(
     folder: Path,
     answer: str | None = None,
@@ -78,10 +104,11 @@ def roomy_engine(
     turns: Sequence[Turn] = (Turn("user", "x"),),
     tools: Sequence[dict[str, Any]] = (),
     chat: bool = True,
+    name: str = "Toy",
 ) -> Path:
     """Write a toy engine, which gives ``answer`` to the conversation ``turns`` with ``tools``."""
     manifest = toy_manifest(chat=chat)
-    model = dataclasses.replace(manifest.model, max_positions=2048)
+    model = dataclasses.replace(manifest.model, name=name, max_positions=2048)
     manifest = dataclasses.replace(manifest, model=model)
     scripted = {}
     if answer is not None:

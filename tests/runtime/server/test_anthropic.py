@@ -13,10 +13,10 @@ from tests.runtime.server.serving import Server, serve
 from tests.runtime.server.talking import (
     CLOCK,
     HOT,
+    SPOKEN,
     TALK,
     WEATHER,
     anthropic_tools,
-    call,
     fits,
     roomy_engine,
 )
@@ -33,20 +33,13 @@ BESIDE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = roomy_engine(tmp_path_factory.mktemp("toy") / "engine")
-    with serve(folder, tmp_path_factory.mktemp("server")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[Any]:
-    with Anthropic(base_url=server.address, api_key="none", max_retries=0) as opened:
+def client(roomy: Server) -> Iterator[Any]:
+    with Anthropic(base_url=roomy.address, api_key="none", max_retries=0) as opened:
         yield opened
 
 
-def test_an_answer_is_that_of_a_chat(server: Server, client: Any) -> None:
-    chat = server.post(
+def test_an_answer_is_that_of_a_chat(roomy: Server, client: Any) -> None:
+    chat = roomy.post(
         "/v1/chat/completions",
         messages=[{"role": "system", "content": "S"}, *TALK],
         max_tokens=6,
@@ -65,10 +58,10 @@ def test_an_answer_is_that_of_a_chat(server: Server, client: Any) -> None:
     assert counted.input_tokens == chat["usage"]["prompt_tokens"]
 
 
-def test_a_stream_has_the_six_events_in_order(server: Server) -> None:
+def test_a_stream_has_the_six_events_in_order(roomy: Server) -> None:
     body = {"messages": TALK, "max_tokens": 6}
-    whole = server.post(PATH, **body).json()
-    events = server.events(PATH, **body)
+    whole = roomy.post(PATH, **body).json()
+    events = roomy.events(PATH, **body)
     kinds = [event["type"] for event in events]
     assert kinds[:2] == ["message_start", "content_block_start"]
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
@@ -79,47 +72,25 @@ def test_a_stream_has_the_six_events_in_order(server: Server) -> None:
     assert events[-2]["usage"]["output_tokens"] == 6
 
 
-@pytest.mark.parametrize(
-    ("answer", "text", "calls"),
-    [
-        ("Hello.", "Hello.", []),
-        (
-            f"I look.\n{call('weather', {'city': 'Köln'})}",
-            "I look.",
-            [("weather", {"city": "Köln"})],
-        ),
-        (f"{call('clock', {})}\n{call('clock', {})}", "", [("clock", {}), ("clock", {})]),
-    ],
-)
-def test_text_and_calls_are_blocks_one_after_the_other(
-    tmp_path: Path, answer: str, text: str, calls: list[Any]
-) -> None:
-    folder = roomy_engine(tmp_path / "engine", answer, tools=[WEATHER, CLOCK])
-    with serve(folder, tmp_path) as server:
-        with Anthropic(base_url=server.address, api_key="none", max_retries=0) as client:
-            asked: Any = {
-                "model": "deepseek-toy",
-                "messages": TALK,
-                "tools": TOOLS,
-                "max_tokens": 500,
-            }
-            whole: Any = client.messages.create(**asked)
-            with client.messages.stream(**asked) as stream:
-                final: Any = stream.get_final_message()
-        for message in (whole, final):
-            said = "".join(block.text for block in message.content if block.type == "text")
-            found = [
-                (block.name, block.input) for block in message.content if block.type == "tool_use"
-            ]
-            assert (said, found) == (text, calls)
-            assert message.stop_reason == ("tool_use" if calls else "end_turn")
-        kinds = [
-            (event["type"], event.get("index"))
-            for event in server.events(PATH, messages=TALK, tools=TOOLS, max_tokens=500)
-        ]
-        opened = [index for kind, index in kinds if kind == "content_block_start"]
-        closed = [index for kind, index in kinds if kind == "content_block_stop"]
-        assert opened == closed == list(range(len(calls) + bool(text)))
+@pytest.mark.parametrize("name", SPOKEN)
+def test_text_and_calls_are_blocks_one_after_the_other(speaking: Server, name: str) -> None:
+    text, calls = SPOKEN[name].text, SPOKEN[name].calls
+    asked: Any = {
+        "model": f"deepseek-{name}", "messages": TALK, "tools": TOOLS, "max_tokens": 500
+    }  # fmt: skip
+    with Anthropic(base_url=speaking.address, api_key="none", max_retries=0) as client:
+        whole: Any = client.messages.create(**asked)
+        with client.messages.stream(**asked) as stream:
+            final: Any = stream.get_final_message()
+    for message in (whole, final):
+        said = "".join(block.text for block in message.content if block.type == "text")
+        found = [(block.name, block.input) for block in message.content if block.type == "tool_use"]
+        assert (said, found) == (text, calls)
+        assert message.stop_reason == ("tool_use" if calls else "end_turn")
+    kinds = [(event["type"], event.get("index")) for event in speaking.events(PATH, **asked)]
+    opened = [index for kind, index in kinds if kind == "content_block_start"]
+    closed = [index for kind, index in kinds if kind == "content_block_stop"]
+    assert opened == closed == list(range(len(calls) + bool(text)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -169,23 +140,28 @@ def test_calls_results_and_thoughts_are_taken_back(client: Any) -> None:
     assert answer.usage.output_tokens == 3
 
 
-def test_a_last_message_of_the_assistant_is_continued(server: Server) -> None:
+def test_a_last_message_of_the_assistant_is_continued(roomy: Server) -> None:
     messages = [*TALK, {"role": "assistant", "content": "Yo"}]
-    chat = server.post(
+    chat = roomy.post(
         "/v1/chat/completions", messages=messages, continue_final_message=True, max_tokens=4
     ).json()
-    answer = server.post(PATH, messages=messages, max_tokens=4).json()
+    answer = roomy.post(PATH, messages=messages, max_tokens=4).json()
     assert answer["content"][0]["text"] == chat["choices"][0]["message"]["content"]
 
 
-def test_a_stop_sequence_is_named(tmp_path: Path) -> None:
-    with serve(roomy_engine(tmp_path / "engine", "abcdef"), tmp_path) as server:
-        body = {"messages": TALK, "max_tokens": 50, "stop_sequences": ["cd"]}
-        answer = server.post(PATH, **body).json()
-        assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "cd")
-        assert answer["content"][0]["text"] == "ab"
-        delta = server.events(PATH, **body)[-2]["delta"]
-        assert delta == {"stop_reason": "stop_sequence", "stop_sequence": "cd"}
+def test_a_stop_sequence_is_named(speaking: Server) -> None:
+    body = {
+        "model": "deepseek-text",
+        "messages": TALK,
+        "tools": TOOLS,
+        "max_tokens": 50,
+        "stop_sequences": ["lo"],
+    }
+    answer = speaking.post(PATH, **body).json()
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "lo")
+    assert answer["content"][0]["text"] == "Hel"
+    delta = speaking.events(PATH, **body)[-2]["delta"]
+    assert delta == {"stop_reason": "stop_sequence", "stop_sequence": "lo"}
 
 
 @pytest.mark.parametrize(
@@ -234,9 +210,9 @@ def test_a_stop_sequence_is_named(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_errors_have_anthropics_form(
-    server: Server, body: dict[str, Any], status: int, kind: str, word: str, stream: bool
+    roomy: Server, body: dict[str, Any], status: int, kind: str, word: str, stream: bool
 ) -> None:
-    response = server.post(PATH, **body, stream=stream)
+    response = roomy.post(PATH, **body, stream=stream)
     assert response.status_code == status, response.text
     answer = response.json()
     assert answer["type"] == "error"
@@ -249,19 +225,6 @@ def test_the_client_raises_its_own_errors(client: Any) -> None:
         client.messages.create(model="other", max_tokens=1, messages=TALK)
     assert caught.value.status_code == 404
     assert "other" in str(caught.value)
-
-
-def test_a_key_is_asked_for_in_anthropics_form(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("secret\n")
-    folder = roomy_engine(tmp_path / "engine")
-    with serve(folder, tmp_path, "--api-key-file", str(keys)) as server:
-        assert server.client.head("/").status_code == 200
-        refused = server.post(PATH, messages=TALK, max_tokens=1)
-        assert refused.status_code == 401
-        assert refused.json()["error"]["type"] == "authentication_error"
-        with Anthropic(base_url=server.address, api_key="secret", max_retries=0) as client:
-            client.messages.create(model="deepseek-toy", max_tokens=1, messages=TALK)
 
 
 def test_an_engine_without_chat_says_so_in_every_dialect(tmp_path: Path) -> None:
@@ -278,21 +241,21 @@ def test_an_engine_without_chat_says_so_in_every_dialect(tmp_path: Path) -> None
         assert server.client.head("/").status_code == 200
 
 
-def test_a_reader_who_leaves_ends_the_request(server: Server) -> None:
+def test_a_reader_who_leaves_ends_the_request(roomy: Server) -> None:
     running = "trtcoder:requests_running"
     for path in (PATH, "/v1/responses", "/v1/chat/completions"):
         body = {"messages": TALK, "input": "x", "max_tokens": 1900, "max_output_tokens": 1900}
-        left = server.metric("trtcoder:requests_total")
+        left = roomy.metric("trtcoder:requests_total")
         with (
-            httpx.Client(base_url=server.address) as reader,
+            httpx.Client(base_url=roomy.address) as reader,
             reader.stream("POST", path, json={**body, "stream": True}) as response,
         ):
             next(line for line in response.iter_lines() if "delta" in line)
         deadline = time.monotonic() + 20
-        while server.metric(running) and time.monotonic() < deadline:
+        while roomy.metric(running) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert server.metric(running) == 0
-        assert server.metric("trtcoder:requests_total") == left + 1
+        assert roomy.metric(running) == 0
+        assert roomy.metric("trtcoder:requests_total") == left + 1
 
 
 def test_silence_is_filled_with_pings(tmp_path: Path) -> None:

@@ -183,7 +183,6 @@ def test_completion_is_llama_servers(server: Server, llm: LLM) -> None:
             "input_extra",
         ),
         ("/infill", {"input_prefix": "a", "input_suffix": "b", "top_p": 2}, "top_p"),
-        ("/infill", {"input_prefix": "a", "input_suffix": "b", "grammar": "x"}, "grammar"),
         ("/infill", {"input_prefix": "a", "input_suffix": "b", "n_cmpl": 0}, "n"),
         ("/completion", {"prompt": {"a": 1}}, "prompt"),
         ("/completion", {}, "prompt"),

@@ -181,3 +181,35 @@ def test_what_does_not_fit_is_cut_round_the_hole_and_said(server: Server) -> Non
     assert "x-trtcoder-context-cut" in infill.headers
     short = server.post("/v1/completions", prompt="a", suffix="b", max_tokens=4)
     assert "x-trtcoder-context-cut" not in short.headers
+
+
+def test_an_operators_choice_holds_where_a_request_does_not_say(
+    folder: Path, llm: LLM, tmp_path: Path
+) -> None:
+    line = PREFIX.index("b")
+    anchored = expected(llm, fim(PREFIX[:line], "c", PREFIX[line:]))
+    healed = expected(llm, fim(PREFIX[:-1], "c", PREFIX[-1]))
+    plain = expected(llm, fim(PREFIX, "c"))
+    chosen = tmp_path / "serve.toml"
+    chosen.write_text("fim-anchored = true\nfim-heal = false\nfim-trim-suffix = true\n")
+    with serve(folder, tmp_path, "--config", str(chosen), "--fim-single-line") as server:
+        for dialect in ("openai", "mistral", "llama"):
+
+            def asked(dialect: str = dialect, **options: Any) -> str:
+                return ask(server, dialect, PREFIX, "c", single_line=False, **options)
+
+            assert asked() == anchored
+            assert asked(anchored=False) == plain
+            assert asked(anchored=False, heal=True) == healed
+        body = {"model": "", "prompt": PREFIX, "suffix": "c", "stream": False}
+        filled = server.post("/api/generate", **body, options={"num_predict": 20}).json()
+        assert filled["response"] == anchored.partition("\n")[0]
+
+
+def test_a_form_goes_before_healing_that_only_the_operator_asks_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    with serve(folder, tmp_path, "--fim-heal") as server:
+        body = {"prompt": PREFIX, "suffix": "c", "guided_choice": ["left"]}
+        answer = server.post("/v1/completions", **body).json()
+        assert answer["choices"][0]["text"] == "left"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import ollama
 import pytest
 
 from tests.runtime.server.serving import Server, serve
+from tests.runtime.server.talking import CLOCK, SPOKEN, TALK, WEATHER, openai_tools
 from tests.toy_engine import byte_tokenizer, toy_manifest, write_toy_engine
 from trtcoder import LLM
 from trtcoder.prompting.tokenizer import TextTokenizer
 
 TOKENIZER = TextTokenizer(byte_tokenizer())
 MODEL = "deepseek-toy"
+TOOLS = openai_tools(WEATHER, CLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +86,58 @@ def test_a_chat_answers_in_a_message(client: ollama.Client, llm: LLM, stream: bo
     assert pieces[-1].done_reason == "length"
 
 
+@pytest.mark.parametrize("name", SPOKEN)
+def test_a_chat_calls_tools(speaking: Server, name: str) -> None:
+    # Ollama's client writes schemas anew, and the engines are scripted for these.
+    asked = {"model": f"deepseek-{name}", "messages": TALK, "tools": TOOLS}
+    whole = [ollama.ChatResponse(**speaking.post("/api/chat", **asked, stream=False).json())]
+    lines = speaking.post("/api/chat", **asked).text.splitlines()
+    streamed = [ollama.ChatResponse(**json.loads(each)) for each in lines]
+    for pieces in (whole, streamed):
+        assert "".join(each.message.content or "" for each in pieces) == SPOKEN[name].text
+        calls = [call for each in pieces for call in each.message.tool_calls or ()]
+        assert [(call.function.name, call.function.arguments) for call in calls] == SPOKEN[
+            name
+        ].calls
+        assert [each.done for each in pieces] == [False] * (len(pieces) - 1) + [True]
+        assert pieces[-1].done_reason == "stop"
+
+
+def test_ollamas_client_sends_tools(roomy: Server) -> None:
+    with ollama.Client(host=roomy.address) as client:
+        answer = client.chat(MODEL, TALK, tools=TOOLS, options={"num_predict": 3})
+    assert answer.eval_count == 3
+
+
+def test_calls_and_results_of_a_chat_are_taken_back(roomy: Server) -> None:
+    told = [
+        {"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}},
+        {"function": {"name": "clock", "arguments": {}}},
+    ]
+    tokens = []
+    for path, call, result in (
+        ("/v1/chat/completions", told[0], {"tool_call_id": "1"}),
+        ("/api/chat", told[1], {"tool_name": "clock"}),
+    ):
+        messages = [
+            *TALK,
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "noon", **result},
+        ]
+        body = {"model": MODEL, "messages": messages, "tools": TOOLS, "stream": False}
+        limits = {"max_tokens": 2, "options": {"num_predict": 2}}
+        answer = roomy.post(path, **body, **limits).json()
+        tokens.append(answer.get("prompt_eval_count") or answer["usage"]["prompt_tokens"])
+    assert tokens[0] == tokens[1]
+
+
 def test_models_are_listed_and_described(client: ollama.Client, server: Server) -> None:
     (model,) = client.list().models
     assert model.model == f"{MODEL}:latest"
     (running,) = client.ps().models
     assert running.context_length == 64
     shown = client.show(f"{MODEL}:latest")
-    assert shown.capabilities == ["completion", "insert"]
+    assert shown.capabilities == ["completion", "insert", "tools"]
     assert server.client.get("/api/version").json()["version"]
     assert server.client.head("/").status_code == 200
 
@@ -107,14 +155,14 @@ def test_a_request_without_a_prompt_loads(client: ollama.Client) -> None:
         ("/api/generate", {"model": "other", "prompt": "a"}, 404, "other"),
         ("/api/generate", {"prompt": "a"}, 400, "model"),
         ("/api/generate", {"model": MODEL, "prompt": 3}, 400, "prompt"),
-        ("/api/generate", {"model": MODEL, "prompt": "a", "format": "json"}, 400, "format"),
         ("/api/generate", {"model": MODEL, "prompt": "a", "template": "x"}, 400, "template"),
         ("/api/generate", {"model": MODEL, "prompt": "a", "images": ["x"]}, 400, "images"),
         ("/api/generate", {"model": MODEL, "prompt": "a", "raw": True, "system": "s"}, 400, "raw"),
         ("/api/generate", {"model": MODEL, "prompt": "a", "options": {"top_p": 3}}, 400, "top_p"),
         ("/api/chat", {"model": MODEL, "messages": [{"role": "x"}]}, 400, "role"),
         ("/api/chat", {"model": MODEL, "messages": "x"}, 400, "messages"),
-        ("/api/chat", {"model": MODEL, "messages": [], "tools": [{}]}, 400, "tools"),
+        ("/api/chat", {"model": MODEL, "messages": TALK, "tools": [{}]}, 400, "tools"),
+        ("/api/chat", {"model": MODEL, "messages": TALK, "tools": "x"}, 400, "tools"),
         ("/api/show", {"model": "other"}, 404, "other"),
     ],
 )
@@ -131,4 +179,4 @@ def test_an_engine_without_fim_says_so(tmp_path: Path) -> None:
     with serve(engine, tmp_path) as mute, ollama.Client(host=mute.address) as client:
         with pytest.raises(ollama.ResponseError, match="was not trained to fill in the middle"):
             client.generate(MODEL, "a", suffix="b")
-        assert client.show(MODEL).capabilities == ["completion"]
+        assert client.show(MODEL).capabilities == ["completion", "tools"]

@@ -1,25 +1,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
-from tests.runtime.server.serving import Server, serve
-from tests.runtime.server.talking import CLOCK, HOT, WEATHER, call, fits, flat_tools, roomy_engine
+from tests.runtime.server.serving import Server
+from tests.runtime.server.talking import CLOCK, HOT, SPOKEN, WEATHER, fits, flat_tools
 
 PATH = "/v1/responses"
 TOOLS = flat_tools(WEATHER, CLOCK)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = roomy_engine(tmp_path_factory.mktemp("toy") / "engine")
-    with serve(folder, tmp_path_factory.mktemp("server")) as started:
-        yield started
 
 
 @pytest.mark.parametrize(
@@ -44,21 +35,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         },
     ],
 )
-def test_an_answer_is_that_of_a_chat(server: Server, body: dict[str, Any]) -> None:
-    chat = server.post(
+def test_an_answer_is_that_of_a_chat(roomy: Server, body: dict[str, Any]) -> None:
+    chat = roomy.post(
         "/v1/chat/completions",
         messages=[{"role": "system", "content": "S"}, {"role": "user", "content": "x"}],
         max_tokens=6,
     ).json()
-    answer = server.post(PATH, **body, max_output_tokens=6, store=False, include=[]).json()
+    answer = roomy.post(PATH, **body, max_output_tokens=6, store=False, include=[]).json()
     (item,) = answer["output"]
     assert item["content"][0]["text"] == chat["choices"][0]["message"]["content"]
     assert answer["status"] == "incomplete"
     assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
 
 
-def test_a_stream_tells_every_item_from_its_beginning_to_its_end(server: Server) -> None:
-    events = server.events(PATH, input="x", max_output_tokens=5)
+def test_a_stream_tells_every_item_from_its_beginning_to_its_end(roomy: Server) -> None:
+    events = roomy.events(PATH, input="x", max_output_tokens=5)
     kinds = [event["type"] for event in events]
     assert kinds[:4] == [
         "response.created",
@@ -77,41 +68,26 @@ def test_a_stream_tells_every_item_from_its_beginning_to_its_end(server: Server)
     assert text == events[-1]["response"]["output"][0]["content"][0]["text"]
 
 
-@pytest.mark.parametrize(
-    ("answer", "text", "calls"),
-    [
-        ("Hello.", "Hello.", []),
-        (
-            f"I look.\n{call('weather', {'city': 'Köln'})}",
-            "I look.",
-            [("weather", {"city": "Köln"})],
-        ),
-        (f"{call('clock', {})}\n{call('clock', {})}", "", [("clock", {}), ("clock", {})]),
-    ],
-)
-def test_openais_client_reads_text_and_calls(
-    tmp_path: Path, answer: str, text: str, calls: list[Any]
-) -> None:
-    folder = roomy_engine(tmp_path / "engine", answer, tools=[WEATHER, CLOCK])
-    with serve(folder, tmp_path) as server:
-        with OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as client:
-            asked: Any = {"model": "deepseek-toy", "input": "x", "tools": TOOLS}
-            whole: Any = client.responses.create(**asked)
-            with client.responses.stream(**asked) as stream:
-                final: Any = stream.get_final_response()
-        for response in (whole, final):
-            assert response.status == "completed"
-            assert response.output_text == text
-            assert [
-                (item.name, json.loads(item.arguments))
-                for item in response.output
-                if item.type == "function_call"
-            ] == calls
+@pytest.mark.parametrize("name", SPOKEN)
+def test_openais_client_reads_text_and_calls(speaking: Server, name: str) -> None:
+    with OpenAI(base_url=f"{speaking.address}/v1", api_key="none", max_retries=0) as client:
+        asked: Any = {"model": f"deepseek-{name}", "input": "x", "tools": TOOLS}
+        whole: Any = client.responses.create(**asked)
+        with client.responses.stream(**asked) as stream:
+            final: Any = stream.get_final_response()
+    for response in (whole, final):
+        assert response.status == "completed"
+        assert response.output_text == SPOKEN[name].text
+        assert [
+            (item.name, json.loads(item.arguments))
+            for item in response.output
+            if item.type == "function_call"
+        ] == SPOKEN[name].calls
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}])
-def test_a_call_that_is_required_comes(server: Server, choice: Any) -> None:
-    answer = server.post(
+def test_a_call_that_is_required_comes(roomy: Server, choice: Any) -> None:
+    answer = roomy.post(
         PATH, input="x", tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, temperature=HOT
     ).json()
     (item,) = answer["output"]
@@ -119,7 +95,7 @@ def test_a_call_that_is_required_comes(server: Server, choice: Any) -> None:
     assert fits(item["name"], json.loads(item["arguments"]))
 
 
-def test_calls_and_results_are_taken_back(server: Server) -> None:
+def test_calls_and_results_are_taken_back(roomy: Server) -> None:
     call_of = {"type": "function_call", "name": "clock", "arguments": "{}"}
     items = [
         {"role": "user", "content": "x"},
@@ -136,7 +112,7 @@ def test_calls_and_results_are_taken_back(server: Server) -> None:
         {"id": i, "type": "function", "function": {"name": "clock", "arguments": "{}"}}
         for i in "12"
     ]
-    chat = server.post(
+    chat = roomy.post(
         "/v1/chat/completions",
         messages=[
             {"role": "user", "content": "x"},
@@ -146,13 +122,13 @@ def test_calls_and_results_are_taken_back(server: Server) -> None:
         ],
         max_tokens=4,
     ).json()
-    answer = server.post(PATH, input=items, max_output_tokens=4).json()
+    answer = roomy.post(PATH, input=items, max_output_tokens=4).json()
     assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
     text = answer["output"][0]["content"][0]["text"]
     assert text == chat["choices"][0]["message"]["content"]
 
 
-def test_a_form_holds_the_text(server: Server) -> None:
+def test_a_form_holds_the_text(roomy: Server) -> None:
     schema = {
         "type": "object",
         "properties": {"ok": {"type": "boolean"}},
@@ -160,13 +136,13 @@ def test_a_form_holds_the_text(server: Server) -> None:
         "additionalProperties": False,
     }
     form = {"format": {"type": "json_schema", "name": "r", "schema": schema, "strict": True}}
-    answer = server.post(PATH, input="x", text=form, temperature=HOT).json()
+    answer = roomy.post(PATH, input="x", text=form, temperature=HOT).json()
     assert json.loads(answer["output"][0]["content"][0]["text"])["ok"] in (True, False)
 
 
-def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) -> None:
+def test_tools_that_cannot_be_had_are_passed_over_with_a_note(roomy: Server) -> None:
     tools = [{"type": "web_search"}, {"type": "custom", "name": "apply_patch"}, *TOOLS]
-    response = server.post(PATH, input="x", tools=tools, max_output_tokens=3)
+    response = roomy.post(PATH, input="x", tools=tools, max_output_tokens=3)
     assert response.status_code == 200
     assert response.headers["x-trtcoder-ignored-tools"] == "web_search, custom"
 
@@ -191,8 +167,8 @@ def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) ->
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_is_a_400_that_names_it(
-    server: Server, body: dict[str, Any], param: str, stream: bool
+    roomy: Server, body: dict[str, Any], param: str, stream: bool
 ) -> None:
-    response = server.post(PATH, **body, stream=stream)
+    response = roomy.post(PATH, **body, stream=stream)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param

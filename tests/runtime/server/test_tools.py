@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
-from tests.runtime.server.serving import Server, serve
+from tests.runtime.server.serving import Server
 from tests.runtime.server.talking import (
     CLOCK,
     HOT,
+    SPOKEN,
     TALK,
     WEATHER,
     call,
     fits,
     openai_tools,
-    roomy_engine,
 )
 from trtcoder.prompting.prompts import Message
 from trtcoder.runtime.server.tools.spelling import as_messages
@@ -26,13 +24,6 @@ from trtcoder.runtime.server.tools.turn import Turn
 
 PATH = "/v1/chat/completions"
 TOOLS = openai_tools(WEATHER, CLOCK)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = roomy_engine(tmp_path_factory.mktemp("toy") / "engine")
-    with serve(folder, tmp_path_factory.mktemp("server")) as started:
-        yield started
 
 
 def streamed(events: list[Any]) -> tuple[str, list[tuple[str, str]], list[str]]:
@@ -60,7 +51,7 @@ def streamed(events: list[Any]) -> tuple[str, list[tuple[str, str]], list[str]]:
     ],
 )
 def test_a_call_that_is_required_comes_and_fits_its_schema(
-    server: Server, seed: int, choice: Any, names: set[str]
+    roomy: Server, seed: int, choice: Any, names: set[str]
 ) -> None:
     body: dict[str, Any] = {
         "messages": TALK,
@@ -71,14 +62,14 @@ def test_a_call_that_is_required_comes_and_fits_its_schema(
         "max_tokens": 400,
         "parallel_tool_calls": False,
     }
-    (answer,) = server.post(PATH, **body).json()["choices"]
+    (answer,) = roomy.post(PATH, **body).json()["choices"]
     (found,) = answer["message"]["tool_calls"]
     assert answer["finish_reason"] == "tool_calls"
     assert answer["message"]["content"] is None
     function = found["function"]
     assert function["name"] in names
     assert fits(function["name"], json.loads(function["arguments"]))
-    text, calls, reasons = streamed(server.events(PATH, **body))
+    text, calls, reasons = streamed(roomy.events(PATH, **body))
     assert (text, calls, reasons) == (
         "",
         [(function["name"], function["arguments"])],
@@ -86,59 +77,37 @@ def test_a_call_that_is_required_comes_and_fits_its_schema(
     )
 
 
-@pytest.mark.parametrize(
-    ("answer", "text", "calls"),
-    [
-        ("Hello <b>.", "Hello <b>.", []),
-        (call("clock", {}), "", [("clock", {})]),
-        (
-            f"Let me see.\n{call('weather', {'city': 'Köln'})}",
-            "Let me see.",
-            [("weather", {"city": "Köln"})],
-        ),
-        (
-            f"{call('weather', {'city': 'Bonn', 'days': 2})}\n{call('clock', {})}",
-            "",
-            [("weather", {"city": "Bonn", "days": 2}), ("clock", {})],
-        ),
-    ],
-)
-def test_an_answer_may_be_text_calls_or_both(
-    tmp_path: Path, answer: str, text: str, calls: list[Any]
-) -> None:
-    folder = roomy_engine(tmp_path / "engine", answer, tools=[WEATHER, CLOCK])
-    with serve(folder, tmp_path) as server:
-        body: dict[str, Any] = {"messages": TALK, "tools": TOOLS}
-        (choice,) = server.post(PATH, **body).json()["choices"]
-        message = choice["message"]
-        found = [
-            (each["function"]["name"], json.loads(each["function"]["arguments"]))
-            for each in message.get("tool_calls", ())
-        ]
-        assert (message["content"] or "", found) == (text, calls)
-        assert choice["finish_reason"] == ("tool_calls" if calls else "stop")
-        streams = streamed(server.events(PATH, **body))
-        assert streams[0] == text
-        assert [(name, json.loads(given)) for name, given in streams[1]] == calls
-        with (
-            OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0) as client,
-            client.chat.completions.stream(
-                model="deepseek-toy", messages=TALK, tools=TOOLS
-            ) as stream,
-        ):
-            final: Any = stream.get_final_completion().choices[0].message
-        assert (final.content or "") == text
-        assert [
-            (each.function.name, json.loads(each.function.arguments))
-            for each in final.tool_calls or ()
-        ] == calls
+@pytest.mark.parametrize("name", SPOKEN)
+def test_an_answer_may_be_text_calls_or_both(speaking: Server, name: str) -> None:
+    spoken = SPOKEN[name]
+    body: dict[str, Any] = {"model": f"deepseek-{name}", "messages": TALK, "tools": TOOLS}
+    (choice,) = speaking.post(PATH, **body).json()["choices"]
+    message = choice["message"]
+    found = [
+        (each["function"]["name"], json.loads(each["function"]["arguments"]))
+        for each in message.get("tool_calls", ())
+    ]
+    assert (message["content"] or "", found) == (spoken.text, spoken.calls)
+    assert choice["finish_reason"] == ("tool_calls" if spoken.calls else "stop")
+    text, calls, _ = streamed(speaking.events(PATH, **body))
+    assert text == spoken.text
+    assert [(each, json.loads(given)) for each, given in calls] == spoken.calls
+    with (
+        OpenAI(base_url=f"{speaking.address}/v1", api_key="none", max_retries=0) as client,
+        client.chat.completions.stream(**body) as stream,
+    ):
+        final: Any = stream.get_final_completion().choices[0].message
+    assert (final.content or "") == spoken.text
+    assert [
+        (each.function.name, json.loads(each.function.arguments)) for each in final.tool_calls or ()
+    ] == spoken.calls
 
 
-def test_free_text_cannot_leave_a_call_that_it_began(server: Server) -> None:
+def test_free_text_cannot_leave_a_call_that_it_began(roomy: Server) -> None:
     for seed in range(3):
         body = {"messages": TALK, "tools": TOOLS, "temperature": HOT, "seed": seed}
         forms = {"response_format": {"type": "json_object"}, "max_tokens": 90}
-        (choice,) = server.post(PATH, **body, **forms).json()["choices"]
+        (choice,) = roomy.post(PATH, **body, **forms).json()["choices"]
         message = choice["message"]
         assert message.get("tool_calls") or message["content"].startswith("{")
 
@@ -171,7 +140,7 @@ def test_calls_and_results_are_rendered_in_order() -> None:
     assert as_messages([Turn("user", "x")], ()) == [Message("user", "x")]
 
 
-def test_a_conversation_with_calls_goes_on(server: Server) -> None:
+def test_a_conversation_with_calls_goes_on(roomy: Server) -> None:
     messages = [
         *TALK,
         {
@@ -183,18 +152,18 @@ def test_a_conversation_with_calls_goes_on(server: Server) -> None:
         },
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "noon"}]},
     ]
-    answer = server.post(PATH, messages=messages, tools=TOOLS, max_tokens=3).json()
+    answer = roomy.post(PATH, messages=messages, tools=TOOLS, max_tokens=3).json()
     assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) -> None:
+def test_tools_that_cannot_be_had_are_passed_over_with_a_note(roomy: Server) -> None:
     others = [{"type": "web_search"}, {"type": "namespace", "name": "n", "tools": TOOLS}]
-    plain = server.post(PATH, messages=TALK, max_tokens=3)
-    response = server.post(PATH, messages=TALK, tools=others, max_tokens=3)
+    plain = roomy.post(PATH, messages=TALK, max_tokens=3)
+    response = roomy.post(PATH, messages=TALK, tools=others, max_tokens=3)
     assert response.headers["x-trtcoder-ignored-tools"] == "web_search, namespace"
     assert response.json()["choices"] == plain.json()["choices"]
     assert "x-trtcoder-ignored-tools" not in plain.headers
-    none = server.post(PATH, messages=TALK, tools=TOOLS, tool_choice="none", max_tokens=3)
+    none = roomy.post(PATH, messages=TALK, tools=TOOLS, tool_choice="none", max_tokens=3)
     assert none.json()["choices"] == plain.json()["choices"]
 
 
@@ -242,10 +211,10 @@ def test_tools_that_cannot_be_had_are_passed_over_with_a_note(server: Server) ->
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_that_cannot_be_is_a_400_that_names_it(
-    server: Server, body: dict[str, Any], param: str, stream: bool
+    roomy: Server, body: dict[str, Any], param: str, stream: bool
 ) -> None:
-    before = server.metric("trtcoder:requests_total")
-    response = server.post(PATH, **{"messages": TALK, "stream": stream, **body})
+    before = roomy.metric("trtcoder:requests_total")
+    response = roomy.post(PATH, **{"messages": TALK, "stream": stream, **body})
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
-    assert server.metric("trtcoder:requests_total") == before
+    assert roomy.metric("trtcoder:requests_total") == before
