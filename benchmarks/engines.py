@@ -1,4 +1,4 @@
-"""Engines of the demo checkpoint, built as a user builds them."""
+"""Engines that benchmarks run: of the demo checkpoint, and of a Lite of full width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from benchmarks.speed import DEMO
+from benchmarks.speed import DEMO, WORK, prepare
 
 
 def build_engine(out: Path, options: list[str]) -> dict[str, Any]:
@@ -22,3 +22,24 @@ def build_engine(out: Path, options: list[str]) -> dict[str, Any]:
         raise click.ClickException(f"trtcoder build {' '.join(options)}:\n{result.stderr}")
     built: dict[str, Any] = json.loads(result.stdout)
     return built
+
+
+def demo_engine(weights: str = "int4") -> Path:
+    """Return the demo's engine, built without comparing it, which speed does not need."""
+    return prepare(WORK / f"demo-{weights}", DEMO, weights)
+
+
+def lite_checkpoint(layers: int = 4) -> Path:
+    """Return a checkpoint of Lite's widths and few layers, of random weights."""
+    from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
+
+    folder = WORK / f"lite-{layers}"
+    if not folder.is_dir():
+        click.echo(f"writing a Lite of {layers} layers with random weights", err=True)
+        write_random_checkpoint(folder, LITE_CONFIG | {"num_hidden_layers": layers})
+    return folder
+
+
+def lite_engine(layers: int = 4, weights: str = "int4") -> Path:
+    """Return an engine of `lite_checkpoint`."""
+    return prepare(WORK / f"lite-{layers}-{weights}", lite_checkpoint(layers), weights)

@@ -142,12 +142,9 @@ def main(measure: tuple[str, Path] | None, lite_layers: int) -> None:
         kind, folder = measure
         print(json.dumps(MEASURES[kind](folder)))
         return
-    from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
+    from benchmarks.engines import lite_checkpoint
 
-    lite = WORK / f"lite-{lite_layers}"
-    if not lite.is_dir():
-        click.echo(f"writing a Lite of {lite_layers} layers with random weights", err=True)
-        write_random_checkpoint(lite, LITE_CONFIG | {"num_hidden_layers": lite_layers})
+    lite = lite_checkpoint(lite_layers)
     plan = [
         ("demo fp32", "engine", WORK / "demo-fp32", DEMO, "fp32"),
         ("demo int8", "engine", WORK / "demo-int8", DEMO, "int8"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +28,7 @@ from trtcoder.runtime.requests.events import (
 )
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.requests.usage import Usage
-from trtcoder.runtime.sampling.sampler import Report
+from trtcoder.runtime.sampling.sampler import Report, best_of
 from trtcoder.runtime.scheduler.pace import Pace
 from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
 from trtcoder.runtime.scheduler.sequence import Sequence, State
@@ -222,15 +221,13 @@ class EngineCore:
             return
         try:
             logits = self._run(step.works)
+            best = best_of(logits)
         except EngineError:
-            good = []
-        else:
-            good = list(self._by_work(step.works, logits))
-        self._now = time.monotonic()
-        if len(good) == len(step.works) and all(_is_finite(rows) for _, rows in good):
-            self._take(good)
-        else:
+            self._now = time.monotonic()
             self._run_apart(step.works)
+        else:
+            self._now = time.monotonic()
+            self._take(step.works, logits, best)
         self._pace.note(step.num_tokens, self._now - started)
         self.stats.steps += 1
 
@@ -258,12 +255,6 @@ class EngineCore:
             spans.append(Span(tokens, work.start, blocks, work.samples))
         return self._runner.forward(PackedBatch.pack(spans, self._runner.block_size))
 
-    def _by_work(self, works: list[Work], logits: Logits) -> Iterator[tuple[Work, Logits]]:
-        start = 0
-        for work in works:
-            yield work, logits[start : start + work.samples]
-            start += work.samples
-
     def _run_apart(self, works: list[Work]) -> None:
         """Run sequences one by one after a step that failed: only the bad ones end.
 
@@ -274,16 +265,12 @@ class EngineCore:
         for work in works:
             try:
                 logits = self._run([work])
-                if not _is_finite(logits):
-                    raise EngineError(
-                        "the engine returned logits that are not finite; "
-                        "run `trtcoder verify` on it"
-                    )
+                best = best_of(logits)
             except EngineError as error:
                 self._clear([work])
                 self._fail(self._jobs[work.sequence], error)
             else:
-                self._take([(work, logits)])
+                self._take([work], logits, best)
 
     def _clear(self, works: list[Work]) -> None:
         size = self._runner.block_size
@@ -292,27 +279,32 @@ class EngineCore:
             blocks = work.sequence.table.row[positions // size]
             self._runner.clear_rows(blocks * size + positions % size)
 
-    def _take(self, results: list[tuple[Work, Logits]]) -> None:
-        """Note the rows of works whose logits are good, and go on with them."""
-        for work, logits in results:
+    def _take(self, works: list[Work], logits: Logits, best: list[int]) -> None:
+        """Note the rows of works whose logits are good, and go on with them.
+
+        ``logits`` and ``best`` are those of the works' samples, one work after another.
+        """
+        end = 0
+        for work in works:
+            start, end = end, end + work.samples
             sequence = work.sequence
             job = self._jobs.get(sequence)
             if job is None:  # a neighbour's failure ended its request
                 continue
             if sequence.all_logits and work.start < sequence.num_prompt:
-                self._report_prompt(job, work, logits)
+                self._report_prompt(job, work, logits[start:end])
             self.scheduler.advance(work)
             if sequence.num_missing:
                 job.sink(
                     Progress(sequence.num_computed, sequence.num_prompt, sequence.num_cached or 0)
                 )
                 continue
-            self._sample(job, sequence, logits[-1])
+            self._sample(job, sequence, logits[end - 1], best[end - 1])
 
-    def _sample(self, job: Job, sequence: Sequence, logits: Logits) -> None:
+    def _sample(self, job: Job, sequence: Sequence, logits: Logits, best: int) -> None:
         answer = job.answers[sequence]
         try:
-            sample = answer.sample(logits)
+            sample = answer.sample(logits, best)
         except TrtcoderError as error:
             self._fail(job, error)
             return
@@ -360,8 +352,3 @@ class EngineCore:
                 self._keeper.keep(sequence)
             self.scheduler.finish(sequence)
         self._jobs.pop(sequence, None)
-
-
-def _is_finite(logits: Logits) -> bool:
-    # argmax stops at the first NaN, so looking at one value finds any.
-    return all(np.isfinite(row[row.argmax()]) for row in logits)

@@ -59,9 +59,9 @@ class Answer:
         self._forced = ForcedBeginning(request.forced, vocabulary)
         self._count = 0
 
-    def sample(self, logits: Logits) -> Sample:
-        """Choose the next token; errors as `Sampler.sample`."""
-        return self.sampler.sample(logits, self._forced.allowed())
+    def sample(self, logits: Logits, best: int) -> Sample:
+        """Choose the next token; arguments and errors as of `Sampler.sample`."""
+        return self.sampler.sample(logits, self._forced.allowed(), best)
 
     def accept(self, sample: Sample, *, is_last: bool) -> Chunk:
         """Take a sampled token; ``is_last`` where the context has no room for another."""

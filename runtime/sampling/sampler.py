@@ -8,6 +8,7 @@ fall to the lower token id.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -68,28 +69,30 @@ class Sampler:
         self._count = 0
         self._matcher = matcher
         self._changes = self._adjust.active or params.min_tokens > 0 or matcher is not None
+        self._takes_best = not (self._changes or self._temperature or params.logprobs is not None)
 
     @property
     def is_over(self) -> bool:
         """Whether the constraint lets nothing follow."""
         return self._matcher is not None and self._matcher.is_over
 
-    def sample(self, logits: Logits, allowed: NDArray[np.int64] | None = None) -> Sample:
+    def sample(
+        self, logits: Logits, allowed: NDArray[np.int64] | None = None, best: int | None = None
+    ) -> Sample:
         """Choose the next token from ``logits``, float32 [vocab], which may be changed.
 
-        Only ``allowed`` ids are chosen, where they are given.
+        Only ``allowed`` ids are chosen, where they are given. ``best`` is what `best_of` found in
+        the logits, where somebody has looked already.
 
         Raises:
             EngineError: the logits hold NaN or no finite value, or no id is allowed.
             RequestError: the answer cannot be held to its constraint.
         """
-        best = int(np.argmax(logits))
-        # argmax stops at the first NaN, so looking at one value finds any.
-        if not np.isfinite(logits[best]):
-            raise EngineError(
-                f"the engine returned logits that are not finite (token {best}: {logits[best]}); "
-                "run `trtcoder verify` on it"
-            )
+        if best is None:
+            (best,) = best_of(logits[None])
+        if self._takes_best and allowed is None:
+            self._count += 1
+            return Sample(best)
         wanted = self.params.logprobs
         report = None
         if wanted is not None:
@@ -140,6 +143,23 @@ class Sampler:
             weights *= weights >= np.float32(self._min_p)
         index = draw(weights, self._random.random())
         return index if ids is None else int(ids[index])
+
+
+def best_of(logits: Logits) -> list[int]:
+    """Return the likeliest token of each row of ``logits``, float32 [rows, vocab].
+
+    Raises:
+        EngineError: a row holds NaN or no finite value.
+    """
+    found: list[int] = logits.argmax(axis=1).tolist()
+    for row, best in enumerate(found):
+        # argmax stops at the first NaN, so looking at one value finds any.
+        if not math.isfinite(logits[row, best]):
+            raise EngineError(
+                "the engine returned logits that are not finite "
+                f"(token {best}: {logits[row, best]}); run `trtcoder verify` on it"
+            )
+    return found
 
 
 def keep_allowed(logits: Logits, allowed: NDArray[np.int64]) -> None:

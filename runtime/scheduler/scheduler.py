@@ -141,13 +141,12 @@ class Scheduler:
         Make its copies and call `copied` before anything else.
         """
         step = Step()
-        bound = 0
         for sequence in [each for each in self.running if each.num_missing == 1]:
             if sequence.state is State.RUNNING and self._make_room(sequence, step):
                 step.works.append(Work(sequence, 1, 1))
-                bound = max(bound, self._highest(sequence, 1))
         if len(step.works) == len(self.running) and not self.waiting:
             return step
+        bound = max((self._highest(work.sequence, 1) for work in step.works), default=0)
         budget = max(budget - len(step.works), 1)
         admits = True
         for sequence in sorted(self._prefilling(), key=self._turn):
@@ -276,6 +275,8 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, step: Step) -> bool:
         """Get a block for one more token, from the last that runs if there is no other."""
         needed = self.cache.blocks_for(sequence.num_computed + 1) - len(sequence.table)
+        if needed <= 0:
+            return True
         while needed > self.cache.num_available:
             victim = self.running[-1]
             if victim is sequence and len(self.running) == 1:
