@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -23,30 +25,74 @@ if TYPE_CHECKING:
     from trtcoder.runtime.engine.engine_thread import EngineThread
 
 
+# Waking a loop costs as much as several tokens. Tokens that follow each other faster than this
+# go out together; seconds.
+_INTERVAL = 0.002
+
+
+class Mailbox:
+    """Events for one reader in the loop's thread: a queue without a bound, and cheaper."""
+
+    __slots__ = ("_events", "_waiter")
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """Add an event."""
+        self._events.append(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Event:
+        """Return the next event, when there is one."""
+        while not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._events.popleft()
+
+
 class EventBridge:
-    """Brings events from an engine's thread to one event loop, those of a step together."""
+    """Brings events from an engine's thread to one event loop, those of a step together.
+
+    Of very short steps, those of several: a chunk that does not end its answer may wait for
+    `_INTERVAL`, since the engine goes on and brings another.
+    """
 
     def __init__(self, engine: EngineThread, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._events: list[tuple[asyncio.Queue[Event], Event]] = []
+        self._events: list[tuple[Mailbox, Event]] = []
+        self._waits = True
+        self._due = 0.0
         engine.after_each_step(self._flush)
 
-    def put(self, queue: asyncio.Queue[Event], event: Event) -> None:
+    def put(self, mailbox: Mailbox, event: Event) -> None:
         """Take an event; the engine's thread calls this."""
-        self._events.append((queue, event))
+        self._events.append((mailbox, event))
+        if not isinstance(event, Chunk) or event.finish_reason is not None:
+            self._waits = False
 
     def _flush(self) -> None:
-        if self._events:
-            events, self._events = self._events, []
-            try:
-                self._loop.call_soon_threadsafe(_deliver, events)
-            except RuntimeError:  # the loop is closed; nobody waits any more
-                return
+        if not self._events:
+            return
+        now = time.monotonic()
+        if self._waits and now < self._due:
+            return
+        self._due, self._waits = now + _INTERVAL, True
+        events, self._events = self._events, []
+        try:
+            self._loop.call_soon_threadsafe(_deliver, events)
+        except RuntimeError:  # the loop is closed; nobody waits any more
+            return
 
 
-def _deliver(events: list[tuple[asyncio.Queue[Event], Event]]) -> None:
-    for queue, event in events:
-        queue.put_nowait(event)
+def _deliver(events: list[tuple[Mailbox, Event]]) -> None:
+    for mailbox, event in events:
+        mailbox.put(event)
 
 
 _bridges: weakref.WeakKeyDictionary[
@@ -86,7 +132,7 @@ class AsyncGeneration(AsyncIterator[Chunk]):
         self.progress: Progress | None = None
         self.prompt_logprobs: PromptLogprobs | None = None
         self._engine = engine
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events = Mailbox()
         bridge = bridge_of(engine)
         self._job = engine.submit(request, lambda event: bridge.put(self._events, event))
         self._open = len(self._job.answers)

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +19,7 @@ from trtcoder.errors import TrtcoderError
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.llm import LLM
 from trtcoder.runtime.server.app import create_app
+from trtcoder.runtime.server.connection import Connection
 from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.loading import load
 from trtcoder.runtime.server.log import configure_log
@@ -49,11 +50,22 @@ def serve_loading(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-            h11_max_incomplete_event_size=1 << 16,
+            http=Connection,
+            ws="none",
         ),
         engines,
     )
-    asyncio.run(_serve(server, listener, loading, engine_settings))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(server, listener, loading, engine_settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _serve(

@@ -19,17 +19,35 @@ from trtcoder.runtime.server.errors import ApiError
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
+# Kept, since `json.dumps` makes one a call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def event(data: Any, name: str | None = None) -> bytes:
     """Return one server-sent event whose data is JSON."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(data)
     return (f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n").encode()
 
 
 def line(data: Any) -> bytes:
     """Return one line of JSON."""
-    return (json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return (_encode(data) + "\n").encode()
+
+
+class EventForm:
+    """An event of which only one text changes: the rest is written once for a whole stream."""
+
+    # It is in no other place of the data: names and texts hold no control character.
+    GAP = "\0"
+
+    def __init__(self, data: Any) -> None:
+        """Take the event's data, in which the text is `GAP`."""
+        before, _, after = event(data).decode().partition(_encode(self.GAP))
+        self._before, self._after = before, after
+
+    def fill(self, text: str) -> bytes:
+        """Return the event with ``text``."""
+        return f"{self._before}{_encode(text)}{self._after}".encode()
 
 
 class Stream(Response):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
 from trtcoder.runtime.server.messages import ChatMessage, as_turns
 from trtcoder.runtime.server.service import Service, usage_of
-from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
+from trtcoder.runtime.server.streams import DONE, EventForm, event, unless_disconnected
 from trtcoder.runtime.server.tools.reader import Arguments, CallBegins, Piece, Text
 from trtcoder.runtime.server.tools.tool import ToolBox
 
@@ -170,11 +171,20 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **rest}
         return event({**head, "choices": [choice], **more})
 
+    @functools.cache
+    def form(index: int) -> EventForm:
+        delta = {"content": EventForm.GAP}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return EventForm({**head, "choices": [choice], **more})
+
     try:
         for index in range(talk.generation.num_answers):
             yield frame(index, {"role": "assistant", "content": ""})
         async for chunk, pieces in talk.pieces():
             rest = _chunk_logprobs(answer, chunk)
+            if not rest and len(pieces) == 1 and isinstance(pieces[0], Text):
+                yield form(chunk.index).fill(pieces[0].text)
+                pieces = []
             deltas = [_delta(piece) for piece in pieces]
             if rest and not deltas:
                 deltas = [{"content": ""}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +25,7 @@ from trtcoder.runtime.server.fim.options import FimOptions
 from trtcoder.runtime.server.fim.rendered import rendered_hole
 from trtcoder.runtime.server.merged import merge
 from trtcoder.runtime.server.service import Service, finish, usage_of
-from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
+from trtcoder.runtime.server.streams import DONE, EventForm, event, unless_disconnected
 
 router = APIRouter(tags=["completions"])
 
@@ -265,6 +266,11 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **rest}
         return event({**answer.head, "choices": [choice], **more})
 
+    @functools.cache
+    def form(index: int) -> EventForm:
+        choice = {"index": index, "text": EventForm.GAP, "logprobs": None, "finish_reason": None}
+        return EventForm({**answer.head, "choices": [choice], **more})
+
     try:
         echoed: set[int] = set()
         async for each, chunk in merge((each, each.generation) for each in answer.asked):
@@ -281,8 +287,10 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
                 tokens = [(chunk.token, chunk.logprob, chunk.top_logprobs)]
                 rest["logprobs"] = answer.logprobs(tokens, places.get(index, 0))
             places[index] = places.get(index, 0) + len(chunk.text)
-            if chunk.text or rest:
+            if rest:
                 yield frame(index, chunk.text, **rest)
+            elif chunk.text:
+                yield form(index).fill(chunk.text)
             if chunk.finish_reason is not None:
                 reason = finish(chunk.finish_reason)
                 yield frame(index, "", finish_reason=reason, stop_reason=chunk.stop_reason)
