@@ -11,6 +11,8 @@ import socket
 import statistics
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
 
 PROMPT = 8
-BATCHES = (1,)
+BATCHES = (1, 8)
 
 
 def prompt(index: int) -> list[int]:
@@ -133,10 +135,10 @@ def measure(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     with serving(folder, "--cache-tokens", "4096") as server:
         for size in BATCHES:
-            ways = {
-                "session": lambda size=size: bare.tokens_per_second(size, count),
-                "core": lambda size=size: core_rate(runner, prompts, size, count),
-                "http": lambda size=size: http_rate(server.port, size, count),
+            ways: dict[str, Callable[[], float]] = {
+                "session": partial(bare.tokens_per_second, size, count),
+                "core": partial(core_rate, runner, prompts, size, count),
+                "http": partial(http_rate, server.port, size, count),
             }
             found: dict[str, list[float]] = {name: [] for name in ways}
             for index in range(rounds + 1):
