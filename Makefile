@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
+PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim build-lite demo-train cli-docs clean
+.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -69,6 +70,12 @@ demo-train: $(STAMP)  ## Train the demo checkpoint again (76 minutes on 2 cores)
 
 cli-docs: $(STAMP)  ## Write docs/cli.md from --help.
 	$(BIN)/python docs/cli.py
+
+page:  ## Bundle what the page uses of CodeMirror anew (needs node and npm).
+	cd $(PAGE)/bundle && npm ci --ignore-scripts --no-audit --no-fund && npm run build && rm -rf node_modules
+
+screenshots: $(STAMP) plugins  ## The page's pictures in docs/images, from the demo engine (needs Chromium).
+	$(BIN)/python -m docs.screenshots
 
 clean:
 	rm -rf engines build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

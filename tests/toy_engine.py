@@ -7,6 +7,8 @@ A script fixes the tokens that greedy decoding finds: after position p comes ``s
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from trtcoder.bundle.certificate import FILE_NAME, Certificate
 from trtcoder.bundle.manifest import (
     FORMAT,
     Capabilities,
@@ -89,7 +92,11 @@ def toy_manifest(*, fim: bool = True, chat: bool = True, completion: bool = True
 
 
 def write_toy_engine(
-    folder: Path, manifest: Manifest | None = None, *, scripted: Mapping[int, int] | None = None
+    folder: Path,
+    manifest: Manifest | None = None,
+    *,
+    scripted: Mapping[int, int] | None = None,
+    certificate: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a toy engine folder and return it."""
     manifest = manifest or toy_manifest()
@@ -97,6 +104,11 @@ def write_toy_engine(
     with BundleWriter(folder) as writer:
         onnx.save(graph, str(writer.folder / "model.onnx"))
         byte_tokenizer().save(str(writer.folder / "tokenizer.json"))
+        if certificate is not None:
+            text = json.dumps(certificate)
+            (writer.folder / FILE_NAME).write_text(text)
+            summary = Certificate.from_json(text).summary()
+            manifest = dataclasses.replace(manifest, parity=summary)
         writer.commit(manifest)
     return folder
 

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from trtcoder import __version__
 from trtcoder.errors import TrtcoderError
-from trtcoder.runtime.server import health, metrics, mistral, tokens
+from trtcoder.runtime.server import health, metrics, mistral, root, tokens
 from trtcoder.runtime.server.anthropic import messages
 from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.errors import on_error
@@ -22,6 +22,9 @@ from trtcoder.runtime.server.llama_cpp import endpoints as llama_cpp
 from trtcoder.runtime.server.ollama import endpoints as ollama
 from trtcoder.runtime.server.ollama import models as ollama_models
 from trtcoder.runtime.server.openai import chat, completions, models, responses
+from trtcoder.runtime.server.page import report
+from trtcoder.runtime.server.page import routes as page
+from trtcoder.runtime.server.page.report import Reports
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.settings import ServerSettings
 
@@ -38,6 +41,7 @@ ROUTERS = (
     tokens,
     health,
     metrics,
+    root,
 )
 
 
@@ -56,11 +60,17 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = Service(engines, settings)
-    for module in ROUTERS:
+    reports = app.state.reports = Reports(needs_pass=bool(settings.api_keys))
+    for module in (*ROUTERS, *((page, report) if settings.page else ())):
         app.include_router(module.router)
     for kind in (HTTPException, TrtcoderError, RequestValidationError, Exception):
         app.add_exception_handler(kind, on_error)
-    app.add_middleware(Guard, settings=settings, is_draining=lambda: engines.is_draining)
+    app.add_middleware(
+        Guard,
+        settings=settings,
+        is_draining=lambda: engines.is_draining,
+        has_pass=reports.admits,
+    )
     # Around the guard: a browser asks without its key whether it may, and reads refusals too.
     if settings.cors_origins:
         app.add_middleware(

@@ -31,11 +31,16 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServerSettings, is_draining: Callable[[], bool]
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        is_draining: Callable[[], bool],
+        has_pass: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app = app
         self._settings = settings
         self._is_draining = is_draining
+        self._has_pass = has_pass
         self._keys = [key.encode() for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +87,8 @@ class Guard:
         if settings.is_loopback and name and name not in _LOOPBACK | set(settings.hosts):
             raise ApiError(403, f"host {name!r} is not served here", code="host_not_allowed")
         scope["state"]["client"] = ""
-        if self._keys and path not in _OPEN and not path.startswith(_OPEN_PREFIX):
+        is_open = path in _OPEN or path.startswith(_OPEN_PREFIX) or self._has_pass(scope)
+        if self._keys and not is_open:
             scope["state"]["client"] = self._client(headers)
         if self._is_draining() and scope["method"] == "POST":
             raise ApiError(

@@ -30,6 +30,7 @@ class ServerSettings:
         hosts: names beside loopback's that a Host header may hold on loopback.
         rendered_fim: recognise FIM markers that a client has written into a raw prompt.
         fim: options of filling in the middle, for requests that do not say.
+        page: offer browsers the page at `/`.
         vllm_metrics: offer metrics under vLLM's names too.
     """
 
@@ -46,6 +47,7 @@ class ServerSettings:
     hosts: tuple[str, ...] = ()
     rendered_fim: bool = True
     fim: FimDefaults = field(default_factory=FimDefaults)
+    page: bool = True
     vllm_metrics: bool = True
 
     def __post_init__(self) -> None:

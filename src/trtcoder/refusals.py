@@ -120,7 +120,7 @@ def require(*packages: str, extra: str) -> None:
 
     None of them is imported.
     """
-    missing = [name for name in packages if not _is_installed(name)]
+    missing = [name for name in packages if not is_installed(name)]
     if missing:
         are = "is" if len(missing) == 1 else "are"
         raise DependencyError(
@@ -128,7 +128,8 @@ def require(*packages: str, extra: str) -> None:
         )
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Return whether a package is there, without importing it."""
     from importlib.util import find_spec
 
     try:

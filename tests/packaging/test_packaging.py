@@ -62,6 +62,9 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
         "trtcoder/calib/text/data/calibration.jsonl",
         "trtcoder/report/page.css",
         "trtcoder/report/page.html.jinja",
+        "trtcoder/runtime/server/page/static/page.html",
+        "trtcoder/runtime/server/page/static/codemirror.js",
+        "trtcoder/runtime/server/page/static/codemirror.licences.txt",
     } <= packed
     assert len(expected) > 50
 

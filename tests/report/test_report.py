@@ -343,6 +343,25 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
         assert f"{package} is not installed; pip install 'trtcoder[report]'" in result.output
 
 
+def test_the_tables_need_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_certificate(tmp_path / "toy.json", certificate())
+    whole = run("report", source, "--out", "-")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        result = run("report", source, "--out", "-", "--no-drawings")
+    assert result.exit_code == 0
+    assert "<svg" in whole.output
+    assert "<svg" not in result.output
+    assert "pip install &#39;trtcoder[report]&#39;" in result.output.replace("'", "&#39;")
+    assert set(re.findall(r"<td>[^<]+", result.output)) == set(
+        re.findall(r"<td>[^<]+", whole.output)
+    )
+    # Nothing is said to be missing that is only not drawn.
+    assert result.output.count('class="absent"') <= whole.output.count('class="absent"')
+    for name in re.findall(r'<a href="#(\w+)"', result.output):
+        assert f'id="{name}"' in result.output
+
+
 def test_neither_command_imports_what_builds_or_runs(tmp_path: Path) -> None:
     source = write_certificate(tmp_path / "toy.json", certificate())
     script = (

@@ -37,12 +37,6 @@ class MessagesRequest(Asked):
     top_p: float | None = None
 
 
-@router.head("/", include_in_schema=False)
-async def root() -> Response:
-    """Answer clients that look whether a server is there."""
-    return Response()
-
-
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: Asked, request: Request) -> dict[str, int]:
     """Count the tokens of a prompt."""

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
 
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.ollama.fields import ShowRequest
@@ -18,12 +17,6 @@ router = APIRouter(tags=["Ollama"])
 _VERSION = "0.9.0"
 _NEVER = "2318-01-01T00:00:00Z"
 _FAMILY = "deepseek2"
-
-
-@router.head("/", include_in_schema=False)
-async def alive() -> Response:
-    """Answer Ollama's command line, which asks so whether there is a server."""
-    return Response()
 
 
 @router.get("/api/version")

@@ -23,6 +23,6 @@ def require_run() -> None:
     require("onnxruntime", extra="cpu")
 
 
-def require_report() -> None:
-    """Raise DependencyError unless certificates can be drawn."""
-    require("jinja2", "matplotlib", extra="report")
+def require_report(*, drawings: bool = True) -> None:
+    """Raise DependencyError unless certificates can be written as pages, and drawn."""
+    require("jinja2", *(["matplotlib"] if drawings else []), extra="report")

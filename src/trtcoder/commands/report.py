@@ -17,8 +17,13 @@ from trtcoder.commands.terminal import show, show_bytes
     help="The page's file, or - for standard output.  [default: ENGINE's name with .report.html, "
     "in this folder]",
 )
+@click.option(
+    "--no-drawings",
+    is_flag=True,
+    help="Only the text and the tables, for which matplotlib is not needed.",
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-def report(engine: Path, out: Path | None, force: bool) -> None:
+def report(engine: Path, out: Path | None, no_drawings: bool, force: bool) -> None:
     """Write the certificate of ENGINE as one HTML page, to read or to print.
 
     ENGINE is an engine folder, or a certificate that a failed build or `verify` left. The page
@@ -28,7 +33,7 @@ def report(engine: Path, out: Path | None, force: bool) -> None:
     from trtcoder.output_file import OutputFile
     from trtcoder.report.certified import CertifiedEngine
 
-    require_report()
+    require_report(drawings=not no_drawings)
     found = CertifiedEngine.open(engine)
     if str(out) == "-":
         target = None
@@ -37,7 +42,7 @@ def report(engine: Path, out: Path | None, force: bool) -> None:
         target = OutputFile.check(path, "--out", force=force, inputs=[engine])
     from trtcoder.report.page import render
 
-    page = render(found)
+    page = render(found, drawings=not no_drawings)
     if target is None:
         # The page says of itself that it is UTF-8.
         show_bytes(page.encode())

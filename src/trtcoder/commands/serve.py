@@ -179,6 +179,11 @@ def _from_file(
 )
 @click.option("--fim-single-line", is_flag=True, help="A middle ends at the first line break.")
 @click.option(
+    "--no-page",
+    is_flag=True,
+    help="Without the page for browsers at /.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -217,6 +222,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
             trim_suffix=values["fim_trim_suffix"],
             single_line=values["fim_single_line"],
         ),
+        page=not values["no_page"],
     )
     engine = EngineSettings(
         threads=values["threads"],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _WORST = 20
 # Rows of a list without end, and names in one of its cells.
 _ROWS, _NAMES = 40, 8
+_PLOTS = ("kl", "layers", "routers", "sizes", "ratios", "coverage", "plan")
 _SECTIONS = {
     "verdict": "Gates",
     "compared": "Compared",
@@ -36,8 +37,10 @@ _SECTIONS = {
 }
 
 
-def render(engine: CertifiedEngine) -> str:
+def render(engine: CertifiedEngine, *, drawings: bool = True) -> str:
     """Return the page; the same engine always gives the same text.
+
+    Without ``drawings`` it has the text and the tables, and needs no matplotlib.
 
     Raises:
         DependencyError: jinja2 or matplotlib is not installed.
@@ -54,6 +57,8 @@ def render(engine: CertifiedEngine) -> str:
     absent = {
         *(() if classes else ("tensors", "fallbacks")),
         *(() if engine.manifest else ("files",)),
+        # Its numbers are drawn and stand nowhere else.
+        *(() if drawings else ("layers",)),
     }
     template = environment.from_string(_resource("page.html.jinja"))
     page: str = template.render(
@@ -62,7 +67,8 @@ def render(engine: CertifiedEngine) -> str:
         engine=engine,
         certificate=certificate,
         sections=[(key, title) for key, title in _SECTIONS.items() if key not in absent],
-        plots=_draw(certificate, classes, experts),
+        plots=_draw(certificate, classes, experts) if drawings else dict.fromkeys(_PLOTS),
+        drawn=drawings,
         figures=statements.figures(engine, total),
         verdict=statements.verdict(certificate),
         facts=statements.facts(engine),
