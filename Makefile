@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -61,6 +61,33 @@ bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minu
 
 bench-fim: $(STAMP)  ## What each option of filling in the middle does on the demo engine: ten minutes.
 	$(BIN)/python -m benchmarks.fim
+
+load: bench-extra  ## Streams over real sockets beside llama-server, which it builds: twenty minutes.
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.readme
+
+keystrokes: bench-extra  ## An editor session beside llama-server's /infill: ten minutes.
+	$(BIN)/python -m benchmarks.keystrokes
+	$(BIN)/python -m benchmarks.readme
+
+bench-extra: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,verify,bench]"
+
+bench-overhead: $(STAMP)  ## What the core and HTTP cost beside the session alone: five minutes.
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.readme
+
+bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a minute.
+	$(BIN)/python -m benchmarks.sampler
+	$(BIN)/python -m benchmarks.readme
+
+bench-startup: $(STAMP)  ## From the start of `trtcoder serve` to its readiness.
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.readme
+
+chaos: $(STAMP)  ## Bad clients, endings, too little cache, jumping clocks; 100,000 requests.
+	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.readme
 
 build-lite: $(STAMP)  ## A Lite of full shape with random weights, streamed, killed, resumed: 60 GB of disk, half an hour.
 	$(BIN)/python -m benchmarks.lite

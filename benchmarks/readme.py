@@ -1,4 +1,4 @@
-"""Writes the README's tables and samples from benchmarks/results; --check only compares."""
+"""Writes tables of README and docs from benchmarks/results; --check only compares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, hardware
+from benchmarks.serving_tables import PARTS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def speed_table(result: dict[str, Any]) -> str:
@@ -137,7 +138,15 @@ def samples(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def render(text: str) -> str:
+def render_serving(text: str) -> str:
+    """Return the page on serving with its generated parts replaced."""
+    for name, part in PARTS.items():
+        if (RESULTS / f"{name}.json").exists():
+            text = _replace(text, name, part(_load(name)))
+    return text
+
+
+def render_readme(text: str) -> str:
     """Return the README with its generated parts replaced."""
     tables = [speed_table(_load("speed")), lite_paragraph(_load("lite"))]
     text = _replace(text, "tables", "\n\n".join(tables))
@@ -161,11 +170,15 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
+PAGES = {"README.md": render_readme, "docs/serving.md": render_serving}
+
 if __name__ == "__main__":
-    page = README.read_text(encoding="utf-8")
-    if "--check" not in sys.argv:
-        README.write_text(render(page), encoding="utf-8")
-    elif render(page) != page:
-        raise SystemExit(
-            "README.md is not what benchmarks/results say; run `python -m benchmarks.readme`"
-        )
+    for name, render in PAGES.items():
+        path = ROOT / name
+        page = path.read_text(encoding="utf-8")
+        if "--check" not in sys.argv:
+            path.write_text(render(page), encoding="utf-8")
+        elif render(page) != page:
+            raise SystemExit(
+                f"{name} is not what benchmarks/results say; run `python -m benchmarks.readme`"
+            )

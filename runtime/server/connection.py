@@ -16,6 +16,7 @@ MAX_HEADERS = 128
 # From a request's first byte, or the connection's beginning, to the end of its headers; and the
 # longest silence while its body is sent.
 SECONDS = 20.0
+_ONCE_MORE = 0.1
 
 
 class Connection(HttpToolsProtocol):
@@ -86,7 +87,11 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _wait(self) -> None:
-        self._deadline = self.loop.call_later(self.seconds, self._expire)
+        self._deadline = self.loop.call_later(self.seconds, self._look_again)
+
+    def _look_again(self) -> None:
+        # Where the machine slept, or the loop was held up, bytes may be there that nobody has read.
+        self._deadline = self.loop.call_later(_ONCE_MORE, self._expire)
 
     def _expire(self) -> None:
         if self._is_our_turn():
