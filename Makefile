@@ -10,7 +10,7 @@ PAGE := runtime/server/page
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,verify,report,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.

@@ -118,6 +118,8 @@ class AsyncGeneration(AsyncIterator[Chunk]):
         stop_reason: the stop string or stop token that ended it, if one did.
         progress: how much of the prompt is computed; None before its first chunk.
         prompt_logprobs: where they were asked for, once the prompt is computed.
+        finish_reasons: why its answers ended, by their index; those that have ended.
+        failure: what it failed with.
     """
 
     def __init__(self, engine: EngineThread, request: Request) -> None:
@@ -131,6 +133,8 @@ class AsyncGeneration(AsyncIterator[Chunk]):
         self.stop_reason: str | int | None = None
         self.progress: Progress | None = None
         self.prompt_logprobs: PromptLogprobs | None = None
+        self.finish_reasons: dict[int, FinishReason] = {}
+        self.failure: Exception | None = None
         self._engine = engine
         self._events = Mailbox()
         bridge = bridge_of(engine)
@@ -172,6 +176,7 @@ class AsyncGeneration(AsyncIterator[Chunk]):
             match event:
                 case Chunk():
                     if event.finish_reason is not None:
+                        self.finish_reasons[event.index] = event.finish_reason
                         self._end(event.finish_reason, event.stop_reason)
                     return event
                 case Progress():
@@ -184,6 +189,7 @@ class AsyncGeneration(AsyncIterator[Chunk]):
                     self._end("cancelled")
                 case Failed():
                     self._open = 0
+                    self.failure = event.error
                     raise event.error
         return None
 

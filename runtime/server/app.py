@@ -27,6 +27,8 @@ from trtcoder.runtime.server.page import routes as page
 from trtcoder.runtime.server.page.report import Reports
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.settings import ServerSettings
+from trtcoder.runtime.server.trace_target import is_traced
+from trtcoder.runtime.server.tracing import Traced, Tracing
 
 ROUTERS = (
     models,
@@ -52,6 +54,8 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.shield(engines.close())
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="trtcoder",
@@ -59,6 +63,7 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         description="Chat, completion and filling in the middle from a verified engine.",
         lifespan=lifespan,
     )
+    tracing = Tracing(settings.otel_endpoint) if is_traced(settings.otel_endpoint) else None
     app.state.service = Service(engines, settings)
     reports = app.state.reports = Reports(needs_pass=bool(settings.api_keys))
     for module in (*ROUTERS, *((page, report) if settings.page else ())):
@@ -79,4 +84,6 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
+    if tracing is not None:
+        app.add_middleware(Traced, tracing=tracing)
     return app

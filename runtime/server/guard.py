@@ -77,6 +77,7 @@ class Guard:
                 status=status,
                 seconds=round(time.monotonic() - started, 4),
                 client=scope["state"].get("client", ""),
+                **_trace(scope),
             )
 
     def _check(self, scope: Scope, headers: Headers) -> None:
@@ -122,6 +123,12 @@ class Guard:
                 headers={"www-authenticate": "Bearer"},
             )
         return found
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    """Return the id of a request's trace where it has one."""
+    found = scope["state"].get("trace")
+    return {} if found is None else {"trace": found}
 
 
 def too_large(limit: int) -> ApiError:

@@ -14,6 +14,7 @@ from trtcoder.bundle.folder import Bundle
 from trtcoder.errors import RequestError
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.server.settings import ServerSettings
+from trtcoder.runtime.server.trace_target import is_traced
 
 
 def run_server(
@@ -34,6 +35,7 @@ def run_server(
     # Nothing that an import makes becomes garbage; looking for some takes a tenth of the start.
     gc.disable()
     # What can be refused at once is, before a socket is opened.
+    is_traced(settings.otel_endpoint)
     for folder in folders:
         Bundle.load(folder, verify_hashes=False)
     listener = _listen(settings)

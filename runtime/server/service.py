@@ -67,10 +67,14 @@ class Service:
             forced=forced,
         )
         try:
-            return served.engine.start(request)
+            generation = served.engine.start(request)
         except TrtcoderError as error:
             pace = served.llm.engine.thread.core.seconds_until_room()
             raise ApiError.of(error, pace) from error
+        work = http.scope["state"].get("work")
+        if work is not None:  # somebody traces it
+            work.add(served.name, params, generation)
+        return generation
 
     def stream(self, frames: Any, **options: Any) -> Stream:
         """Return a streamed response of ``frames``."""

@@ -31,6 +31,7 @@ class ServerSettings:
         rendered_fim: recognise FIM markers that a client has written into a raw prompt.
         fim: options of filling in the middle, for requests that do not say.
         page: offer browsers the page at `/`.
+        otel_endpoint: where spans are sent; None leaves it to the environment.
         vllm_metrics: offer metrics under vLLM's names too.
     """
 
@@ -48,6 +49,7 @@ class ServerSettings:
     rendered_fim: bool = True
     fim: FimDefaults = field(default_factory=FimDefaults)
     page: bool = True
+    otel_endpoint: str | None = None
     vllm_metrics: bool = True
 
     def __post_init__(self) -> None:

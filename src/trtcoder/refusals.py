@@ -25,6 +25,7 @@ EXTRAS = {
     "onnx_ir": "build",
     "threadpoolctl": "build",
     "matplotlib": "report",
+    "opentelemetry": "otel",
     "fastapi": "serve",
     "llguidance": "serve",
     "prometheus_client": "serve",

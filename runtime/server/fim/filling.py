@@ -79,7 +79,7 @@ class Filling(AsyncIterator[Chunk]):
         middle = self._middles[chunk.index]
         text, reason = middle.push(chunk.text), chunk.finish_reason
         if middle.is_done and reason is None:
-            reason = "stop"
+            reason = self.generation.finish_reasons[chunk.index] = "stop"
         if reason is not None:
             text += middle.finish()
             self._done.add(chunk.index)

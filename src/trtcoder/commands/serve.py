@@ -184,6 +184,12 @@ def _from_file(
     help="Without the page for browsers at /.",
 )
 @click.option(
+    "--otel-endpoint",
+    metavar="URL",
+    help="Send OpenTelemetry spans there, by OTLP over HTTP.  "
+    "[default: where OTEL_EXPORTER_OTLP_ENDPOINT says]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -223,6 +229,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
             single_line=values["fim_single_line"],
         ),
         page=not values["no_page"],
+        otel_endpoint=values["otel_endpoint"],
     )
     engine = EngineSettings(
         threads=values["threads"],
