@@ -60,10 +60,14 @@ class Guard:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
+        asked = scope
+        # What can be got can be looked at: the answer is the same, and its body is not sent.
+        if scope["method"] == "HEAD" and scope["path"] != "/":
+            asked = {**scope, "method": "GET"}
         limited = _Limited(receive, self._settings.max_body_bytes)
         try:
             self._check(scope, headers)
-            await self._app(scope, limited, answer)
+            await self._app(asked, limited, answer)
         except ApiError as error:
             if status:
                 raise

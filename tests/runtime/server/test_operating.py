@@ -158,6 +158,17 @@ def test_keys_are_asked_for(folder: Path, tmp_path: Path) -> None:
         assert "second-key" not in log
 
 
+def test_what_can_be_got_can_be_looked_at(server: Server) -> None:
+    # AIPerf asks so whether there are metrics.
+    for path in ("/metrics", "/health", "/v1/models", "/v1/models/deepseek-toy", "/api/tags"):
+        response = server.client.head(path)
+        assert response.status_code == 200
+        assert response.content == b""
+        assert server.client.get(path).content
+    assert server.client.head("/v1/completions").status_code == 405
+    assert server.client.head("/v1/models/other").status_code == 404
+
+
 def test_other_hosts_are_refused_on_loopback(server: Server) -> None:
     for host, status in (("evil.example", 403), ("localhost:1", 200), ("127.0.0.1", 200)):
         found = server.client.get("/v1/models", headers={"host": host})

@@ -1,0 +1,96 @@
+"""EleutherAI's evaluation harness, which asks for the log-probabilities of prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.clients.client import Client
+from tests.clients.package import Package
+from tests.clients.session import DEMO_CHECKPOINT, DEMO_ENGINE, ClientError, Session
+from trtcoder import LLM
+
+PACKAGE = Package("pip", "lm-eval[api]", "0.4.13", also=("transformers==5.24.0",))
+TASK = """\
+task: small
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{before}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+target_delimiter: ""
+metric_list:
+  - metric: acc
+"""
+ITEMS = [
+    {"before": "def add(a, b):\n    return", "choices": [" a + b", " a - b"], "answer": 0},
+    {"before": "for i in", "choices": [" range(10):", " print("], "answer": 0},
+    {"before": "import", "choices": [" import", " os"], "answer": 1},
+]
+
+
+def run(session: Session) -> None:
+    """Evaluate a small task, and compare each log-probability with the library's."""
+    data = session.work / "items.jsonl"
+    data.write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS))
+    (session.work / "small.yaml").write_text(TASK.format(data=data))
+    with session.demo("--deterministic") as server:
+        model = server.client.get("/v1/models").json()["data"][0]["id"]
+        address = f"base_url={server.address}/v1/completions"
+        # It would ask the server for one otherwise, by an endpoint that is vLLM's own.
+        tokenizer = f"tokenizer_backend=huggingface,tokenizer={DEMO_CHECKPOINT}"
+        session.run(
+            PACKAGE.program("lm_eval"), "run", "--model", "local-completions",
+            "--model_args", f"model={model},{address},{tokenizer},tokenized_requests=True",
+            "--tasks", "small", "--include_path", session.work,
+            "--output_path", session.work / "out", "--log_samples",
+        )  # fmt: skip
+    (samples,) = (session.work / "out").rglob("samples_small_*.jsonl")
+    found = _log_probabilities(samples)
+    expected = _offline()
+    if len(found) != len(expected):
+        raise ClientError(f"expected {len(expected)} log-probabilities, found {len(found)}")
+    for text, value in expected.items():
+        if abs(found[text] - value) > 1e-3:
+            raise ClientError(f"{text!r}: offline {value}, by the harness {found[text]}")
+
+
+def _log_probabilities(samples: Path) -> dict[str, float]:
+    """Return what the harness found, by the whole text."""
+    found: dict[str, float] = {}
+    for line in samples.read_text().splitlines():
+        sample: dict[str, Any] = json.loads(line)
+        for arguments, answers in zip(sample["arguments"].values(), sample["resps"], strict=True):
+            found[arguments["arg_0"] + arguments["arg_1"]] = float(answers[0][0])
+    return found
+
+
+def _offline() -> dict[str, float]:
+    """Return the same by the library, a sequence at a time."""
+    found: dict[str, float] = {}
+    with LLM(DEMO_ENGINE) as llm:
+        encode = llm.tokenizer.encode
+        for item in ITEMS:
+            before = str(item["before"])
+            for choice in item["choices"]:  # type: ignore[attr-defined]
+                ids, start = encode(before + choice), len(encode(before))
+                (output,) = llm.generate(prompt_token_ids=[ids], max_tokens=1, prompt_logprobs=0)
+                assert output.prompt_logprobs is not None
+                values = output.prompt_logprobs.tokens[start:]
+                found[before + choice] = sum(value for value in values if value is not None)
+    return found
+
+
+CLIENT = Client(
+    "lm-eval",
+    PACKAGE,
+    PACKAGE.version,
+    ("/v1/completions",),
+    "log-probabilities of a multiple choice as the library's, within 0.001",
+    run,
+)
