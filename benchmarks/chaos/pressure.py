@@ -77,8 +77,9 @@ async def jumped(engine: Path, known: list[Question]) -> dict[str, Any]:
         variables = {
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(offset),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # its older name
         }
         saved = dict(os.environ)
         os.environ.update(variables)
@@ -87,21 +88,22 @@ async def jumped(engine: Path, known: list[Question]) -> dict[str, Any]:
             with running as server:
                 os.environ.clear()
                 os.environ.update(saved)
-                wrong = 0
+                wrong = answers = 0
                 for days in ("+1d", "-1d", "+4000d", "+0d"):
-                    asked = [
-                        asyncio.create_task(ask(server.port, question, streamed=True))
-                        for question in known[:24]
-                    ]
-                    await asyncio.sleep(0.05)
                     offset.write_text(days)
-                    for question, reply in zip(known, await asyncio.gather(*asked), strict=False):
-                        wrong += judged(reply, question, "streamed") is not None
+                    seen = time.monotonic() + 3  # the library looks once a second
+                    while time.monotonic() < seen:
+                        replies = await asyncio.gather(
+                            *(ask(server.port, question, streamed=True) for question in known[:8])
+                        )
+                        for question, reply in zip(known, replies, strict=False):
+                            wrong += judged(reply, question, "streamed") is not None
+                            answers += 1
                 idle = await is_idle(server.port)
         finally:
             os.environ.clear()
             os.environ.update(saved)
-    return {"jumps": 4, "wrong": wrong, "passed": not wrong and idle}
+    return {"jumps": 4, "answers": answers, "wrong": wrong, "passed": not wrong and idle}
 
 
 def _descriptors(server: Running) -> int:
