@@ -22,7 +22,7 @@ def certificate_lines(manifest: Manifest) -> list[str]:
         return [
             _built(manifest),
             "No certificate: it was not compared with its reference.",
-            "`trtcoder verify ENGINE --reference CHECKPOINT` compares it.",
+            "To compare it: trtcoder verify ENGINE --reference CHECKPOINT",
         ]
     return [_built(manifest), _judged(found), _measured(found)]
 
@@ -35,7 +35,7 @@ def _built(manifest: Manifest) -> str:
         parts.append(f"{recipe['weights']} weights")
     if isinstance(recipe.get("cache"), str):
         parts.append(f"{recipe['cache']} cache")
-    return ", ".join([*parts, f"{size / 1e6:,.1f} MB"])
+    return ", ".join([*parts, f"{size / 1e6:,.1f}\N{NO-BREAK SPACE}MB"])
 
 
 def _judged(found: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ async def about(request: Request) -> dict[str, Any]:
                 "context": served.llm.context,
                 "quality": (served.llm.manifest.parity or {}).get("quality"),
                 "certificate": certificate_lines(served.llm.manifest),
-                "report": reports.address(served.name),
+                "report": reports.address(served.name) if served.llm.manifest.parity else None,
             }
             for served in Service.of(request).engines.all()
         ],

@@ -126,6 +126,7 @@ export class Chat {
     } catch (error) {
       this.#failed(article, error);
     }
+    speed.end();
     cancelAnimationFrame(frame);
     draw();
     // A question without any answer is not sent along with the next one.

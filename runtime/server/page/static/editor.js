@@ -106,7 +106,7 @@ export class Editor {
           spellcheck: "false", autocapitalize: "off", autocorrect: "off",
         }),
         EditorView.updateListener.of((update) => {
-          if (update.docChanged) sessionStorage.setItem(TEXT, update.state.doc.toString());
+          if (update.docChanged) keep(update.state.doc.toString());
         }),
         EditorView.theme(THEME),
       ],
@@ -161,12 +161,23 @@ export class Editor {
       } else if (this.#latest === signal) {
         this.#tell("");
       }
+    } finally {
+      speed.end();
     }
   }
 
   #tell(text, isError = false) {
     $("editor-state").textContent = text;
     $("editor-state").classList.toggle("error", isError);
+  }
+}
+
+/** Keeps the text for a reload; one that is too long for a tab's storage is not kept. */
+function keep(text) {
+  try {
+    sessionStorage.setItem(TEXT, text);
+  } catch {
+    sessionStorage.removeItem(TEXT);
   }
 }
 

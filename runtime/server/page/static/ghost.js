@@ -14,6 +14,8 @@ const ghostField = StateField.define({
       if (effect.is(setGhost)) return effect.value;
     }
     if (!ghost) return NOTHING;
+    // What an input method composes is not typed yet.
+    if (transaction.isUserEvent("input.type.compose")) return NOTHING;
     if (transaction.docChanged) {
       const typed = typedInto(ghost.at, transaction.changes);
       if (!typed || !ghost.text.startsWith(typed)) return NOTHING;
@@ -139,7 +141,13 @@ class Asker {
     this.cancel();
     const isTyping = update.transactions.some(
       (each) => each.isUserEvent("input") || each.isUserEvent("delete"));
-    if (isTyping) this.#timer = setTimeout(() => this.now(false), QUIET);
+    if (isTyping) this.soon();
+  }
+
+  /** Asks when it has been quiet for a moment. */
+  soon() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.now(false), QUIET);
   }
 
   /** Ends what runs or waits; returns whether there was anything. */
@@ -186,12 +194,19 @@ class Asker {
  * `prefix`, `suffix` and `behind`, the rest of the cursor's line.
  */
 export function ghostText(ask) {
-  askerPlugin = ViewPlugin.define((view) => new Asker(view, ask));
+  askerPlugin = ViewPlugin.define((view) => new Asker(view, ask), {
+    eventHandlers: {
+      compositionend() {
+        this.soon();
+      },
+    },
+  });
   const keys = [
     { key: "Tab", run: (view) => take(view, (text) => text) },
     { key: "Mod-ArrowRight", run: (view) => take(view, (text) => FIRST_WORD.exec(text)[0]) },
     { key: "Escape", run: drop },
-    { key: "Ctrl-Space", run: (view) => (suggest(view), true) },
+    { key: "Ctrl-Space", run: suggest },
+    { key: "Alt-\\", run: suggest },
   ];
   return [ghostField, askerPlugin, Prec.highest(keymap.of(keys))];
 }
@@ -199,6 +214,7 @@ export function ghostText(ask) {
 /** Asks for a suggestion now. */
 export function suggest(view) {
   view.plugin(askerPlugin).now(true);
+  return true;
 }
 
 /** The suggestion's text, or null. */

@@ -14,6 +14,8 @@ const announce = (text) => { $("announcement").textContent = text; };
 const chat = new Chat(announce);
 const editor = new Editor(announce);
 let engines = [];
+// A server that was away may have come back with other engines.
+let isStale = false;
 
 function useEngine(name) {
   const engine = engines.find((each) => each.name === name) ?? engines[0] ?? null;
@@ -33,6 +35,7 @@ function certificate(engine) {
     place.textContent = line;
     return place;
   });
+  if (!engine.report) return made;
   const link = document.createElement("a");
   link.href = engine.report;
   link.target = "_blank";
@@ -69,11 +72,15 @@ async function watch() {
     problem = "the server cannot be reached";
   }
   tell(problem);
-  if (problem === null && engines.length === 0 && $("key").hidden) await load();
+  if (problem === null && (isStale || engines.length === 0) && $("key").hidden) {
+    isStale = false;
+    await load();
+  }
   setTimeout(watch, problem === null ? CALM : URGENT);
 }
 
 function tell(problem) {
+  isStale ||= problem !== null;
   const text = problem === null ? "" : `${problem[0].toUpperCase()}${problem.slice(1)}.`;
   if ($("health").textContent !== text) $("health").textContent = text;
 }

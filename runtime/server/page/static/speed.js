@@ -8,6 +8,10 @@ export class Speed {
   #last = null;
   #tokens = 0;
   #usage = null;
+  // A long prompt is read for seconds: then the wait is shown.
+  #waiting = setInterval(() => {
+    this.#place.textContent = `waiting, ${duration(performance.now() - this.#started)}`;
+  }, 1000);
 
   constructor(place) {
     this.#place = place;
@@ -19,7 +23,14 @@ export class Speed {
     this.#last = performance.now();
     this.#first ??= this.#last;
     this.#tokens += 1;
+    this.end();
     this.#write();
+  }
+
+  /** Waits no longer. */
+  end() {
+    clearInterval(this.#waiting);
+    if (this.#first === null) this.#place.textContent = "";
   }
 
   /** Takes the server's own count at the end. */

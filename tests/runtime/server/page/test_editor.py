@@ -111,6 +111,18 @@ def test_typing_what_is_suggested_keeps_the_suggestion(editor: Browser) -> None:
     assert editor.ghost() is None
 
 
+def test_an_input_method_composes_undisturbed(editor: Browser) -> None:
+    before = own(editor)
+    composing = {"text": "\u306b", "selectionStart": 1, "selectionEnd": 1}
+    editor.driver.execute_cdp_cmd("Input.imeSetComposition", composing)
+    assert editor.ghost() is None
+    editor.driver.execute_cdp_cmd("Input.insertText", {"text": "\u65e5"})
+    assert len(own(editor)) == len(before) + 1
+    assert "left = \u65e5" in own(editor)
+    # When it is done, a suggestion is asked for as after any other letter.
+    editor.wait("performance.getEntriesByName(location.origin + '/v1/completions').length >= 2")
+
+
 def test_a_suggestion_stands_where_its_text_will_stand(editor: Browser) -> None:
     places = (
         f"const ghost = {GHOST}; const line = ghost.closest('.cm-line');"

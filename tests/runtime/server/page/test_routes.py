@@ -112,7 +112,7 @@ def test_a_certificate_in_three_lines() -> None:
     files = {"weights": FileInfo("00" * 32, 11_400_000)}
     manifest = dataclasses.replace(toy_manifest(), parity={**found, "tokens": 2603}, files=files)
     assert certificate_lines(manifest) == [
-        "Toy, fp32 weights, fp32 cache, 11.4 MB",
+        "Toy, fp32 weights, fp32 cache, 11.4\N{NO-BREAK SPACE}MB",
         "Passed every limit that it is held to; good.",
         "KL 0.02 nats from the reference, the same top token at 91.7% of 2,603 positions.",
     ]
@@ -136,6 +136,7 @@ def test_an_engine_without_a_certificate_has_a_page_that_says_how_it_gets_one(
         assert "trtcoder verify" in found.text
         (engine,) = server.client.get("/about").json()["engines"]
         assert engine["certificate"][1].startswith("No certificate")
+        assert engine["report"] is None
 
 
 def test_a_report_has_a_style_and_no_script(server: Server) -> None:
