@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from trtcoder.runtime.engine.engine_thread import EngineThread
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.sampling.params import SamplingParams
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def load_engine(
         store = PrefixStore(
             settings.prefix_store, bundle.fingerprint(), settings.prefix_store_bytes
         )
+    _log.info("%s runs on %s", folder, runner.choice)
     core = EngineCore(runner, prompts.tokenizer, settings, store)
     return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))
 

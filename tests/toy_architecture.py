@@ -156,7 +156,9 @@ def _attention(
     turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs)
     query, key = model.split(name, "split_rotary", turned, ("q", "k"), (heads * width, width))
     entry = b.op("Concat", f"{name}/entry", [key, value], ["tokens", 2 * width], axis=1)
-    rows = b.op("ScatterND", f"{name}/cache", [cache, inputs.slots, entry], ["rows", 2 * width])
+    rows = b.op(
+        "ScatterND", f"{name}/cache", [cache, inputs.slot_column(b), entry], ["rows", 2 * width]
+    )
     keys, values = b.multi_op(
         "Split", f"{name}/rows", [rows, b.ints(width, width)],
         [(f"{name}/{role}", ir.DataType.FLOAT, ["rows", width]) for role in ("keys", "values")],
@@ -170,7 +172,7 @@ def _attention(
         "FusedMatMul", f"{name}/scores", [query, keys], [heads, "tokens", "rows"],
         domain=CONTRIB, transB=1, alpha=width**-0.5,
     )  # fmt: skip
-    scores = b.op("Add", f"{name}/masked", [scores, inputs.bias], [heads, "tokens", "rows"])
+    scores = b.op("Add", f"{name}/masked", [scores, inputs.bias(b)], [heads, "tokens", "rows"])
     weights = b.op("Softmax", f"{name}/softmax", [scores], [heads, "tokens", "rows"], axis=-1)
     mixed = b.op("MatMul", f"{name}/mix", [weights, values], [heads, "tokens", width])
     mixed = b.op("Transpose", f"{name}/mixed", [mixed], ["tokens", heads, width], perm=[1, 0, 2])

@@ -6,6 +6,7 @@ but do not change, so the runtime's own operators can read it behind a transposi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from trtcoder.calib.storage.blocks import QuantizedMatrix
 from trtcoder.calib.storage.scheme import Scheme
 
 PANEL = 16
+# Columns of a block that the kernels take.
+BLOCKS = (32, 64, 128)
 
 _Stored = TypeVar("_Stored", bound=np.generic)
 
@@ -41,6 +44,32 @@ def to_panels(matrix: QuantizedMatrix, scheme: Scheme) -> QuantizedMatrix:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PanelShape:
+    """Sizes of a panel's parts, each ``[columns, 16 rows]`` with the innermost axes last.
+
+    Attributes:
+        codes: of 4 bits ``(eights, 16, 4)``, of 8 bits ``(eights, 2, 16, 4)``: bytes.
+        scales: ``(blocks, 16)``: float16.
+        zeros: ``(bytes a row, 16)``, None when symmetric.
+    """
+
+    codes: tuple[int, ...]
+    scales: tuple[int, ...]
+    zeros: tuple[int, ...] | None
+
+
+def panel_shape(width: int, scheme: Scheme) -> PanelShape:
+    """Return the shape of panels whose rows have ``width`` values."""
+    blocks = scheme.blocks(width)
+    eights = blocks * scheme.block_size // 8
+    return PanelShape(
+        codes=(eights, PANEL, 4) if scheme.bits == 4 else (eights, 2, PANEL, 4),
+        scales=(blocks, PANEL),
+        zeros=None if scheme.symmetric else (-(-blocks * scheme.bits // 8), PANEL),
+    )
+
+
 def alternating(first: QuantizedMatrix, second: QuantizedMatrix) -> QuantizedMatrix:
     """Return two matrices in panels as one: a panel of the first, then one of the second."""
     zeros = None
@@ -53,13 +82,23 @@ def alternating(first: QuantizedMatrix, second: QuantizedMatrix) -> QuantizedMat
     )
 
 
+def lengthened(matrix: QuantizedMatrix, panels: int) -> QuantizedMatrix:
+    """Return a matrix in panels with zeros behind it, up to so many panels."""
+    zeros = matrix.zero_points
+    return QuantizedMatrix(
+        packed=_filled(matrix.packed, panels),
+        scales=_filled(matrix.scales, panels),
+        zero_points=None if zeros is None else _filled(zeros, panels),
+    )
+
+
 def _alternating(first: NDArray[_Stored], second: NDArray[_Stored]) -> NDArray[_Stored]:
     return np.stack([first, second], axis=1).reshape(2 * len(first), -1)
 
 
-def _filled(rows: NDArray[_Stored]) -> NDArray[_Stored]:
-    """Return the rows with zeros behind them up to a whole panel."""
-    missing = -len(rows) % PANEL
+def _filled(rows: NDArray[_Stored], multiple: int = PANEL) -> NDArray[_Stored]:
+    """Return the rows with zeros behind them up to a multiple of so many: a whole panel."""
+    missing = -len(rows) % multiple
     return np.pad(rows, [(0, missing), *[(0, 0)] * (rows.ndim - 1)]) if missing else rows
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trtcoder.export.weights.plan import DType, Weight, WeightPlan
+from trtcoder.plugins.library import DOMAIN
 
 Dim = int | str
 CONTRIB = "com.microsoft"
@@ -28,11 +29,16 @@ class GraphBuilder:
 
     Attributes:
         plan: the weights that the graph takes.
+        uses_kernels: whether nodes are our own operators where there is one, or ONNX Runtime's
+            alone. The weights are the same.
     """
 
-    def __init__(self, name: str, plan: WeightPlan | None = None) -> None:
+    def __init__(
+        self, name: str, plan: WeightPlan | None = None, *, uses_kernels: bool = False
+    ) -> None:
         self.name = name
         self.plan = plan or WeightPlan()
+        self.uses_kernels = uses_kernels
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
@@ -52,19 +58,29 @@ class GraphBuilder:
         value.name = name
         self.outputs.append(value)
 
-    def weight(self, weight: Weight) -> ir.Value:
+    def weight(
+        self,
+        weight: Weight,
+        *,
+        shape: Sequence[int] | None = None,
+        narrow: Collection[DType] = (),
+    ) -> ir.Value:
         """Return a weight of the plan as kernels take it: float32, or codes.
 
-        A Cast over a constant makes float32 of narrower floats; ONNX Runtime folds it when it loads
-        the graph, so the file is half as large there and the kernels see float32.
+        A Cast over a constant makes float32 of narrower floats, but for those types that the node
+        takes as they are (``narrow``); ONNX Runtime folds it when it loads the graph, so the file
+        is half as large there and the kernels see float32. ``shape`` is another view of the bytes.
         """
-        value = ir.val(weight.name, _TYPES[weight.dtype], list(weight.shape))
+        dims = list(weight.shape if shape is None else shape)
+        value = ir.val(weight.name, _TYPES[weight.dtype], dims)
         self._initializers[weight.name] = value
-        if weight.dtype not in (DType.FLOAT16, DType.BFLOAT16):
+        if weight.dtype not in (DType.FLOAT16, DType.BFLOAT16) or weight.dtype in narrow:
             return value
-        return self.op(
-            "Cast", f"{weight.name}/float32", [value], weight.shape, to=int(ir.DataType.FLOAT)
-        )
+        return self.to_float(value, f"{weight.name}/float32", dims)
+
+    def to_float(self, value: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
+        """Return a constant as float32."""
+        return self.op("Cast", name, [value], shape, to=int(ir.DataType.FLOAT))
 
     def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
         """Return the value ``name`` that several layers take, made when it is first asked for."""
@@ -149,7 +165,7 @@ class GraphBuilder:
                 offsets[name],
                 weight.nbytes,
                 _TYPES[weight.dtype],
-                shape=ir.Shape(list(weight.shape)),
+                shape=ir.Shape(value.shape or ()),
                 name=name,
             )
         graph = ir.Graph(
@@ -157,7 +173,7 @@ class GraphBuilder:
             self.outputs,
             nodes=self.nodes,
             initializers=[*self._initializers.values(), *self._constants.values()],
-            opset_imports={"": OPSET, CONTRIB: 1},
+            opset_imports={"": OPSET, CONTRIB: 1} | ({DOMAIN: 1} if self.uses_kernels else {}),
             name=self.name,
         )
         return ir.Model(graph, ir_version=11, producer_name="trtcoder")

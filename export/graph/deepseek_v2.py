@@ -6,22 +6,28 @@ Sources: DeepSeek-V2 (arXiv 2405.04434), sections 2.1 (multi-head latent attenti
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trtcoder.bundle.onnx import CacheInfo
-from trtcoder.calib.storage.float8 import Float8
+from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.export.graph import kernels
 from trtcoder.export.graph.attention import latent_attention
 from trtcoder.export.graph.builder import Dim
 from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.inputs import declare_inputs
+from trtcoder.export.graph.kernels import PanelMlp
 from trtcoder.export.graph.latent_cache import declare_cache
 from trtcoder.export.graph.layers import mixture_of_experts
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.graph.router import route
 from trtcoder.export.weights.experts import Expert, expert_product
 from trtcoder.export.weights.matrix import Piece
+from trtcoder.export.weights.panels import declare_panel_experts, in_panels
+from trtcoder.export.weights.plan import DType
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
@@ -77,14 +83,50 @@ def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
 def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value) -> ir.Value:
     b, recipe = model.b, model.recipe
     name, prefix = f"layers.{layer}/moe", f"model.layers.{layer}.mlp"
-    logits = b.op(
-        "Gemm",
-        f"{name}/router",
-        [x, _router_weight(model, f"{name}/router/weight", f"{prefix}.gate.weight", x)],
-        ["tokens", config.n_routed_experts],
-        transB=1,
-    )
+    shared_name, shared_prefix = f"{name}/shared_experts", f"{prefix}.shared_experts"
+    has_shared = bool(config.shared_intermediate_size)
     gate_up, down = (recipe.scheme(kind, layer) for kind in ("experts_gate_up", "experts_down"))
+    experts = [
+        _expert(model, f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
+        for index in range(config.n_routed_experts)
+    ]
+    shape: list[Dim] = ["tokens", config.hidden_size]
+    level = recipe.accuracy_level
+    if b.uses_kernels and in_panels(gate_up, level) and in_panels(down, level):
+        stacks = declare_panel_experts(
+            b.plan, f"{name}/experts", str(x.name), experts, gate_up, down
+        )
+        panels = model.panel_mlp(shared_name, shared_prefix, x) if has_shared else None
+        router = _router_weight(model, name, prefix, x, narrow=(DType.BFLOAT16,))
+        routed = kernels.experts(
+            b, f"{name}/experts", x, router, PanelMlp(*stacks), panels, config, f"{name}/router"
+        )
+        if panels is not None or not has_shared:
+            return routed
+    else:
+        router = _router_weight(model, name, prefix, x)
+        routed = _stock_experts(model, config, name, x, router, experts, gate_up, down)
+    if not has_shared:
+        return routed
+    shared = model.swiglu(shared_name, shared_prefix, x)
+    return b.op("Add", f"{name}/output", [routed, shared], shape)
+
+
+def _stock_experts(
+    model: ModelBuilder,
+    config: DeepseekV2Config,
+    name: str,
+    x: ir.Value,
+    router: ir.Value,
+    experts: Sequence[Expert],
+    gate_up: Storage,
+    down: Storage,
+) -> ir.Value:
+    """Route and run the routed experts by ONNX Runtime's own operators."""
+    b = model.b
+    logits = b.op(
+        "Gemm", f"{name}/router", [x, router], ["tokens", config.n_routed_experts], transB=1
+    )
     with_total = gate_up.activations == "float" if isinstance(gate_up, Float8) else gate_up.is_float
     routing = route(b, name, logits, config, with_total=with_total)
     common = (
@@ -93,23 +135,17 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
         x,
         routing.selection,
         routing.mixing,
-        [
-            _expert(model, f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
-            for index in range(config.n_routed_experts)
-        ],
+        experts,
         config.num_experts_per_tok,
     )
     if isinstance(gate_up, Float8) or isinstance(down, Float8):
         routed = float8_layers.mixture_of_experts(*common, gate_up, down)
     else:
-        routed = mixture_of_experts(*common, gate_up, down, recipe.accuracy_level)
-    shape: list[Dim] = ["tokens", config.hidden_size]
-    if routing.total is not None:
-        routed = b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
-    if not config.shared_intermediate_size:
+        routed = mixture_of_experts(*common, gate_up, down, model.recipe.accuracy_level)
+    if routing.total is None:
         return routed
-    shared = model.swiglu(f"{name}/shared_experts", f"{prefix}.shared_experts", x)
-    return b.op("Add", f"{name}/output", [routed, shared], shape)
+    shape: list[Dim] = ["tokens", config.hidden_size]
+    return b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
 
 
 def _expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
@@ -120,10 +156,15 @@ def _expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
     )
 
 
-def _router_weight(model: ModelBuilder, name: str, tensor: str, x: ir.Value) -> ir.Value:
+def _router_weight(
+    model: ModelBuilder, name: str, prefix: str, x: ir.Value, narrow: Collection[DType] = ()
+) -> ir.Value:
+    tensor = f"{prefix}.gate.weight"
+
     def read() -> NDArray[np.float32]:
         values = model.checkpoint.read(tensor)
         scale = model.b.plan.quantizer.input_scale(str(x.name))
         return values if scale is None else values * scale
 
-    return model.parameter(name, "router", model.checkpoint.shape(tensor), tensor, read)
+    shape = model.checkpoint.shape(tensor)
+    return model.parameter(f"{name}/router/weight", "router", shape, tensor, read, narrow)

@@ -1,8 +1,8 @@
 """The graph's inputs, and what every layer derives from them once a step.
 
 The batch is packed and ragged: the tokens of all sequences stand in one row. `slots` and
-`block_table` say where each sequence's entries are in the cache, as a paged attention kernel
-would read them; here they become one additive mask that all layers share.
+`block_table` say where each sequence's entries are in the cache: our attention reads them so, and
+for ONNX Runtime's own operators they become one additive mask that all layers share.
 """
 
 from __future__ import annotations
@@ -29,23 +29,45 @@ class Inputs:
     """Inputs ``[tokens]``, and the values derived from them.
 
     Attributes:
-        slots: int64 ``[tokens, 1]``, the cache row of each token.
+        slots: int64, the cache row of each token.
+        block_table: int64 ``[sequences, blocks]``.
         cos, sin: float32 ``[1, tokens, rope / 2]``.
-        bias: float32 ``[tokens, rows]``, 0 where a token sees a cache row and -inf elsewhere.
+        cache: any layer's cache, ``[rows, width]``.
     """
 
     input_ids: ir.Value
+    positions: ir.Value
     slots: ir.Value
+    sequences: ir.Value
+    block_table: ir.Value
     sample_rows: ir.Value
     cos: ir.Value
     sin: ir.Value
-    bias: ir.Value
+    cache: ir.Value
+
+    def slot_column(self, b: GraphBuilder) -> ir.Value:
+        """Return the slots as ScatterND takes them, ``[tokens, 1]``."""
+        return b.once(
+            "batch/slots",
+            lambda: b.op(
+                "Unsqueeze", "batch/slots", [self.slots, b.ints(1)], ["tokens", 1], dtype=INT64
+            ),
+        )
+
+    def bias(self, b: GraphBuilder) -> ir.Value:
+        """Return float32 ``[tokens, rows]``, 0 where a token sees a cache row, -inf elsewhere."""
+        return b.once(
+            "mask/bias",
+            lambda: _attention_bias(
+                b, self.positions, self.sequences, self.block_table, self.cache
+            ),
+        )
 
 
 def declare_inputs(
     b: GraphBuilder, frequencies: NDArray[np.float32], rotary_scale: float, cache: ir.Value
 ) -> Inputs:
-    """Declare the inputs and the nodes that run once a step.
+    """Declare the inputs, and the rotary angles that all layers share.
 
     Args:
         b: the graph.
@@ -62,11 +84,14 @@ def declare_inputs(
     cos, sin = _rotary(b, frequencies, rotary_scale, positions)
     return Inputs(
         input_ids=input_ids,
-        slots=b.op("Unsqueeze", "batch/slots", [slots, b.ints(1)], ["tokens", 1], dtype=INT64),
+        positions=positions,
+        slots=slots,
+        sequences=sequences,
+        block_table=block_table,
         sample_rows=sample_rows,
         cos=cos,
         sin=sin,
-        bias=_attention_bias(b, positions, sequences, block_table, cache),
+        cache=cache,
     )
 
 

@@ -56,6 +56,16 @@ class Cache:
         """Whether rows are stored in 8 bits."""
         return self.scales is not None
 
+    @property
+    def buffers(self) -> list[ir.Value]:
+        """Return the inputs: entries, and scales if there are any."""
+        return [self.entries] if self.scales is None else [self.entries, self.scales]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs that hold the buffers once they are written."""
+        return [f"{buffer.name}.out" for buffer in self.buffers]
+
     def expose(self, b: GraphBuilder) -> None:
         """Make the written buffers graph outputs."""
         for name, value in self.written:
@@ -85,8 +95,10 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, inputs: Inp
     """Write ``entry`` ``[tokens, width]`` to the tokens' slots; return all rows as float32."""
     shape: list[Dim] = ["rows", cache.width]
     if cache.scales is None:
-        written = b.op("ScatterND", f"{name}/cache", [cache.entries, inputs.slots, entry], shape)
-        cache.written = [(f"{cache.name}.out", written)]
+        written = b.op(
+            "ScatterND", f"{name}/cache", [cache.entries, inputs.slot_column(b), entry], shape
+        )
+        cache.written = list(zip(cache.output_names, [written], strict=True))
         return written
     groups = cache.width // cache.group
     if cache.entries.dtype == UINT8:
@@ -147,11 +159,13 @@ def _write(
     written = b.op(
         "ScatterND",
         f"{name}/cache",
-        [cache.entries, inputs.slots, codes],
+        [cache.entries, inputs.slot_column(b), codes],
         ["rows", cache.width],
         dtype=cache.entries.dtype or FLOAT,
     )
     shape: list[Dim] = ["rows", cache.width // cache.group]
-    scales = b.op("ScatterND", f"{name}/cache_scales", [scales, inputs.slots, scale], shape)
-    cache.written = [(f"{cache.name}.out", written), (f"{cache.scale_name}.out", scales)]
+    scales = b.op(
+        "ScatterND", f"{name}/cache_scales", [scales, inputs.slot_column(b), scale], shape
+    )
+    cache.written = list(zip(cache.output_names, [written, scales], strict=True))
     return written, scales

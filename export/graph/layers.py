@@ -9,10 +9,18 @@ import onnx_ir as ir
 
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import BuildError
+from trtcoder.export.graph import kernels
 from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
+from trtcoder.export.graph.panels import row_inputs
 from trtcoder.export.weights.convert import declare_matrix
 from trtcoder.export.weights.experts import Expert, declare_experts
 from trtcoder.export.weights.matrix import Matrix
+from trtcoder.export.weights.panels import (
+    PanelMatrix,
+    declare_panel_experts,
+    declare_panels,
+    in_panels,
+)
 
 # The attributes of both kernels of fused experts; gate and up are interleaved row by row.
 _SWIGLU: dict[str, Any] = {
@@ -42,9 +50,49 @@ def linear(
     out, width = source.rows, source.width
     if not scheme.is_float and width % scheme.block_size:
         b.plan.pad(name, width, scheme.block_size)
-    weights = _matrix(b, f"{name}/weight", kind, activation or str(x.name), source, scheme)
+    weight, activation = f"{name}/weight", activation or str(x.name)
+    if in_panels(scheme, accuracy_level):
+        panels = declare_panels(b.plan, weight, kind, activation, source, scheme)
+        if b.uses_kernels:
+            return kernels.linear(b, name, x, panels, rows)
+        return product(b, name, x, panels, accuracy_level, rows)
+    weights = _matrix(b, weight, kind, activation, source, scheme)
     if scheme.is_float:
         return b.op("Gemm", name, [x, *weights], [rows, out], transB=1)
+    return _integer_product(b, name, x, weights, out, width, scheme, accuracy_level, rows)
+
+
+def product(
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    matrix: PanelMatrix,
+    accuracy_level: int,
+    rows: str = "tokens",
+) -> ir.Value:
+    """Multiply ``x`` ``[rows, K]`` with a matrix in panels by ONNX Runtime's own operators.
+
+    Of a pair it is both products, ``[rows, 2 N]``.
+    """
+    out = 2 * matrix.rows if matrix.pair else matrix.rows
+    weights = row_inputs(b, matrix)
+    return _integer_product(
+        b, name, x, weights, out, matrix.width, matrix.scheme, accuracy_level, rows
+    )
+
+
+def _integer_product(
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    weights: Sequence[ir.Value],
+    out: int,
+    width: int,
+    scheme: Scheme,
+    accuracy_level: int,
+    rows: str,
+) -> ir.Value:
+    """Multiply with integers that lie row by row."""
     return b.op(
         "MatMulNBits",
         name,
@@ -104,9 +152,12 @@ def mixture_of_experts(
     by the second. One fused node; gate and up are interleaved row by row, as its CPU kernel asks.
     ``gate_up`` and ``down`` may differ in bits and zero points.
     """
-    declared = declare_experts(b.plan, name, str(x.name), experts, gate_up, down)
-    fc1, fc2 = ([b.weight(weight) for weight in weights] for weights in declared)
-    hidden = experts[0].gate.width
+    hidden, declared = experts[0].gate.width, (b.plan, name, str(x.name), experts, gate_up, down)
+    if in_panels(gate_up, accuracy_level):
+        fc1, fc2 = (row_inputs(b, stack) for stack in declare_panel_experts(*declared))
+    else:
+        stacks = declare_experts(*declared)
+        fc1, fc2 = ([b.weight(weight) for weight in weights] for weights in stacks)
     if gate_up.is_float:
         return float_experts(b, name, x, selection, fc1[0], fc2[0], hidden, top_k)
     common = {**_SWIGLU, "k": top_k}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from trtcoder.calib.storage.float8 import Float8
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.graph import layers
+from trtcoder.export.graph import kernels, layers
 from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.graph.float8 import layers as float8_layers
+from trtcoder.export.graph.kernels import PanelMlp
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.convert import declare_parameter
 from trtcoder.export.weights.matrix import Matrix, Piece
+from trtcoder.export.weights.panels import declare_panels, in_panels
+from trtcoder.export.weights.plan import DType
 
 FLOAT = ir.DataType.FLOAT
 
@@ -50,11 +53,16 @@ class ModelBuilder:
         shape: tuple[int, ...],
         tensor: str,
         read: Callable[[], NDArray[np.float32]],
+        narrow: Collection[DType] = (),
     ) -> ir.Value:
-        """Return what ``read`` makes of a tensor, stored in the tensor's own type, as float32."""
+        """Return what ``read`` makes of a tensor, stored in the tensor's own type.
+
+        It is float32, but for the types that the node takes as they are, ``narrow``.
+        """
         dtype = self.checkpoint.dtype(tensor)
         return self.b.weight(
-            declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read)
+            declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read),
+            narrow=narrow,
         )
 
     def embedding(self, name: str, ids: ir.Value, tensor: str) -> ir.Value:
@@ -124,24 +132,51 @@ class ModelBuilder:
     def swiglu(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
         """Return ``down(silu(gate x) * up x)`` of the tensors ``PREFIX.{gate,up,down}_proj``."""
         b = self.b
-        gate, up = f"{prefix}.gate_proj.weight", f"{prefix}.up_proj.weight"
-        inner = self.checkpoint.shape(gate)[0]
-        product_name = f"{name}/product"
-        fused = self.linear(
-            f"{name}/gate_up_proj",
-            "mlp",
-            x,
-            self.matrix(Piece(gate), Piece(up, makes=product_name)),
-        )
+        inner = self.checkpoint.shape(f"{prefix}.gate_proj.weight")[0]
+        panels = self.panel_mlp(name, prefix, x)
+        if panels is not None and b.uses_kernels:
+            return kernels.mlp(b, f"{name}/down_proj", x, panels)
+        level = self.recipe.accuracy_level
+        if panels is None:
+            gate_up = self._gate_up(name, prefix)
+            fused = self.linear(f"{name}/gate_up_proj", "mlp", x, gate_up)
+        else:
+            fused = layers.product(b, f"{name}/gate_up_proj", x, panels.gate_up, level)
         gated, raised = self.split(name, "split", fused, ("gate", "up"), (inner, inner))
         # QuickGelu with alpha 1 is x * sigmoid(x), that is SiLU.
         gated = b.op(
             "QuickGelu", f"{name}/silu", [gated], ["tokens", inner], domain=CONTRIB, alpha=1.0
         )
-        product = b.op("Mul", product_name, [gated, raised], ["tokens", inner])
+        product = b.op("Mul", f"{name}/product", [gated, raised], ["tokens", inner])
+        if panels is not None:
+            return layers.product(b, f"{name}/down_proj", product, panels.down, level)
         return self.linear(
             f"{name}/down_proj", "mlp", product, self.matrix(f"{prefix}.down_proj.weight")
         )
+
+    def panel_mlp(self, name: str, prefix: str, x: ir.Value) -> PanelMlp | None:
+        """Declare an MLP's weights in panels; None where it is not stored so."""
+        scheme = self.recipe.scheme("mlp", self.layer)
+        if not in_panels(scheme, self.recipe.accuracy_level):
+            return None
+        plan, gate_up = self.b.plan, self._gate_up(name, prefix)
+        down = self.matrix(f"{prefix}.down_proj.weight")
+        for role, width in (("gate_up_proj", gate_up.width), ("down_proj", down.width)):
+            if width % scheme.block_size:
+                plan.pad(f"{name}/{role}", width, scheme.block_size)
+        return PanelMlp(
+            declare_panels(
+                plan, f"{name}/gate_up_proj/weight", "mlp", str(x.name), gate_up, scheme, pair=True
+            ),
+            declare_panels(
+                plan, f"{name}/down_proj/weight", "mlp", f"{name}/product", down, scheme
+            ),
+        )
+
+    def _gate_up(self, name: str, prefix: str) -> Matrix:
+        """Return gate and up, stacked."""
+        up = Piece(f"{prefix}.up_proj.weight", makes=f"{name}/product")
+        return self.matrix(f"{prefix}.gate_proj.weight", up)
 
     def split(
         self, name: str, role: str, x: ir.Value, outputs: tuple[str, ...], sizes: tuple[int, ...]

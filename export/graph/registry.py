@@ -5,27 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.deepseek_v2 import declare_deepseek_v2
+from trtcoder.export.graph.kernels import PANEL_OPERATORS
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.plan import WeightPlan
+from trtcoder.plugins.library import DOMAIN
 
 # Declares inputs, nodes, weights and outputs, and returns the caches among the inputs.
 DeclareGraph = Callable[[ModelBuilder], tuple[CacheInfo, ...]]
+# Of ONNX Runtime's own operators those that multiply with weights or attend.
+_PRODUCTS = ("Gemm", "MatMul", "FusedMatMul", "MatMulNBits", "MoE", "QMoE")
 GRAPHS: dict[str, DeclareGraph] = {"deepseek_v2": declare_deepseek_v2}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelGraph:
-    """A model's graph, declared; no weight has been read."""
+    """A model's graph, declared; no weight has been read.
+
+    Attributes:
+        builder: the graph in ONNX Runtime's own operators, and the plan of the weights.
+        caches: the caches among its inputs.
+        kernels: the graph in our operators, over the same weights and with the same inputs; None
+            where no weight is stored as they take it.
+    """
 
     builder: GraphBuilder
     caches: tuple[CacheInfo, ...]
+    kernels: GraphBuilder | None
 
 
 def declare_graph(
@@ -42,6 +56,26 @@ def declare_graph(
             f"{checkpoint.folder}: there is no graph for model_type {model_type!r}, only for "
             f"{', '.join(sorted(GRAPHS))}"
         )
-    builder = GraphBuilder(model_type, WeightPlan(quantizer))
-    caches = GRAPHS[model_type](ModelBuilder(builder, checkpoint, recipe))
-    return ModelGraph(builder, caches)
+    builder, kernels = (
+        GraphBuilder(model_type, WeightPlan(quantizer), uses_kernels=uses_kernels)
+        for uses_kernels in (False, True)
+    )
+    caches, same = (
+        GRAPHS[model_type](ModelBuilder(b, checkpoint, recipe)) for b in (builder, kernels)
+    )
+    if not any(map(reads_panels, kernels.nodes)):
+        return ModelGraph(builder, caches, None)
+    # What only ONNX Runtime's operators need, such as tables, our kernels leave out.
+    if not kernels.plan.declared.items() <= builder.plan.declared.items() or same != caches:
+        raise BuildError(f"{model_type}: its two graphs do not take the same weights and caches")
+    return ModelGraph(builder, caches, kernels)
+
+
+def reads_panels(node: ir.Node) -> bool:
+    """Return whether a node is one of our operators and multiplies with weights in panels."""
+    return node.domain == DOMAIN and node.op_type in PANEL_OPERATORS
+
+
+def runs_stock_products(b: GraphBuilder) -> bool:
+    """Return whether ONNX Runtime's own operators multiply some of a graph's weights."""
+    return any(node.op_type in _PRODUCTS for node in b.nodes)

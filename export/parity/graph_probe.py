@@ -24,6 +24,7 @@ from trtcoder.export.parity.graph_parts import GraphPart, cut_graph
 from trtcoder.export.parity.graph_sequence import GraphSequence
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.model.architecture import ModelConfig
+from trtcoder.plugins.choice import Choice, choose
 
 if TYPE_CHECKING:
     import onnx
@@ -78,7 +79,11 @@ class GraphProbe:
             (f"layers.{layer}/output", _router(layer) if config.is_moe_layer(layer) else None)
             for layer in range(self._layers)
         ]
-        model = onnx.load(str(folder / manifest.graph.file), load_external_data=False)
+        # Our kernels have one accuracy; what others would lose is asked of ONNX Runtime's.
+        self._choice = choose(manifest.onnx_parts)
+        if accuracy_level is not None:
+            self._choice = Choice(manifest.graph.file, None)
+        model = onnx.load(str(folder / self._choice.file), load_external_data=False)
         if accuracy_level is not None:
             _override(model, accuracy_level)
         names = (name for pair in self._watched for name in pair if name)
@@ -137,10 +142,10 @@ class GraphProbe:
         return self._manifest.graph.cache_block
 
     def versions(self) -> dict[str, str]:
-        """Return the version of ONNX Runtime."""
+        """Return the version of ONNX Runtime, and the instruction set of our kernels."""
         import onnxruntime
 
-        return {"onnxruntime": str(onnxruntime.__version__)}
+        return {"onnxruntime": str(onnxruntime.__version__), **self._choice.versions}
 
     def start(
         self,
@@ -208,11 +213,11 @@ class GraphProbe:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self._folder)
         )
-        options.intra_op_num_threads = available_cores()
         options.log_severity_level = 3
         # As the runtime does: float8 weights become float32 once, and nothing else is fused.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
+            self._choice.configure(options, available_cores())
             linked = give_linked_data(options, self._folder, self._manifest.files)
             session = onnxruntime.InferenceSession(
                 part.model.SerializeToString(),

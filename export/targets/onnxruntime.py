@@ -1,4 +1,4 @@
-"""The target ``onnx``: one graph for ONNX Runtime, with its weights in a file beside it."""
+"""The target ``onnx``: graphs for ONNX Runtime, with their weights in a file beside them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import onnx_ir as ir
 
 from trtcoder import __version__
 from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
-from trtcoder.bundle.onnx import TARGET, GraphInfo, OnnxParts, Requires
+from trtcoder.bundle.onnx import TARGET, GraphInfo, KernelGraph, OnnxParts, Requires
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.inputs import CACHE_BLOCK
-from trtcoder.export.graph.registry import ModelGraph, declare_graph
+from trtcoder.export.graph.registry import ModelGraph, declare_graph, runs_stock_products
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.sink import Sink
 from trtcoder.model.architecture import ModelConfig
+from trtcoder.plugins.library import OPERATORS
 from trtcoder.prompting.source import Prompting, prompt_files
 
 GRAPH_FILE = "model.onnx"
+KERNEL_GRAPH_FILE = "kernels.onnx"
 DATA_FILE = "model.data"
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
@@ -47,8 +49,8 @@ class OnnxPlan:
     def nbytes(self) -> int:
         """Bytes of the engine, but for its manifest and certificate."""
         _, data = layout(self.weights.declared.values())
-        graph = int(ir.to_proto(self._model()).ByteSize())
-        return data + graph + sum(map(len, prompt_files(self.checkpoint.folder).values()))
+        graphs = sum(int(ir.to_proto(model).ByteSize()) for model in self._models().values())
+        return data + graphs + sum(map(len, prompt_files(self.checkpoint.folder).values()))
 
     @property
     def cache_bytes(self) -> int:
@@ -67,8 +69,9 @@ class OnnxPlan:
         return open_data(self.weights, folder / DATA_FILE)
 
     def write_rest(self, folder: Path) -> None:
-        """Write the graph, which points at the data file, and what prompts need."""
-        ir.save(self._model(), folder / GRAPH_FILE)
+        """Write the graphs, which point at the data file, and what prompts need."""
+        for name, model in self._models().items():
+            ir.save(model, folder / name)
         for name, data in prompt_files(self.checkpoint.folder).items():
             (folder / name).write_bytes(data)
 
@@ -96,15 +99,27 @@ class OnnxPlan:
             onnx=OnnxParts(
                 GraphInfo(GRAPH_FILE, CACHE_BLOCK, self.graph.caches),
                 Requires(ONNXRUNTIME, PROVIDER),
+                self._kernel_graph(),
             ),
             chat_template=prompting.chat_template,
             chat_refusal=prompting.chat_refusal,
             sampling=prompting.sampling,
         )
 
-    def _model(self) -> ir.Model:
+    def _models(self) -> dict[str, ir.Model]:
+        """Return the graphs by file."""
         offsets, _ = layout(self.weights.declared.values())
-        return self.graph.builder.model(DATA_FILE, offsets)
+        builders = {GRAPH_FILE: self.graph.builder}
+        if self.graph.kernels is not None:
+            builders[KERNEL_GRAPH_FILE] = self.graph.kernels
+        return {name: b.model(DATA_FILE, offsets) for name, b in builders.items()}
+
+    def _kernel_graph(self) -> KernelGraph | None:
+        """Return what the manifest says of the graph in our operators."""
+        b = self.graph.kernels
+        if b is None:
+            return None
+        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole=not runs_stock_products(b))
 
 
 class OnnxRuntime:

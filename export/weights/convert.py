@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.calib.quantizers.quantizer import Quantizer
-from trtcoder.calib.storage.blocks import dequantize
+from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize
 from trtcoder.calib.storage.record import Loss, TensorRecord
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import BuildError
@@ -128,35 +128,46 @@ def convert(
     kind, scheme, source = stored.kind, stored.scheme, stored.source
     if not isinstance(scheme, Scheme):
         raise BuildError(f"{name}: {scheme} is not converted here but in weights.float8")
+    if not scheme.is_float:
+        matrix, record = convert_integers(plan, name, start, stop)
+        rows = len(matrix.packed)
+        arrays: Arrays = [matrix.packed.reshape(rows, -1) if flat else matrix.packed]
+        arrays.append(matrix.scales)
+        if matrix.zero_points is not None:
+            arrays.append(matrix.zero_points)
+        return arrays, record
+    exact = scaled_rows(quantizer, stored, start, source.rows if stop is None else stop)
+    return [exact], TensorRecord(
+        name, kind, str(scheme), "exact", exact.size, exact.nbytes,
+        squared_weight=float(np.vdot(exact, exact)),
+    )  # fmt: skip
+
+
+def convert_integers(
+    plan: WeightPlan, name: str, start: int = 0, stop: int | None = None
+) -> tuple[QuantizedMatrix, TensorRecord]:
+    """Return rows of the stored matrix ``name``, whose scheme is of integers, and their cost."""
+    stored, quantizer = plan.matrices[name], plan.quantizer
+    kind, scheme, source = stored.kind, stored.scheme, stored.source
+    if not isinstance(scheme, Scheme) or scheme.is_float:
+        raise BuildError(f"{name}: {scheme} has no integers")
     stop = source.rows if stop is None else stop
-    if scheme.is_float:
-        exact = scaled_rows(quantizer, stored, start, stop)
-        return [exact], TensorRecord(
-            name, kind, str(scheme), "exact", exact.size, exact.nbytes,
-            squared_weight=float(np.vdot(exact, exact)),
-        )  # fmt: skip
     weights = (
         scaled_rows(quantizer, stored, start, stop)
         if quantizer.calibrates
         else source.stored(start, stop)
     )
     found = quantizer.quantize(name, stored.activation, weights, scheme, start)
-    loss = found.loss
+    loss, matrix = found.loss, found.matrix
     if quantizer.calibrates or loss is None:
-        values = dequantize(found.matrix, scheme, source.width)
+        values = dequantize(matrix, scheme, source.width)
         restored = unscaled_rows(quantizer, stored, start, stop, values)
         quantizer.keep(name, start, restored)
         loss = Loss.between(source.read(start, stop), restored)
-    matrix = found.matrix
-    record = TensorRecord(
+    return matrix, TensorRecord(
         name, kind, str(scheme), found.method, (stop - start) * source.width, matrix.nbytes,
         loss.squared_weight, loss.squared_error, loss.max_error, found.fallback,
     )  # fmt: skip
-    arrays: Arrays = [matrix.packed.reshape(stop - start, -1) if flat else matrix.packed]
-    arrays.append(matrix.scales)
-    if matrix.zero_points is not None:
-        arrays.append(matrix.zero_points)
-    return arrays, record
 
 
 def scaled_rows(

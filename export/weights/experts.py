@@ -46,20 +46,8 @@ def declare_experts(
     Raises:
         BuildError: the schemes do not go together, or the blocks do not divide H.
     """
-    hidden, inner = experts[0].gate.width, experts[0].gate.rows
-    if gate_up.is_float != down.is_float or gate_up.block_size != down.block_size:
-        raise BuildError(
-            f"{name}: gate and up are {gate_up}, down is {down}; the kernel wants both quantized "
-            "in blocks of one size, or neither"
-        )
-    if not gate_up.is_float and hidden % gate_up.block_size:
-        raise BuildError(
-            f"{experts[0].gate.label}: width {hidden} does not divide by block "
-            f"{gate_up.block_size}; use a smaller --block-size"
-        )
-    padded = inner if down.is_float else down.blocks(inner) * down.block_size
-    if padded != inner:
-        plan.pad(name, inner, down.block_size)
+    padded = padded_width(plan, name, experts[0], gate_up, down)
+    hidden = experts[0].gate.width
     count = len(experts)
     fc1 = declare_rows(
         plan, f"{name}/gate_up", "experts_gate_up", [count, 2 * padded], hidden, gate_up, flat=True
@@ -70,6 +58,29 @@ def declare_experts(
     for index, expert in enumerate(experts):
         _add_step(plan, name, activation, index, expert, (fc1, fc2), (gate_up, down))
     return fc1, fc2
+
+
+def padded_width(plan: WeightPlan, name: str, expert: Expert, gate_up: Scheme, down: Scheme) -> int:
+    """Return I padded to whole blocks, and note in the plan what was padded.
+
+    Raises:
+        BuildError: the schemes do not go together, or the blocks do not divide H.
+    """
+    hidden, inner = expert.gate.width, expert.gate.rows
+    if gate_up.is_float != down.is_float or gate_up.block_size != down.block_size:
+        raise BuildError(
+            f"{name}: gate and up are {gate_up}, down is {down}; the kernel wants both quantized "
+            "in blocks of one size, or neither"
+        )
+    if not gate_up.is_float and hidden % gate_up.block_size:
+        raise BuildError(
+            f"{expert.gate.label}: width {hidden} does not divide by block "
+            f"{gate_up.block_size}; use a smaller --block-size"
+        )
+    padded = inner if down.is_float else down.blocks(inner) * down.block_size
+    if padded != inner:
+        plan.pad(name, inner, down.block_size)
+    return padded
 
 
 def add_matrices(

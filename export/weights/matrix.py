@@ -106,6 +106,10 @@ class Matrix:
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """Return row ranges of at most `CHUNK_VALUES` values."""
-        size = max(1, CHUNK_VALUES // self.width)
-        for start in range(0, self.rows, size):
-            yield start, min(start + size, self.rows)
+        return ranges(self.rows, max(1, CHUNK_VALUES // self.width))
+
+
+def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Return ranges of at most ``size`` that cover ``count``."""
+    for start in range(0, count, size):
+        yield start, min(start + size, count)

@@ -29,6 +29,8 @@ RoutedExperts view(const trtcoder_mlp& first, const trtcoder_routing& r) {
 
 using namespace trtcoder;
 
+int32_t trtcoder_operators() { return 1; }
+
 const char* trtcoder_isas() {
   static const std::string names = [] {
     std::string found;

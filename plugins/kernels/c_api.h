@@ -18,6 +18,8 @@ struct trtcoder_matrix {
   int32_t block;
 };
 
+// The revision of the operators: of their names, inputs and attributes, and of the layout of weights.
+TRTCODER_API int32_t trtcoder_operators();
 // Names of the instruction sets that this machine can run, worst first, with spaces between them.
 TRTCODER_API const char* trtcoder_isas();
 // The one that operators use.

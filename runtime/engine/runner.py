@@ -35,6 +35,7 @@ class ModelRunner:
         vocab_size: logits of a token.
         score_cells: most tokens x bound rows of a step that keep attention in `SCORE_BYTES`.
         threads: of the matrix products.
+        choice: whether our kernels or ONNX Runtime's own run it.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ModelRunner:
         heads = manifest.model.config.get("num_attention_heads")
         self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
         self.threads = threads or available_cores()
-        self._session = open_session(bundle, self.threads)
+        self._session, self.choice = open_session(bundle, self.threads)
         self._binding = self._session.io_binding()
         self._arenas = [
             Arena.reserve(cache, self.num_blocks * self.block_size)

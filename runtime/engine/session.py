@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.linked_data import give_linked_data
 from trtcoder.errors import DependencyError, EngineError
+from trtcoder.plugins.choice import Choice, choose
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -17,8 +19,10 @@ LOGITS = "logits"
 _ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)", "uint8": "tensor(uint8)"}
 
 
-def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session over the bundle's graph; weights stay memory-mapped where ORT can.
+def open_session(bundle: Bundle, threads: int) -> tuple[onnxruntime.InferenceSession, Choice]:
+    """Return a session over one of the bundle's graphs, and what runs it.
+
+    Our kernels read the weights from the mapped file; of others ONNX Runtime may make copies.
 
     Raises:
         DependencyError: onnxruntime is missing, or two packages of it overwrite each other.
@@ -26,27 +30,26 @@ def open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     """
     ort = _import_onnxruntime()
     _check_release(bundle, ort)
+    choice = choose(bundle.manifest.onnx_parts)
+    graph = bundle.path(choice.file)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     # Memory patterns are planned for one set of shapes; here the shapes change with the context.
     options.enable_mem_pattern = False
     # Constants are dequantized once, when the graph is loaded, not in each run.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # errors are raised; printing them as well would be twice
     try:
-        linked = give_linked_data(options, bundle.folder, bundle.manifest.files, bundle.graph_path)
+        choice.configure(options, threads)
+        linked = give_linked_data(options, bundle.folder, bundle.manifest.files, graph)
         session = ort.InferenceSession(
-            str(bundle.graph_path), options, providers=[bundle.manifest.requires.provider]
+            str(graph), options, providers=[bundle.manifest.requires.provider]
         )
     except Exception as error:  # onnxruntime's classes share no public base
-        raise EngineError(
-            f"{bundle.graph_path}: ONNX Runtime cannot load the graph: {error}"
-        ) from error
+        raise EngineError(f"{graph}: ONNX Runtime cannot load the graph: {error}") from error
     del linked  # which the open session no longer needs
-    _check_contract(bundle, session)
-    return session
+    _check_contract(bundle, graph, session)
+    return session, choice
 
 
 def _import_onnxruntime() -> Any:
@@ -105,7 +108,7 @@ def _check_release(bundle: Bundle, ort: Any) -> None:
         )
 
 
-def _check_contract(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+def _check_contract(bundle: Bundle, path: Path, session: onnxruntime.InferenceSession) -> None:
     """Raise EngineError unless the graph's inputs and outputs are the manifest's."""
     graph = bundle.manifest.graph
     inputs = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
@@ -135,7 +138,7 @@ def _check_contract(bundle: Bundle, session: onnxruntime.InferenceSession) -> No
                 problems.append(f"{name} is {found[name]}, expected {kind}")
     if problems:
         raise EngineError(
-            f"{bundle.graph_path}: the graph is not the one that the manifest describes: "
+            f"{path}: the graph is not the one that the manifest describes: "
             f"{'; '.join(problems)}; build the engine again"
         )
 

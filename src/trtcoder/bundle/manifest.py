@@ -150,13 +150,27 @@ class Manifest:
     sampling: SamplingDefaults = SamplingDefaults()
 
     @property
+    def onnx_parts(self) -> OnnxParts:
+        """The ONNX graphs, and what runs them.
+
+        Raises:
+            EngineError: the engine is for a target that has none.
+        """
+        if self.onnx is None:
+            raise EngineError(
+                f"{self.model.name}: an engine for {self.target} has no ONNX graph; build one with "
+                "`--target onnx`"
+            )
+        return self.onnx
+
+    @property
     def graph(self) -> GraphInfo:
         """The ONNX graph.
 
         Raises:
             EngineError: the engine is for a target that has none.
         """
-        return self._onnx().graph
+        return self.onnx_parts.graph
 
     @property
     def requires(self) -> Requires:
@@ -165,7 +179,7 @@ class Manifest:
         Raises:
             EngineError: the engine is for a target that has none.
         """
-        return self._onnx().requires
+        return self.onnx_parts.requires
 
     @property
     def model_name(self) -> str:
@@ -245,14 +259,6 @@ class Manifest:
             path = PurePosixPath(name)
             if not name or path.is_absolute() or ".." in path.parts or name == FILE_NAME:
                 yield f"files: {name!r} is not a name inside the folder"
-
-    def _onnx(self) -> OnnxParts:
-        if self.onnx is None:
-            raise EngineError(
-                f"{self.model.name}: an engine for {self.target} has no ONNX graph; build one with "
-                "`--target onnx`"
-            )
-        return self.onnx
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:

@@ -37,11 +37,27 @@ class Requires:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelGraph:
+    """A second graph over the same weights, in our own operators (`trtcoder.plugins`).
+
+    Attributes:
+        file: its file; inputs, outputs and caches are the first one's.
+        operators: the revision of the operators that it is made of.
+        whole: whether they make every product, so that ONNX Runtime's threads have nothing to do.
+    """
+
+    file: str
+    operators: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OnnxParts:
-    """The graph, and what runs it."""
+    """The graph, and what runs it; ``kernels`` runs instead of it where our kernels do."""
 
     graph: GraphInfo
     requires: Requires
+    kernels: KernelGraph | None = None
 
     def problems(self) -> Iterator[str]:
         """Return where they contradict themselves."""

@@ -15,6 +15,8 @@ from trtcoder.errors import DependencyError, EngineError
 
 # What ONNX Runtime knows the operators by.
 DOMAIN = "trtcoder"
+# The revision of the operators: their names, inputs and attributes, and the layout of weights.
+OPERATORS = 1
 PORTABLE = "portable"
 _BUILT = Path(__file__).with_name("libtrtcoder_kernels.so")
 
@@ -39,10 +41,17 @@ class KernelLibrary:
             self.functions = ctypes.CDLL(str(path))
             for name in ("trtcoder_isas", "trtcoder_isa", "trtcoder_set_threads"):
                 getattr(self.functions, name).restype = ctypes.c_char_p
+            self.functions.trtcoder_operators.restype = ctypes.c_int32
         except (OSError, AttributeError) as error:
             raise EngineError(
                 f"{path}: cannot be loaded: {error}; `make plugins`, or TRTCODER_PLUGINS=0"
             ) from error
+        found = int(self.functions.trtcoder_operators())
+        if found != OPERATORS:
+            raise EngineError(
+                f"{path}: has revision {found} of the operators, this trtcoder wants {OPERATORS}; "
+                "`make plugins`, or install trtcoder again"
+            )
         self.isas = tuple(self.functions.trtcoder_isas().decode().split())
         self.isa: str = self.functions.trtcoder_isa().decode()
 
