@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,12 @@ from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import write_engine
+from trtcoder.plugins.choice import choose
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], **options: Any) -> Checkpoint:
@@ -38,6 +42,29 @@ def build_engine(
 def probe(bundle: Bundle, source: Checkpoint, **options: Any) -> GraphProbe:
     """Return a probe of an engine."""
     return GraphProbe(bundle.folder, bundle.manifest, source.config, **options)
+
+
+def plain_session(bundle: Bundle, *outputs: str) -> onnxruntime.InferenceSession:
+    """Return a session over the graph that runs here, as the runtime opens it.
+
+    ``outputs`` are inner values that become outputs, behind the graph's own.
+    """
+    import onnx
+    import onnxruntime
+
+    choice = choose(bundle.manifest.onnx_parts)
+    model = onnx.load(str(bundle.path(choice.file)), load_external_data=False)
+    for name in outputs:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(value)
+    options = onnxruntime.SessionOptions()
+    choice.configure(options, threads=1)
+    # As the runtime does: float8 weights become float32 once, and nothing else is fused.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.folder)
+    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
 def inner_values(bundle: Bundle, ids: list[int], *names: str) -> list[NDArray[Any]]:

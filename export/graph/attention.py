@@ -13,6 +13,7 @@ from trtcoder.export.graph.attention_projections import EPSILON, Projected, abso
 from trtcoder.export.graph.builder import Dim
 from trtcoder.export.graph.inputs import Inputs
 from trtcoder.export.graph.latent_cache import Cache
+from trtcoder.export.graph.masked_attention import attend_by_mask
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.plugins.library import DOMAIN

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from tests.engines import build_engine, probe, write_checkpoint
+from tests.engines import build_engine, plain_session, probe, write_checkpoint
 from tests.reference.model import NumpyReference
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
@@ -178,7 +177,7 @@ def run_packed(
 
     The tokens of a step are shuffled, and the cache starts with what others left in it.
     """
-    session = onnxruntime.InferenceSession(str(engine.graph_path))
+    session = plain_session(engine)
     rng = np.random.default_rng(order)
     caches = {}
     for cache in engine.manifest.graph.caches:

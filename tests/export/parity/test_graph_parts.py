@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from tests.engines import build_engine, probe, write_checkpoint
+from tests.engines import build_engine, plain_session, probe, write_checkpoint
+from tests.two_ways import WAYS, go
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import EngineError
@@ -39,7 +39,6 @@ def run_whole(
     engine: Bundle, source: Checkpoint, positions: np.ndarray | None, chunk: int | None
 ) -> EngineTrace:
     """Return what one session over the whole graph computes, as it serves."""
-    model = onnx.load(str(engine.graph_path), load_external_data=False)
     layers = range(source.config.num_hidden_layers)
     hidden = [f"layers.{layer}/output" for layer in layers]
     routers = [
@@ -47,14 +46,7 @@ def run_whole(
         for layer in layers
         if source.config.is_moe_layer(layer)
     ]
-    for name in hidden + routers:
-        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        model.graph.output.append(value)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(engine.folder)
-    )
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = plain_session(engine, *hidden, *routers)
     state = GraphSequence.start(IDS, positions, chunk, engine.manifest.graph.cache_block)
     caches = {
         cache.name: np.zeros((state.cache_rows, cache.width), cache.dtype)
@@ -76,6 +68,7 @@ def run_whole(
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     ("weights", "recipe"),
@@ -94,9 +87,12 @@ def test_the_parts_compute_bit_for_bit_what_the_whole_graph_computes(
     name: str,
     weights: str,
     recipe: dict[str, Any],
+    way: str,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = sources[name]
+    go(way, monkeypatch)
     engine = build_engine(source, tmp_path / "engine", weights, **recipe)
     staged = probe(engine, source)
     gap = np.arange(50) + np.where(np.arange(50) < 16, 0, 8192)
@@ -109,13 +105,14 @@ def test_the_parts_compute_bit_for_bit_what_the_whole_graph_computes(
         np.testing.assert_array_equal(found.router_probabilities, whole.router_probabilities)
 
 
+@pytest.mark.parametrize("file", ["model.onnx", "kernels.onnx"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_node_and_weight_is_in_the_part_of_its_layer(
-    sources: dict[str, Checkpoint], name: str, tmp_path: Path
+    sources: dict[str, Checkpoint], name: str, file: str, tmp_path: Path
 ) -> None:
     source = sources[name]
     engine = build_engine(source, tmp_path / "engine", "int4")
-    model = onnx.load(str(engine.graph_path), load_external_data=False)
+    model = onnx.load(str(engine.path(file)), load_external_data=False)
     parts = cut_graph(model, 3)
     assert [part.name for part in parts] == ["prologue", *(f"layers.{n}" for n in range(3)), "head"]
     nodes = [node.name for part in parts for node in part.model.graph.node]

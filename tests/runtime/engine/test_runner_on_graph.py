@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tests.engines import build_engine, write_checkpoint
+from tests.engines import build_engine, plain_session, write_checkpoint
 from tests.runtime.packing import ByHand
 from trtcoder.bundle.folder import Bundle
 from trtcoder.runtime.engine.batch import PackedBatch
@@ -76,11 +75,7 @@ class PlainSession:
     """Runs batches one after another, and carries the caches from one to the next."""
 
     def __init__(self, bundle: Bundle) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        # As the runtime does: float8 weights become float32 once, and nothing else is fused.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._session = onnxruntime.InferenceSession(str(bundle.graph_path), options)
+        self._session = plain_session(bundle)
         self._caches: dict[str, NDArray[Any]] = {
             cache.name: np.zeros((CACHE_TOKENS, cache.width), cache.dtype)
             for cache in bundle.manifest.graph.caches
