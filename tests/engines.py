@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.parity.graph_probe import GraphProbe
+from trtcoder.export.parity.graph_probe import GraphProbe, add_probabilities
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import write_engine
@@ -44,7 +44,7 @@ def probe(bundle: Bundle, source: Checkpoint, **options: Any) -> GraphProbe:
     return GraphProbe(bundle.folder, bundle.manifest, source.config, **options)
 
 
-def plain_session(bundle: Bundle, *outputs: str) -> onnxruntime.InferenceSession:
+def plain_session(bundle: Bundle, *outputs: str, threads: int = 1) -> onnxruntime.InferenceSession:
     """Return a session over the graph that runs here, as the runtime opens it.
 
     ``outputs`` are inner values that become outputs, behind the graph's own.
@@ -54,11 +54,12 @@ def plain_session(bundle: Bundle, *outputs: str) -> onnxruntime.InferenceSession
 
     choice = choose(bundle.manifest.onnx_parts)
     model = onnx.load(str(bundle.path(choice.file)), load_external_data=False)
+    add_probabilities(model, outputs)
     for name in outputs:
         value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         model.graph.output.append(value)
     options = onnxruntime.SessionOptions()
-    choice.configure(options, threads=1)
+    choice.configure(options, threads)
     # As the runtime does: float8 weights become float32 once, and nothing else is fused.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.add_session_config_entry(

@@ -84,7 +84,8 @@ def experts(
 ) -> ir.Value:
     """Route ``x`` ``[tokens, H]``, run each token's experts and the shared MLP, and add all.
 
-    ``router`` is ``[E, H]`` in float32 or bfloat16; ``router_name`` is what its logits are called.
+    ``router`` is ``[E, H]`` in float32 or bfloat16; ``router_name`` is what its logits are called,
+    which verification watches.
     """
     count, hidden = config.n_routed_experts, routed.down.rows
     grouped = config.topk_method == "group_limited_greedy"
@@ -95,7 +96,7 @@ def experts(
         given = [*given, *shared.inputs(b)]
         form |= shared.attributes("shared")
     float_ = ir.DataType.FLOAT
-    out, logits = b.multi_op(
+    out, _ = b.multi_op(
         "Experts",
         name,
         given,
@@ -113,6 +114,4 @@ def experts(
         shared_inner=0 if shared is None else shared.down.width,
         **form,
     )
-    # Nothing takes it but verification, which watches it under this name in every graph.
-    b.op("Softmax", f"{router_name}/probabilities", [logits], ["tokens", count], axis=-1)
     return out

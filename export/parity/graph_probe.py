@@ -8,7 +8,7 @@ serving code cannot hide one of the graph, or the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,7 @@ class GraphProbe:
         model = onnx.load(str(folder / self._choice.file), load_external_data=False)
         if accuracy_level is not None:
             _override(model, accuracy_level)
+        add_probabilities(model, (router for _, router in self._watched if router))
         names = (name for pair in self._watched for name in pair if name)
         self._parts = cut_graph(model, self._layers, names)
 
@@ -240,6 +241,20 @@ def _joined(made: list[dict[str, NDArray[Any]]], name: str) -> NDArray[np.float3
 
 def _router(layer: int) -> str:
     return f"layers.{layer}/moe/router/probabilities"
+
+
+def add_probabilities(model: onnx.ModelProto, names: Iterable[str]) -> None:
+    """Add the softmax of routers to a graph where an operator gives their logits alone."""
+    import onnx
+
+    made = {name for node in model.graph.node for name in node.output}
+    for name in names:
+        logits = name.removesuffix("/probabilities")
+        if name not in made and logits in made:
+            node = onnx.helper.make_node("Softmax", [logits], [name], name=name, axis=-1)
+            model.graph.node.append(node)
+            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            model.graph.value_info.append(value)
 
 
 def _override(model: onnx.ModelProto, accuracy_level: int) -> None:

@@ -14,6 +14,7 @@ from tests.engines import build_engine, plain_session, probe, write_checkpoint
 from tests.two_ways import WAYS, go
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
 from trtcoder.export.parity.graph_parts import cut_graph
 from trtcoder.export.parity.graph_probe import EngineTrace, GraphProbe
@@ -46,7 +47,7 @@ def run_whole(
         for layer in layers
         if source.config.is_moe_layer(layer)
     ]
-    session = plain_session(engine, *hidden, *routers)
+    session = plain_session(engine, *hidden, *routers, threads=available_cores())
     state = GraphSequence.start(IDS, positions, chunk, engine.manifest.graph.cache_block)
     caches = {
         cache.name: np.zeros((state.cache_rows, cache.width), cache.dtype)
