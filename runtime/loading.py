@@ -85,8 +85,10 @@ def load_engine(
     )
     store = None
     if settings.prefix_store is not None and not settings.deterministic:
+        # The other operators' rows are as good, but not the same bits.
+        rows = "stock" if runner.choice.library is None else "kernels"
         store = PrefixStore(
-            settings.prefix_store, bundle.fingerprint(), settings.prefix_store_bytes
+            settings.prefix_store, f"{bundle.fingerprint()}-{rows}", settings.prefix_store_bytes
         )
     _log.info("%s runs on %s", folder, runner.choice)
     core = EngineCore(runner, prompts.tokenizer, settings, store)

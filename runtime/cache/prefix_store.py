@@ -39,7 +39,7 @@ class PrefixStore:
 
         Args:
             folder: for the stores of all engines.
-            engine: digest of the engine's manifest: other engines have other rows.
+            engine: names the engine, and what runs it: others have other rows.
             max_bytes: that the engine's files may take.
 
         Raises:

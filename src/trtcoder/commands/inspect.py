@@ -98,8 +98,11 @@ def _sampling(defaults: SamplingDefaults) -> str:
 
 def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:
     size = sum(cache.width * (4 if cache.dtype == "float32" else 1) for cache in parts.graph.caches)
+    from trtcoder.plugins.choice import choose
+
     requires = parts.requires
     return [
+        ("here it runs on", str(choose(parts))),
         ("cache bytes", f"{size:,} a token"),
         ("requires", f"onnxruntime {requires.onnxruntime}, {requires.provider}"),
     ]
