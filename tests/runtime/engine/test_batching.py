@@ -1,7 +1,7 @@
 """What batching may change, on the graphs that `trtcoder build` writes.
 
-On our kernels nothing. On ONNX Runtime's own operators, in float32 and with accuracy level 0, a text
-may change at a near tie only: logits move by about 1e-6 with the number of rows, so two tokens
+On our kernels nothing. On ONNX Runtime's own operators, in float32 and with accuracy level 0, a
+text may change at a near tie only: logits move by about 1e-6 with the number of rows, so two tokens
 closer than that may change places.
 """
 
