@@ -1,7 +1,8 @@
 """Engines of random checkpoints of every kind against both references, as one table.
 
 The fp32 engine must agree with each reference; int8 and int4 show what storing the weights costs
-a random model, which is far more sensitive than a trained one: nothing is gated on them here.
+a random model, which is far more sensitive than a trained one: nothing is gated on them here. Where
+our kernels run an int4 engine, ONNX Runtime's own operators stand beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from trtcoder.export.recipe import preset
 from trtcoder.export.reference.model import TransformersReference
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import write_engine
+from trtcoder.plugins.choice import without_kernels
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
@@ -49,7 +51,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
 }
 NORMALISED = {"": {}, "+norm": {"norm_topk_prob": True}}
 HEADER = ("checkpoint", "position", "references", "vs transf.", "vs NumPy", "decode", "int8 KL",
-          "int8 cache KL", "int4 KL")  # fmt: skip
+          "int8 cache KL", "int4 KL", "stock int4 KL", "two ways KL")  # fmt: skip
 
 
 def run_engine(
@@ -65,6 +67,12 @@ def run_engine(
         label: probe.run(ids.tolist(), positions=positions)
         for label, positions in POSITIONS.items()
     }
+    # Where our kernels run it, ONNX Runtime's own operators must agree.
+    stock = GraphProbe(
+        folder, manifest, checkpoint.config, choice=without_kernels(manifest.onnx_parts)
+    )
+    for label, positions in POSITIONS.items():
+        traces[f"stock {label}"] = stock.run(ids.tolist(), positions=positions)
     if recipe["weights"] == "fp32" and recipe.get("cache") is None:
         # One more entry: the first positions, decoded token by token.
         traces["decoded"] = probe.run(ids.tolist(), chunk=1)
@@ -98,6 +106,8 @@ def compare(name: str, overrides: dict[str, Any], work: Path) -> list[dict[str, 
                 "int8_kl": mean_kl(other, int8[label].logits),
                 "int8_cache_kl": mean_kl(other, cache[label].logits),
                 "int4_kl": mean_kl(other, int4[label].logits),
+                "stock_int4_kl": mean_kl(other, int4[f"stock {label}"].logits),
+                "two_ways_kl": mean_kl(int4[f"stock {label}"].logits, int4[label].logits),
             }
         )
     return rows

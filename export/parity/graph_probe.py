@@ -24,7 +24,7 @@ from trtcoder.export.parity.graph_parts import GraphPart, cut_graph
 from trtcoder.export.parity.graph_sequence import GraphSequence
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.model.architecture import ModelConfig
-from trtcoder.plugins.choice import Choice, choose
+from trtcoder.plugins.choice import Choice, choose, without_kernels
 
 if TYPE_CHECKING:
     import onnx
@@ -57,8 +57,12 @@ class GraphProbe:
         config: ModelConfig,
         *,
         accuracy_level: int | None = None,
+        choice: Choice | None = None,
     ) -> None:
-        """Read the graph; ``accuracy_level`` overrides what its nodes say. No weight is opened.
+        """Read the graph that ``choice`` runs, by default the one that runs here.
+
+        ``accuracy_level`` overrides what the nodes of ONNX Runtime's own operators say, and chooses
+        them: our kernels have one accuracy. No weight is opened.
 
         Raises:
             DependencyError: onnx or onnxruntime is not installed.
@@ -79,10 +83,10 @@ class GraphProbe:
             (f"layers.{layer}/output", _router(layer) if config.is_moe_layer(layer) else None)
             for layer in range(self._layers)
         ]
-        # Our kernels have one accuracy; what others would lose is asked of ONNX Runtime's.
-        self._choice = choose(manifest.onnx_parts)
+        parts = manifest.onnx_parts
         if accuracy_level is not None:
-            self._choice = Choice(manifest.graph.file, None)
+            choice = without_kernels(parts)
+        self._choice = choice or choose(parts)
         model = onnx.load(str(folder / self._choice.file), load_external_data=False)
         if accuracy_level is not None:
             _override(model, accuracy_level)

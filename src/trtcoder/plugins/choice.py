@@ -54,19 +54,23 @@ class Choice:
             options.intra_op_num_threads = 1
 
 
+def without_kernels(parts: OnnxParts, reason: str = "they were not asked for") -> Choice:
+    """Return the choice of ONNX Runtime's own operators."""
+    return Choice(parts.graph.file, None, reason)
+
+
 def choose(parts: OnnxParts) -> Choice:
     """Return what runs an engine here: our kernels, where the engine and this machine have them."""
-    kernels, stock = parts.kernels, parts.graph.file
+    kernels = parts.kernels
     if kernels is None:
-        return Choice(stock, None, "the engine has no products that our kernels make")
+        return without_kernels(parts, "the engine has no products that our kernels make")
     if kernels.operators != OPERATORS:
-        return Choice(
-            stock,
-            None,
+        return without_kernels(
+            parts,
             f"the engine has revision {kernels.operators} of our operators, and this trtcoder "
             f"{OPERATORS}; build the engine again",
         )
     try:
         return Choice(kernels.file, open_library(), whole=kernels.whole)
     except TrtcoderError as error:
-        return Choice(stock, None, str(error))
+        return without_kernels(parts, str(error))

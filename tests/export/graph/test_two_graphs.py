@@ -69,7 +69,7 @@ def run_both(
 
 
 def assert_agree(found: EngineTrace, wanted: EngineTrace, kl: float) -> None:
-    assert kl_divergence(wanted.logits, found.logits).mean() <= kl
+    assert float(kl_divergence(wanted.logits, found.logits).mean()) <= kl
     rows = np.arange(len(IDS))
     first, second = wanted.logits.argmax(-1), found.logits.argmax(-1)
     # Where the most probable token is another one, the two were as good as equal.
