@@ -21,6 +21,7 @@ from trtcoder.runtime.engine.session import INDEX_INPUTS, LOGITS, open_session
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
 # prompt takes shorter chunks instead of more memory.
 SCORE_BYTES = 256 << 20
+_UNBOUNDED = 1 << 62
 _CPU = "CPUExecutionProvider"
 
 
@@ -33,7 +34,8 @@ class ModelRunner:
         num_blocks: blocks of the cache.
         max_positions: length of the model's context in tokens.
         vocab_size: logits of a token.
-        score_cells: most tokens x bound rows of a step that keep attention in `SCORE_BYTES`.
+        score_cells: most tokens x bound rows of a step that keep attention in `SCORE_BYTES`; no
+            bound where it runs on our kernels.
         threads: of the matrix products.
         choice: whether our kernels or ONNX Runtime's own run it.
     """
@@ -68,10 +70,12 @@ class ModelRunner:
         self.vocab_size = manifest.model.vocab_size
         self.block_size = manifest.graph.cache_block
         self.num_blocks = -(-(cache_tokens or self.max_positions) // self.block_size)
-        heads = manifest.model.config.get("num_attention_heads")
-        self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
         self.threads = threads or available_cores()
         self._session, self.choice = open_session(bundle, self.threads)
+        heads = manifest.model.config.get("num_attention_heads")
+        self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
+        if self.choice.whole:
+            self.score_cells = _UNBOUNDED  # our attention keeps no scores
         self._binding = self._session.io_binding()
         self._arenas = [
             Arena.reserve(cache, self.num_blocks * self.block_size)
