@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality bench-kernels bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ types: $(STAMP)
 
 parity: $(STAMP)  ## Engines of random checkpoints of every kind against both references.
 	$(BIN)/python -m benchmarks.parity
+
+sanitize: $(STAMP)  ## The kernels' tests under GCC's sanitizers of addresses, behaviour and threads: ten minutes.
+	$(BIN)/python plugins/sanitize.py
 
 bench: $(STAMP)  ## Speed, load time and memory; what the demo model answers.
 	$(BIN)/python -m benchmarks.samples

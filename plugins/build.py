@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-OBJECTS = ROOT.parent / "build" / "plugins"
+BUILD = ROOT.parent / "build"
 NO_COMPILER = 3
 
 # A product and a sum are one rounding only where the source says so: every instruction set gives
@@ -78,15 +78,15 @@ def is_current(target: Path) -> bool:
     return all(Path(name).is_file() and Path(name).stat().st_mtime < built for name in read)
 
 
-def build(library: Path, command: list[str], machine: str, extra: list[str]) -> None:
-    """Compile what has changed and link it.
+def build(library: Path, command: list[str], machine: str, extra: list[str], objects: Path) -> None:
+    """Compile what has changed, into a folder of ``objects``, and link it.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed; it has printed why.
     """
     flags = [*COMMON.split(), f"-I{ROOT}", *extra]
     key = hashlib.sha256(repr((command, flags, ISA_FLAGS, str(ROOT))).encode()).hexdigest()[:12]
-    folder = OBJECTS / key
+    folder = objects / key
 
     def compile_one(source: tuple[Path, list[str]]) -> tuple[Path, bool]:
         path, own = source
@@ -109,9 +109,9 @@ def build(library: Path, command: list[str], machine: str, extra: list[str]) -> 
     library.parent.mkdir(parents=True, exist_ok=True)
     # Linked aside and renamed: a process that has the old library mapped keeps it.
     fresh = library.with_suffix(f".{os.getpid()}")
-    objects = [str(target) for target, _ in compiled]
+    linked = [str(target) for target, _ in compiled]
     exports = f"-Wl,--version-script={ROOT / 'exports.map'}"
-    subprocess.run([*command, *flags, "-shared", exports, "-o", str(fresh), *objects], check=True)
+    subprocess.run([*command, *flags, "-shared", exports, "-o", str(fresh), *linked], check=True)
     fresh.replace(library)
     library.with_suffix(".key").write_text(key)
 
@@ -133,8 +133,10 @@ def main() -> int:
         extra += ["-target", given.target]
     if given.sanitize:
         extra += [f"-fsanitize={given.sanitize}", "-fno-omit-frame-pointer", "-O1"]
+        extra += ["-fno-sanitize-recover=all"]
+    objects = BUILD / ("sanitized" if given.sanitize else "plugins")
     try:
-        build(given.library, command, machine, extra)
+        build(given.library, command, machine, extra, objects)
     except subprocess.CalledProcessError:
         return 1
     return 0
