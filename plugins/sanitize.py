@@ -2,9 +2,9 @@
 
     python plugins/sanitize.py [address] [thread]
 
-The library is compiled with a sanitizer, whose runtime is loaded before Python itself. Python, NumPy
-and ONNX Runtime are not compiled so: what they do is not watched, and under the thread sanitizer
-only tests run that share nothing with their threads.
+The library is compiled with a sanitizer, whose runtime is loaded before Python itself. Python,
+NumPy and ONNX Runtime are not compiled so: what they do is not watched, and under the thread
+sanitizer only tests run that share nothing with their threads.
 """
 
 from __future__ import annotations
