@@ -90,7 +90,8 @@ def load_engine(
         store = PrefixStore(
             settings.prefix_store, f"{bundle.fingerprint()}-{rows}", settings.prefix_store_bytes
         )
-    _log.info("%s runs on %s", folder, runner.choice)
+    level = logging.WARNING if runner.choice.is_broken else logging.INFO
+    _log.log(level, "%s runs on %s", folder, runner.choice)
     core = EngineCore(runner, prompts.tokenizer, settings, store)
     return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))
 

@@ -80,6 +80,7 @@ def test_a_library_that_cannot_be_opened_leaves_it_to_onnxruntime(
         choice = choose(PARTS)
         assert choice.file == "model.onnx"
         assert str(path) in choice.reason
+        assert choice.is_broken == (content is not None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtcoder.bundle.onnx import OnnxParts
-from trtcoder.errors import TrtcoderError
+from trtcoder.errors import DependencyError, EngineError
 from trtcoder.plugins.library import OPERATORS, KernelLibrary, open_library
 
 
@@ -18,12 +18,14 @@ class Choice:
         file: the graph's file.
         library: our kernels; None where ONNX Runtime's own operators run it.
         reason: why it is none.
+        is_broken: whether there is a library, and it cannot be used.
         whole: whether our kernels make every product.
     """
 
     file: str
     library: KernelLibrary | None
     reason: str = ""
+    is_broken: bool = False
     whole: bool = False
 
     def __str__(self) -> str:
@@ -72,5 +74,7 @@ def choose(parts: OnnxParts) -> Choice:
         )
     try:
         return Choice(kernels.file, open_library(), whole=kernels.whole)
-    except TrtcoderError as error:
+    except DependencyError as error:
         return without_kernels(parts, str(error))
+    except EngineError as error:
+        return Choice(parts.graph.file, None, str(error), is_broken=True)

@@ -41,12 +41,13 @@ class KernelLibrary:
             self.functions = ctypes.CDLL(str(path))
             for name in ("trtcoder_isas", "trtcoder_isa", "trtcoder_set_threads"):
                 getattr(self.functions, name).restype = ctypes.c_char_p
-            self.functions.trtcoder_operators.restype = ctypes.c_int32
         except (OSError, AttributeError) as error:
             raise EngineError(
                 f"{path}: cannot be loaded: {error}; `make plugins`, or TRTCODER_PLUGINS=0"
             ) from error
-        found = int(self.functions.trtcoder_operators())
+        # The first libraries did not say which they had.
+        stated = getattr(self.functions, "trtcoder_operators", None)
+        found = 1 if stated is None else int(stated())
         if found != OPERATORS:
             raise EngineError(
                 f"{path}: has revision {found} of the operators, this trtcoder wants {OPERATORS}; "
