@@ -25,6 +25,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with an engine that says something sensible."""
     folder = tmp_path_factory.mktemp("demo")
-    engine = build_engine(Checkpoint.open(DEMO), folder / "engine", "int4")
+    engine = build_engine(Checkpoint.open(DEMO), folder / "engine", "fp32")
     with serve(engine.folder, folder) as started:
         yield started

@@ -40,7 +40,7 @@ def test_every_package_is_pinned_and_its_licence_is_carried() -> None:
 def test_the_sources_make_the_same_bundle_again(tmp_path: Path) -> None:
     work = tmp_path / "bundle"
     shutil.copytree(BUNDLE, work, ignore=shutil.ignore_patterns("node_modules"))
-    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
     done = subprocess.run(install, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"npm cannot install what is bundled: {done.stderr.strip()[-200:]}")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from selenium.webdriver.common.keys import Keys
 
 from tests.runtime.server.page.browser import Browser, needs_chromium
+from tests.runtime.server.page.link import held_link
 from tests.runtime.server.serving import Server, serve
 from tests.runtime.server.talking import roomy_engine
 from tests.toy_engine import toy_manifest, write_toy_engine
@@ -13,6 +13,7 @@ from tests.toy_engine import toy_manifest, write_toy_engine
 pytestmark = needs_chromium
 ANSWER = "#log article.assistant .said"
 COMPLETE = "document.querySelector('#announcement').textContent === 'The answer is complete.'"
+LAST_NOTE = "return [...document.querySelectorAll('#log article .note')].at(-1)?.textContent"
 HOSTILE = """<script>window.hit = 1</script>
 <img src="http://elsewhere.example/x" onerror="window.hit = 1">
 
@@ -81,27 +82,33 @@ def test_what_an_answer_spells_is_text_and_nothing_else(browser: Browser, tmp_pa
         assert browser.errors() == []
 
 
-def test_an_answer_can_be_stopped_and_what_has_come_stays(browser: Browser, tmp_path: Path) -> None:
-    with serve(roomy_engine(tmp_path / "engine"), tmp_path) as server:
-        browser.visit(server.address)
-        browser.press("go on", Keys.ENTER)
-        browser.wait(f"document.querySelector('{ANSWER}')?.textContent")
-        # It cannot end by itself while the page is looked at.
-        server.process.send_signal(signal.SIGSTOP)
-        try:
-            browser.find("#stop").click()
-            browser.wait("document.querySelector('#log article .note').textContent === 'Stopped.'")
-            assert browser.text(ANSWER)
-            assert browser.find("#send").is_displayed()
-            assert not browser.find("#stop").is_displayed()
-            # Also before anything has come, and by the keyboard.
-            browser.press("again", Keys.ENTER)
-            browser.wait("!document.getElementById('stop').hidden")
-            browser.press(Keys.ESCAPE)
+def test_an_answer_can_be_stopped_and_what_has_come_stays(browser: Browser, demo: Server) -> None:
+    with held_link(demo.address) as link:
+        browser.visit(link.address)
+        for by_key in (False, True):
+            browser.press("write a quick sort", Keys.ENTER)
+            browser.wait(f"[...document.querySelectorAll('{ANSWER}')].at(-1)?.textContent")
+            assert not browser.find("#send").is_displayed()
+            if by_key:
+                browser.press(Keys.ESCAPE)
+            else:
+                browser.find("#stop").click()
             browser.wait("document.getElementById('stop').hidden")
-        finally:
-            server.process.send_signal(signal.SIGCONT)
+            assert browser.run(LAST_NOTE) == "Stopped."
+            assert browser.text(ANSWER)
+            assert browser.focus() == "question"
         assert browser.errors() == []
+
+
+def test_an_answer_that_is_cut_off_says_so(browser: Browser, demo: Server) -> None:
+    with held_link(demo.address) as link:
+        browser.visit(link.address)
+        browser.press("write a quick sort", Keys.ENTER)
+        browser.wait(f"document.querySelector('{ANSWER}')?.textContent")
+        link.cut()
+        browser.wait("document.querySelector('#log [role=alert]')")
+        assert "The connection ended before the answer did." in browser.run(LAST_NOTE)
+        assert browser.text(ANSWER)
 
 
 def test_what_the_server_refuses_is_said_in_words_and_can_be_asked_again(
