@@ -15,6 +15,7 @@ from trtcoder import __version__
 from trtcoder.errors import TrtcoderError
 from trtcoder.runtime.server import health, metrics, mistral, root, tokens
 from trtcoder.runtime.server.anthropic import messages
+from trtcoder.runtime.server.document.document import describe
 from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.errors import on_error
 from trtcoder.runtime.server.guard import Guard
@@ -68,6 +69,7 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
     reports = app.state.reports = Reports(needs_pass=bool(settings.api_keys))
     for module in (*ROUTERS, *((page, report) if settings.page else ())):
         app.include_router(module.router)
+    describe(app, has_keys=bool(settings.api_keys))
     for kind in (HTTPException, TrtcoderError, RequestValidationError, Exception):
         app.add_exception_handler(kind, on_error)
     app.add_middleware(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtcoder.bundle.folder import Bundle
+from trtcoder.errors import RequestError
 from trtcoder.runtime.async_llm import AsyncLLM
 from trtcoder.runtime.llm import LLM
 from trtcoder.runtime.server.errors import ApiError
@@ -38,6 +40,20 @@ class Served:
     def llm(self) -> LLM:
         """The engine itself."""
         return self.engine.llm
+
+    def text_of(self, ids: Sequence[int], source: str) -> str:
+        """Return the text of token ids; control tokens have none.
+
+        Raises:
+            RequestError: an id is outside the vocabulary; names the parameter ``source``.
+        """
+        size = self.llm.manifest.model.vocab_size
+        for index, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise RequestError(
+                    f"{source}[{index}]: {token} is outside the vocabulary of {size}"
+                )
+        return self.llm.tokenizer.decode(ids)
 
 
 class Engines:

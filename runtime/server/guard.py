@@ -23,6 +23,11 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = structlog.get_logger("trtcoder.server")
 
 
+def is_open(path: str) -> bool:
+    """Whether a path asks for no key."""
+    return path in _OPEN or path.startswith(_OPEN_PREFIX)
+
+
 class Guard:
     """ASGI middleware. Prompts and answers are never logged.
 
@@ -92,8 +97,8 @@ class Guard:
         if settings.is_loopback and name and name not in _LOOPBACK | set(settings.hosts):
             raise ApiError(403, f"host {name!r} is not served here", code="host_not_allowed")
         scope["state"]["client"] = ""
-        is_open = path in _OPEN or path.startswith(_OPEN_PREFIX) or self._has_pass(scope)
-        if self._keys and not is_open:
+        opened = is_open(path) or self._has_pass(scope)
+        if self._keys and not opened:
             scope["state"]["client"] = self._client(headers)
         if self._is_draining() and scope["method"] == "POST":
             raise ApiError(

@@ -8,9 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
+from trtcoder.runtime.server.document.others import Health
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Health, "description": text}
+    for status, text in {200: "Requests are taken.", 503: "They are not."}.items()
+}
 
 
 @router.get("/health/live")
@@ -20,8 +26,8 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/health/ready")
-@router.get("/health")
+@router.get("/health/ready", responses=_ANSWERS)
+@router.get("/health", responses=_ANSWERS)
 async def ready(request: Request) -> JSONResponse:
     """Answer 200 while requests are taken: loaded, not draining, no engine dead or stuck."""
     problem = _problem(Service.of(request))

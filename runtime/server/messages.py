@@ -21,7 +21,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     role: str
     content: str | list[dict[str, Any]] | None = None

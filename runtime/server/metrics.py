@@ -11,8 +11,9 @@ from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from trtcoder.runtime.server.document.errors import READING
 from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.service import Service
 
@@ -84,7 +85,11 @@ class EngineCollector(Collector):
         return family
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={status: {"description": text} for status, text in READING.items()},
+)
 async def metrics(request: Request) -> Response:
     """Return all counters as text."""
     service = Service.of(request)

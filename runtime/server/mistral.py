@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse, Response
 from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.outputs import CompletionOutput
+from trtcoder.runtime.server.document.errors import SSE, answers
+from trtcoder.runtime.server.document.openai import FimCompletion
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
@@ -32,7 +34,7 @@ class FimRequest(SamplingFields):
     trtcoder: FimOptions | None = None
 
 
-@router.post("/v1/fim/completions")
+@router.post("/v1/fim/completions", responses=answers(FimCompletion, stream=SSE))
 @router.post("/fim/completions", include_in_schema=False)
 async def fill(body: FimRequest, request: Request) -> Response:
     """Fill in the middle."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.server.document.errors import answers
+from trtcoder.runtime.server.document.others import Detokenized, Tokens
 from trtcoder.runtime.server.messages import ChatMessage, as_messages
 from trtcoder.runtime.server.service import Service
 
@@ -16,6 +18,8 @@ router = APIRouter(tags=["tokens"])
 
 class TokenizeRequest(BaseModel):
     """Text, or messages in the model's chat format."""
+
+    model_config = ConfigDict(strict=True)
 
     model: str | None = None
     content: str | None = None
@@ -29,11 +33,13 @@ class TokenizeRequest(BaseModel):
 class DetokenizeRequest(BaseModel):
     """Token ids."""
 
+    model_config = ConfigDict(strict=True)
+
     model: str | None = None
     tokens: list[int]
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses=answers(Tokens))
 async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     """Return the token ids of text; a spelled control token is text."""
     served = Service.of(request).engines.get(body.model)
@@ -55,15 +61,11 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     return {"tokens": tokens, "count": len(ids), "max_model_len": served.llm.context}
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", responses=answers(Detokenized))
 async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any]:
     """Return the text of token ids; control tokens have none."""
     served = Service.of(request).engines.get(body.model)
-    size = served.llm.manifest.model.vocab_size
-    for index, token in enumerate(body.tokens):
-        if not 0 <= token < size:
-            raise RequestError(f"tokens[{index}]: {token} is outside the vocabulary of {size}")
-    text = served.llm.tokenizer.decode(body.tokens)
+    text = served.text_of(body.tokens, "tokens")
     return {"content": text, "prompt": text}
 
 

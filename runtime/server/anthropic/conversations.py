@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from trtcoder.errors import RequestError
 from trtcoder.runtime.server.conversation import Conversation
@@ -32,6 +32,8 @@ class Asked(BaseModel):
     Keys that change nothing here, such as thinking, metadata and context_management, are passed
     over.
     """
+
+    model_config = ConfigDict(strict=True)
 
     model: str | None = None
     messages: list[AnthropicMessage]

@@ -14,6 +14,8 @@ from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.anthropic.conversations import Asked
 from trtcoder.runtime.server.conversation import Talk
+from trtcoder.runtime.server.document.errors import SSE, AnthropicError, answers
+from trtcoder.runtime.server.document.others import AnthropicAnswer, TokenCount
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.error_forms import anthropic
 from trtcoder.runtime.server.errors import ApiError
@@ -37,14 +39,14 @@ class MessagesRequest(Asked):
     top_p: float | None = None
 
 
-@router.post("/v1/messages/count_tokens")
+@router.post("/v1/messages/count_tokens", responses=answers(TokenCount, AnthropicError))
 async def count_tokens(body: Asked, request: Request) -> dict[str, int]:
     """Count the tokens of a prompt."""
     served = Service.of(request).engines.get(body.model)
     return {"input_tokens": len(body.conversation().prompt(served))}
 
 
-@router.post("/v1/messages")
+@router.post("/v1/messages", responses=answers(AnthropicAnswer, AnthropicError, stream=SSE))
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Write the next answer of a conversation."""
     service = Service.of(request)

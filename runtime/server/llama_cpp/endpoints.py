@@ -11,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.server.document.errors import SSE, LlamaError, answers
+from trtcoder.runtime.server.document.others import LlamaAnswers, Props
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.error_forms import llama_cpp
 from trtcoder.runtime.server.errors import ApiError
@@ -29,7 +31,7 @@ from trtcoder.runtime.server.streams import event, unless_disconnected
 router = APIRouter(tags=["llama.cpp"])
 
 
-@router.post("/infill")
+@router.post("/infill", responses=answers(LlamaAnswers, LlamaError, stream=SSE))
 async def infill(body: InfillRequest, request: Request) -> Response:
     """Fill in the middle."""
     service = Service.of(request)
@@ -38,7 +40,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     return await _fill(service, served, request, body, hole)
 
 
-@router.post("/completion")
+@router.post("/completion", responses=answers(LlamaAnswers, LlamaError, stream=SSE))
 async def completion(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt."""
     service = Service.of(request)
@@ -61,7 +63,7 @@ async def completion(body: CompletionRequest, request: Request) -> Response:
     return await _respond(service, served, request, body, generation)
 
 
-@router.get("/props")
+@router.get("/props", responses=answers(Props, LlamaError, reads=True))
 async def props(request: Request) -> dict[str, Any]:
     """Describe the server and its first engine."""
     service = Service.of(request)

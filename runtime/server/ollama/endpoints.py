@@ -10,6 +10,8 @@ from starlette.responses import JSONResponse, Response
 from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.server.conversation import Conversation, Talk
+from trtcoder.runtime.server.document.errors import LINES, OllamaError, answers
+from trtcoder.runtime.server.document.others import OllamaChatted, OllamaGenerated
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.error_forms import ollama
 from trtcoder.runtime.server.errors import ApiError
@@ -29,7 +31,7 @@ from trtcoder.runtime.server.tools.turn import Turn
 router = APIRouter(tags=["Ollama"])
 
 
-@router.post("/api/generate")
+@router.post("/api/generate", responses=answers(OllamaGenerated, OllamaError, stream=LINES))
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Continue a prompt, or fill in the middle where there is a suffix."""
     service = Service.of(request)
@@ -43,7 +45,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     return await _respond(service, served, request, body, talk, is_chat=False)
 
 
-@router.post("/api/chat")
+@router.post("/api/chat", responses=answers(OllamaChatted, OllamaError, stream=LINES))
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Write the next answer of a conversation."""
     service = Service.of(request)

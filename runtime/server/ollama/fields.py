@@ -20,7 +20,7 @@ from trtcoder.runtime.server.tools.tool import ToolBox
 class Options(BaseModel):
     """What may be asked of sampling; other options are passed over, they change how Ollama runs."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     num_predict: int | None = None
     temperature: float | None = None
@@ -66,7 +66,7 @@ class Options(BaseModel):
 class OllamaRequest(BaseModel):
     """What its two endpoints of text have in common."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str
     stream: bool | None = True
@@ -151,7 +151,7 @@ class ChatRequest(OllamaRequest):
 class ShowRequest(BaseModel):
     """Which engine to describe; older clients write ``name``."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     name: str | None = None

@@ -7,6 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from trtcoder.runtime.server.document.errors import OllamaError, answers
+from trtcoder.runtime.server.document.others import OllamaModels, OllamaShown, OllamaVersion
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.ollama.fields import ShowRequest
 from trtcoder.runtime.server.service import Service
@@ -19,19 +21,19 @@ _NEVER = "2318-01-01T00:00:00Z"
 _FAMILY = "deepseek2"
 
 
-@router.get("/api/version")
+@router.get("/api/version", responses=answers(OllamaVersion, OllamaError, reads=True))
 async def version() -> dict[str, str]:
     """Return the version of the API."""
     return {"version": _VERSION}
 
 
-@router.get("/api/tags")
+@router.get("/api/tags", responses=answers(OllamaModels, OllamaError, reads=True))
 async def tags(request: Request) -> dict[str, Any]:
     """List the engines."""
     return {"models": [_entry(each) for each in Service.of(request).engines.all()]}
 
 
-@router.get("/api/ps")
+@router.get("/api/ps", responses=answers(OllamaModels, OllamaError, reads=True))
 async def loaded(request: Request) -> dict[str, Any]:
     """List the engines that are loaded, which all are."""
     return {
@@ -47,7 +49,7 @@ async def loaded(request: Request) -> dict[str, Any]:
     }
 
 
-@router.post("/api/show")
+@router.post("/api/show", responses=answers(OllamaShown, OllamaError))
 async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     """Describe an engine."""
     served = Service.of(request).engines.get(body.model or body.name)

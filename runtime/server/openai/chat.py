@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, Response
 from trtcoder.errors import RequestError
 from trtcoder.runtime.requests.events import Chunk, TokenLogprob
 from trtcoder.runtime.server.conversation import Conversation, Said, Talk
+from trtcoder.runtime.server.document.errors import SSE, answers
+from trtcoder.runtime.server.document.openai import ChatCompletion
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
 from trtcoder.runtime.server.messages import ChatMessage, as_turns
@@ -43,7 +45,7 @@ class ChatRequest(SamplingFields):
     function_call: str | dict[str, Any] | None = None
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=answers(ChatCompletion, stream=SSE))
 @router.post("/chat/completions", include_in_schema=False)
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Write the next answer of a conversation."""

@@ -18,6 +18,8 @@ from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.events import Chunk, PromptLogprobs, TokenLogprob
 from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.document.errors import SSE, answers
+from trtcoder.runtime.server.document.openai import Completion
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
@@ -70,8 +72,8 @@ class _Choice:
             self.logprob += chunk.logprob
 
 
-@router.post("/v1/completions")
-@router.post("/beta/completions")
+@router.post("/v1/completions", responses=answers(Completion, stream=SSE))
+@router.post("/beta/completions", responses=answers(Completion, stream=SSE))
 @router.post("/beta/v1/completions", include_in_schema=False)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt, or fill in the middle."""
@@ -164,7 +166,7 @@ def _encoded(served: Served, prompt: str | list[int]) -> tuple[list[int], str]:
     """Return the ids of a prompt, and its text for ``echo``."""
     if isinstance(prompt, str):
         return served.llm.prompts.completion(prompt), prompt
-    return prompt, served.llm.tokenizer.decode(prompt)
+    return prompt, served.text_of(prompt, "prompt")
 
 
 class _Answer:

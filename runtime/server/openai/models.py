@@ -6,20 +6,22 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from trtcoder.runtime.server.document.errors import answers
+from trtcoder.runtime.server.document.openai import ServedModel, ServedModels
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=answers(ServedModels, reads=True))
 async def models(request: Request) -> dict[str, Any]:
     """List the engines that are served."""
     service = Service.of(request)
     return {"object": "list", "data": [_describe(served) for served in service.engines.all()]}
 
 
-@router.get("/v1/models/{model:path}")
+@router.get("/v1/models/{model:path}", responses=answers(ServedModel, reads=True))
 async def model(request: Request, model: str) -> dict[str, Any]:
     """Describe one engine."""
     return _describe(Service.of(request).engines.get(model))

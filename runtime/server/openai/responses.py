@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
 from trtcoder.errors import RequestError
@@ -16,6 +16,8 @@ from trtcoder.runtime.requests.events import Chunk
 from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.conversation import Conversation, Said, Talk
+from trtcoder.runtime.server.document.errors import SSE, answers
+from trtcoder.runtime.server.document.openai import ResponseAnswer
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.openai.response_items import turns_of
@@ -33,6 +35,8 @@ class ResponsesRequest(BaseModel):
 
     Keys that change nothing here, such as store, include and reasoning, are passed over.
     """
+
+    model_config = ConfigDict(strict=True)
 
     model: str | None = None
     input: str | list[dict[str, Any]]
@@ -80,7 +84,7 @@ class ResponsesRequest(BaseModel):
         )
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=answers(ResponseAnswer, stream=SSE))
 @router.post("/responses", include_in_schema=False)
 async def responses(body: ResponsesRequest, request: Request) -> Response:
     """Write the next answer of a conversation."""

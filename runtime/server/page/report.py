@@ -100,7 +100,7 @@ async def _make(served: Served) -> bytes:
 
 
 @router.get("/report", include_in_schema=False)
-@router.get("/report/{name:path}")
+@router.get("/report/{name:path}", include_in_schema=False)
 async def report(request: Request, name: str = "") -> Response:
     """Return the certificate of an engine as a page."""
     served = Service.of(request).engines.get(name)

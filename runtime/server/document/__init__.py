@@ -1,0 +1,1 @@
+"""The OpenAPI document: what every endpoint answers, in each dialect."""
