@@ -20,7 +20,7 @@ from tests.runtime.server.serving import Server, serve
 from tests.runtime.server.talking import roomy_engine
 
 KEY = "secret"
-THOROUGH = ("--phases", "coverage,fuzzing,stateful", "--max-examples", "200")
+THOROUGH = ("--phases", "coverage,fuzzing", "--max-examples", "150")
 # Without a random seed, and in seconds.
 SHORT = ("--phases", "fuzzing", "--max-examples", "8", "--generation-deterministic")
 
