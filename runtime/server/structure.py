@@ -25,7 +25,8 @@ _PASSED_OVER = frozenset(
 class StructureFields(BaseModel):
     """What may be asked of an answer's form; one of them at most.
 
-    ``response_format`` is OpenAI's, ``structured_outputs`` and ``guided_…`` are vLLM's.
+    ``response_format`` is OpenAI's, ``structured_outputs`` and ``guided_…`` are vLLM's, and
+    llama-server takes its ``json_schema`` and ``grammar`` here too.
     """
 
     response_format: dict[str, Any] | None = None
@@ -34,6 +35,8 @@ class StructureFields(BaseModel):
     guided_regex: str | None = None
     guided_grammar: str | None = None
     guided_choice: list[str] | None = None
+    json_schema: dict[str, Any] | bool | None = None
+    grammar: str | None = None
 
     def constraint(self) -> Constraint | None:
         """Return the form that the answer must have, None where it is free.
@@ -53,6 +56,12 @@ class StructureFields(BaseModel):
             value = getattr(self, name)
             if value is not None:
                 found[name] = make(value, name)
+        if self.json_schema is not None:
+            found["json_schema"] = Constraint.json_schema(
+                self.json_schema, lenient=True, source="json_schema"
+            )
+        if self.grammar:
+            found["grammar"] = Constraint.gbnf(self.grammar, "grammar")
         if len(found) > 1:
             first, second, *_ = found
             raise RequestError(f"{second}: not together with {first}")

@@ -21,6 +21,7 @@ class _Choice:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     probabilities: list[dict[str, Any]] = field(default_factory=list)
+    told: int = 0
     stop_type: str = "none"
     stopping_word: str = ""
 
@@ -60,6 +61,9 @@ class LlamaAnswer:
                         "tokens_predicted": len(choice.tokens),
                         "tokens_evaluated": usage.prompt_tokens,
                     }
+                    if choice.probabilities:
+                        piece["completion_probabilities"] = choice.probabilities[choice.told :]
+                        choice.told = len(choice.probabilities)
                     if self._body.timings_per_token:
                         piece["timings"] = self._timings()
                     yield event(piece)

@@ -43,7 +43,8 @@ class LlamaFields(BaseModel):
     seed: int | None = None
     stop: list[str] | str | None = None
     ignore_eos: bool = False
-    logit_bias: list[tuple[int | str, float | bool]] | dict[str, float | bool] | None = None
+    # Pairs of a token, or a text, and what is added to its logits.
+    logit_bias: list[list[int | str | float | bool]] | dict[str, float | bool] | None = None
     n_probs: int = 0
     n_indent: int = 0
     t_max_predict_ms: int = 0
@@ -102,11 +103,14 @@ class LlamaFields(BaseModel):
         """Return the bias by token id; false forbids, and text stands for its tokens."""
         if self.logit_bias is None:
             return None
-        pairs: Sequence[tuple[int | str, float | bool]] = (
+        pairs: Sequence[Sequence[Any]] = (
             list(self.logit_bias.items()) if isinstance(self.logit_bias, dict) else self.logit_bias
         )
         found: dict[int, float] = {}
-        for key, value in pairs:
+        for pair in pairs:
+            if len(pair) != 2 or isinstance(pair[0], bool | float) or isinstance(pair[1], str):
+                raise RequestError(f"logit_bias: {pair!r} is no pair of a token and a number")
+            key, value = pair
             amount = -100.0 if value is False else float(value)
             is_id = isinstance(key, int) or key.isdecimal()
             for token in [int(key)] if is_id else served.llm.tokenizer.encode(str(key)):

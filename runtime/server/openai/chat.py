@@ -57,6 +57,9 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         raise RequestError("top_logprobs: only with logprobs")
     if body.functions or body.function_call:
         raise RequestError("functions: they are not supported; use tools and tool_choice")
+    begins = "add_generation_prompt" in body.model_fields_set and body.add_generation_prompt
+    if body.continue_final_message and begins:
+        raise RequestError("add_generation_prompt: not together with continue_final_message")
     parallel = body.parallel_tool_calls is not False
     conversation = Conversation(
         as_turns(body.messages),

@@ -14,6 +14,7 @@ from trtcoder.runtime.server.service import Service
 router = APIRouter(tags=["models"])
 
 
+@router.get("/models", include_in_schema=False)
 @router.get("/v1/models", responses=answers(ServedModels, reads=True))
 async def models(request: Request) -> dict[str, Any]:
     """List the engines that are served."""

@@ -163,7 +163,34 @@ def test_completion_is_llama_servers(server: Server, llm: LLM) -> None:
     assert len(answer["completion_probabilities"]) == 5
     mixed = server.post("/completion", prompt=[BOS, "hel", *TOKENIZER.encode("lo")], n_predict=5)
     assert mixed.json()["content"] == answer["content"]
+    events = server.events("/completion", prompt="hello", n_predict=5, n_probs=2)
+    streamed = [each for event in events for each in event.get("completion_probabilities", ())]
+    assert streamed == answer["completion_probabilities"]
     assert server.client.get("/props").json()["model_alias"] == "deepseek-toy"
+
+
+def test_a_bias_is_a_mapping_or_pairs_of_ids_or_texts(server: Server) -> None:
+    def likely(prompt: str) -> list[dict[str, Any]]:
+        answer = server.post("/completion", prompt=prompt, n_predict=1, n_probs=2).json()
+        found: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
+        return found
+
+    prompts = "abcdefghijklmnopqrstuvwxyz"
+    prompt, first, second = next(
+        (prompt, first, second)
+        for prompt in prompts
+        for first, second in [likely(prompt)]
+        if first["logprob"] - second["logprob"] < 100 and first["token"].isascii()
+    )
+    token = first["id"]
+    for bias in ([[token, -100]], [[token, False]], {str(token): -100}, [[first["token"], -100.0]]):
+        answer = server.post("/completion", prompt=prompt, n_predict=1, logit_bias=bias)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["content"] == second["token"]
+    for wrong in ([[1]], [[1.5, 1]], [[1, "x"]], [[True, 1]]):
+        response = server.post("/completion", prompt="a", logit_bias=wrong)
+        assert response.status_code == 400
+        assert "logit_bias" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def test_models_say_what_they_can_and_how_they_were_certified(server: Server) ->
     assert model["capabilities"] == {"completion": True, "fim": True, "chat": True}
     assert server.client.get("/v1/models/deepseek-toy").json() == model
     assert server.client.get("/v1/models/other").status_code == 404
+    assert server.client.get("/models").json()["data"] == [model]
 
 
 def test_a_completion_is_the_librarys(server: Server, llm: LLM) -> None:
@@ -182,6 +183,15 @@ def test_log_probabilities_of_a_chat_hold_bytes(server: Server) -> None:
         ("completions", {"prompt": {"a": 1}}, "prompt"),
         ("completions", {"prompt": "a" * 99}, None),
         ("completions", {"prompt": [1, 2], "suffix": "a"}, "prompt"),
+        (
+            "chat/completions",
+            {
+                "messages": [{"role": "assistant", "content": "a"}],
+                "continue_final_message": True,
+                "add_generation_prompt": True,
+            },
+            "add_generation_prompt",
+        ),
         ("chat/completions", {}, "messages"),
         ("chat/completions", {"messages": []}, "messages"),
         ("chat/completions", {"messages": [{"role": "wizard", "content": "a"}]}, "messages"),

@@ -39,6 +39,8 @@ FORMS: list[tuple[dict[str, Any], Any]] = [
     ({"structured_outputs": {"regex": "a{2}[0-9]"}}, re.compile("a{2}[0-9]").fullmatch),
     ({"guided_grammar": 'start: "x" ("y" | "z")'}, re.compile("x[yz]").fullmatch),
     ({"structured_outputs": {"grammar": 'start: "x" ("y" | "z")'}}, re.compile("x[yz]").fullmatch),
+    ({"json_schema": SCHEMA}, is_record),
+    ({"grammar": 'root ::= "x" [yz]'}, re.compile("x[yz]").fullmatch),
     ({"guided_choice": ["left", "right"]}, ["left", "right"].__contains__),
     ({"structured_outputs": {"choice": ["left", "right"]}}, ["left", "right"].__contains__),
 ]  # fmt: skip
@@ -185,6 +187,9 @@ def test_json_mode_begins_an_object_and_text_is_free(roomy: Server, type_: str) 
         ({"guided_regex": "(a"}, "guided_regex"),
         ({"guided_grammar": "start: nothing"}, "guided_grammar"),
         ({"guided_choice": []}, "guided_choice"),
+        ({"json_schema": {"type": "banana"}}, "json_schema"),
+        ({"grammar": "root"}, "grammar"),
+        ({"grammar": 'root ::= "a"', "guided_regex": "a"}, "grammar"),
         ({"guided_choice": ["a"], "guided_regex": "a"}, "guided_choice"),
         ({"structured_outputs": {}}, "structured_outputs"),
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs"),
