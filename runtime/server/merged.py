@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
 
-from trtcoder.runtime.requests.events import Chunk
-
 T = TypeVar("T")
+C = TypeVar("C")
 
 
-async def merge(named: Iterable[tuple[T, AsyncIterator[Chunk]]]) -> AsyncIterator[tuple[T, Chunk]]:
+async def merge(named: Iterable[tuple[T, AsyncIterator[C]]]) -> AsyncIterator[tuple[T, C]]:
     """Yield the chunks of all generations as they come, each with its name."""
     listed = list(named)
     if len(listed) == 1:

@@ -30,20 +30,25 @@ class LlamaAnswer:
     """Reads the answers to a request and writes them."""
 
     def __init__(
-        self, served: Served, body: LlamaFields, generation: AsyncGeneration | Filling
+        self,
+        served: Served,
+        body: LlamaFields,
+        generation: AsyncGeneration | Filling,
+        first_index: int = 0,
     ) -> None:
+        """Take what is generated for one prompt, whose first answer is number ``first_index``."""
         self._served, self._body, self._generation = served, body, generation
+        self._first = first_index
         self._choices = [
             _Choice(LineLimits(body.n_indent, body.t_max_predict_ms / 1000))
             for _ in range(generation.num_answers)
         ]
 
-    async def whole(self) -> Any:
-        """Return the answer, or a list where several were asked for."""
+    async def whole(self) -> list[dict[str, Any]]:
+        """Return the answers."""
         async for _ in self._pieces():
             pass
-        found = [self._final(index, choice.text) for index, choice in enumerate(self._choices)]
-        return found[0] if len(found) == 1 else found
+        return [self._final(index, choice.text) for index, choice in enumerate(self._choices)]
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield one event a piece and one last for each answer."""
@@ -53,7 +58,7 @@ class LlamaAnswer:
                 choice = self._choices[index]
                 if text:
                     piece = {
-                        "index": index,
+                        "index": self._first + index,
                         "content": text,
                         "tokens": [] if chunk.token is None else [chunk.token],
                         "stop": False,
@@ -120,7 +125,7 @@ class LlamaAnswer:
         choice, usage, body = self._choices[index], self._generation.usage, self._body
         seen = self._generation.prompt.seen if isinstance(self._generation, Filling) else None
         found: dict[str, Any] = {
-            "index": index,
+            "index": self._first + index,
             "content": text,
             "tokens": choice.tokens if body.return_tokens and not body.stream else [],
             "id_slot": self._slot,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -25,6 +26,7 @@ from trtcoder.runtime.server.llama_cpp.fields import (
     InfillRequest,
     LlamaFields,
 )
+from trtcoder.runtime.server.merged import merge
 from trtcoder.runtime.server.service import Service
 from trtcoder.runtime.server.streams import event, unless_disconnected
 
@@ -37,7 +39,8 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     service = Service.of(request)
     served = service.engines.get(body.model)
     hole = Hole(repository(body.input_extra) + body.input_prefix, body.input_suffix, body.prompt)
-    return await _fill(service, served, request, body, hole)
+    filling = await _filling(service, served, request, body, hole)
+    return await _respond(service, served, request, body, [filling])
 
 
 @router.post("/completion", responses=answers(LlamaAnswers, LlamaError, stream=SSE))
@@ -45,22 +48,27 @@ async def completion(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt."""
     service = Service.of(request)
     served = service.engines.get(body.model)
-    prompts = served.llm.prompts
-    hole = None
-    if isinstance(body.prompt, str):
-        hole = rendered_hole(served, service.settings, body.prompt)
-    if hole is not None:
-        return await _fill(service, served, request, body, hole)
-    if body.trtcoder is not None:
-        raise RequestError("trtcoder: only where a middle is filled in")
-    if isinstance(body.prompt, str):
-        ids = prompts.completion(body.prompt)
-    else:
-        ids = []
-        for part in body.prompt:
-            ids += [part] if isinstance(part, int) else prompts.tokenizer.encode(part)
-    generation = await service.start(served, request, ids, body.params(service, served))
-    return await _respond(service, served, request, body, generation)
+    params = body.params(service, served)
+    generations: list[AsyncGeneration | Filling] = []
+    try:
+        for prompt in body.prompts():
+            hole = None
+            if isinstance(prompt, str):
+                hole = rendered_hole(served, service.settings, prompt)
+            if hole is not None:
+                generations.append(await _filling(service, served, request, body, hole))
+                continue
+            if body.trtcoder is not None:
+                raise RequestError("trtcoder: only where a middle is filled in")
+            ids = _encoded(served, prompt)
+            generations.append(await service.start(served, request, ids, params))
+    except BaseException:
+        for each in generations:
+            each.close()
+        raise
+    if not generations:
+        raise RequestError("prompt: there is none")
+    return await _respond(service, served, request, body, generations)
 
 
 @router.get("/props", responses=answers(Props, LlamaError, reads=True))
@@ -89,10 +97,20 @@ def repository(extras: Sequence[Extra]) -> str:
     )
 
 
-async def _fill(
+def _encoded(served: Served, prompt: str | Sequence[int | str]) -> list[int]:
+    prompts = served.llm.prompts
+    if isinstance(prompt, str):
+        return prompts.completion(prompt)
+    ids: list[int] = []
+    for part in prompt:
+        ids += [part] if isinstance(part, int) else prompts.tokenizer.encode(part)
+    return ids
+
+
+async def _filling(
     service: Service, served: Served, request: Request, body: LlamaFields, hole: Hole
-) -> Response:
-    filling = await start_filling(
+) -> Filling:
+    return await start_filling(
         service,
         served,
         request,
@@ -101,7 +119,6 @@ async def _fill(
         body.trtcoder,
         asked_tokens=body.n_predict if body.n_predict >= 0 else None,
     )
-    return await _respond(service, served, request, body, filling)
 
 
 async def _respond(
@@ -109,20 +126,32 @@ async def _respond(
     served: Served,
     request: Request,
     body: LlamaFields,
-    generation: AsyncGeneration | Filling,
+    generations: Sequence[AsyncGeneration | Filling],
 ) -> Response:
-    answer = LlamaAnswer(served, body, generation)
-    headers = generation.headers if isinstance(generation, Filling) else {}
+    found: list[LlamaAnswer] = []
+    headers: dict[str, str] = {}
+    for each in generations:
+        first = sum(before.num_answers for before in generations[: len(found)])
+        found.append(LlamaAnswer(served, body, each, first))
+        headers |= each.headers if isinstance(each, Filling) else {}
     try:
         if body.stream:
-            stream = service.stream(answer.frames(), failure=_failure)
+            stream = service.stream(_frames(found), failure=_failure)
             stream.headers.update(headers)
             return stream
-        found = await unless_disconnected(request, answer.whole())
-        return JSONResponse(found, headers=headers)
+        wholes = asyncio.gather(*(answer.whole() for answer in found))
+        listed = [each for whole in await unless_disconnected(request, wholes) for each in whole]
+        return JSONResponse(listed[0] if len(listed) == 1 else listed, headers=headers)
     except BaseException:
-        generation.close()
+        for each in generations:
+            each.close()
         raise
+
+
+async def _frames(found: Sequence[LlamaAnswer]) -> AsyncIterator[bytes]:
+    """Yield the events of the answers to all prompts as they come."""
+    async for _, frame in merge((answer, answer.frames()) for answer in found):
+        yield frame
 
 
 def _failure(error: ApiError) -> bytes:

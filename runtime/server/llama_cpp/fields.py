@@ -127,7 +127,29 @@ class InfillRequest(LlamaFields):
     prompt: str = ""
 
 
-class CompletionRequest(LlamaFields):
-    """A prompt as text or token ids."""
+class PromptObject(BaseModel):
+    """A prompt as an object, which could hold pictures elsewhere."""
 
-    prompt: str | list[int | str]
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt_string: str
+
+
+class CompletionRequest(LlamaFields):
+    """A prompt as text, token ids, or both in a row; or a list of prompts."""
+
+    prompt: str | PromptObject | list[int | str | PromptObject | list[int | str]]
+
+    def prompts(self) -> list[str | list[int | str]]:
+        """Return the prompts. A list is one where it has a token id, and several otherwise."""
+        listed = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        if not any(isinstance(part, int) for part in listed):
+            return [
+                each.prompt_string if isinstance(each, PromptObject) else each
+                for each in listed
+                if not isinstance(each, int)
+            ]
+        parts = [part for part in listed if isinstance(part, int | str)]
+        if len(parts) < len(listed):
+            raise RequestError("prompt: token ids and prompts do not stand in one list")
+        return [parts]

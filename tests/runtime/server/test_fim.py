@@ -169,6 +169,30 @@ def test_completion_is_llama_servers(server: Server, llm: LLM) -> None:
     assert server.client.get("/props").json()["model_alias"] == "deepseek-toy"
 
 
+def test_completion_takes_several_prompts(server: Server) -> None:
+    prompts: list[Any] = ["ab", [BOS, "a", *TOKENIZER.encode("b")], {"prompt_string": "cd"}]
+    one = [server.post("/completion", prompt=each, n_predict=4).json() for each in prompts]
+    answers = server.post("/completion", prompt=prompts, n_predict=4).json()
+    assert [each["index"] for each in answers] == [0, 1, 2]
+    assert [each["content"] for each in answers] == [each["content"] for each in one]
+    twice = server.post("/completion", prompt=["ab", "cd"], n_predict=4, n_cmpl=2).json()
+    assert [each["index"] for each in twice] == [0, 1, 2, 3]
+    texts = [""] * 3
+    for event in server.events("/completion", prompt=prompts, n_predict=4):
+        texts[event["index"]] += event["content"]
+    assert texts == [each["content"] for each in one]
+    for wrong in (
+        [],
+        [1, ["a"]],
+        [{"prompt_string": 1}],
+        {"prompt_string": "a", "x": 1},
+        [["a", []]],
+    ):
+        response = server.post("/completion", prompt=wrong)
+        assert response.status_code == 400, wrong
+        assert response.json()["error"]["message"].startswith("prompt")
+
+
 def test_a_bias_is_a_mapping_or_pairs_of_ids_or_texts(server: Server) -> None:
     def likely(prompt: str) -> list[dict[str, Any]]:
         answer = server.post("/completion", prompt=prompt, n_predict=1, n_probs=2).json()
