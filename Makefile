@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients fuzz-http build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -55,6 +55,10 @@ quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it
 
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.
 	$(BIN)/python -m benchmarks.kernels
+
+bench-cpu: plugins  ## A full Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 100 GB of disk, hours).
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
+	$(BIN)/python -m benchmarks.cpu
 
 bench-batching: $(STAMP)  ## How many answers change with what else is asked.
 	$(BIN)/python -m benchmarks.batching
