@@ -97,6 +97,7 @@ def main(
     chosen = [each for each in SETTINGS if not settings or "/".join(map(str, each)) in settings]
     models = {kind: gguf(llama, lite_checkpoint(layers), kind) for kind, _, _ in chosen}
     found: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
     for number in range(rounds):
         click.echo(f"round {number + 1}", err=True)
         ours = ["benchmarks.cpu_ours", str(engine), *names]
@@ -105,7 +106,13 @@ def main(
         for kind, repack, flash in chosen:
             name = f"llama.cpp {kind}{', repacked' * repack}{', flash attention' * flash}"
             command = ["benchmarks.cpu_llama", str(models[kind]), str(repack), str(flash), *names]
-            found.setdefault(name, []).append(run(command))
+            try:
+                found.setdefault(name, []).append(run(command))
+            except subprocess.CalledProcessError as error:
+                # Repacked for AMX, some releases abort on this architecture.
+                failed[name] = f"ended with {error.returncode}"
+                click.echo(f"{name}: {failed[name]}", err=True)
+    found = {name: runs for name, runs in found.items() if len(runs) == rounds}
     peers = [name for name in found if name.startswith("llama.cpp")]
     speeds = {
         name: {row: median([made["speeds"][row] for made in runs]) for row in names}
@@ -128,6 +135,7 @@ def main(
         "read_bandwidth": float(f"{bandwidth:.4g}"),
         "bytes_a_token": needed,
         "memory_limit": float(f"{bandwidth / needed:.4g}"),
+        "failed": failed,
         "runs_on": found[KERNELS][0]["runs_on"],
         "tokens_per_second": speeds,
         "ratio_to_best_of_llama_cpp": ratios,
