@@ -62,7 +62,7 @@ def form_of(path: str) -> ErrorForm:
     first = path.split("/", 2)[1:2]
     if first == ["api"]:
         return ollama
-    if first in (["infill"], ["completion"], ["props"]):
+    if first in (["infill"], ["completion"], ["completions"], ["props"]):
         return llama_cpp
     return anthropic if path.startswith("/v1/messages") else openai
 

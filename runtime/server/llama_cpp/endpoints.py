@@ -44,6 +44,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
 
 
 @router.post("/completion", responses=answers(LlamaAnswers, LlamaError, stream=SSE))
+@router.post("/completions", include_in_schema=False)
 async def completion(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt."""
     service = Service.of(request)

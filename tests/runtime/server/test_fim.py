@@ -160,6 +160,8 @@ def test_completion_is_llama_servers(server: Server, llm: LLM) -> None:
     answer = server.post("/completion", prompt="hello", n_predict=5, n_probs=2).json()
     (output,) = llm.generate("hello", max_tokens=5)
     assert answer["content"] == output.outputs[0].text
+    other = server.post("/completions", prompt="hello", n_predict=5).json()
+    assert other["content"] == answer["content"]
     assert len(answer["completion_probabilities"]) == 5
     mixed = server.post("/completion", prompt=[BOS, "hel", *TOKENIZER.encode("lo")], n_predict=5)
     assert mixed.json()["content"] == answer["content"]

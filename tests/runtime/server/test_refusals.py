@@ -37,6 +37,7 @@ PATHS = {
     "/api/nothing": "ollama",
     "/infill": "llama.cpp",
     "/completion": "llama.cpp",
+    "/completions": "llama.cpp",
 }
 
 
