@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from trtcoder import __version__
 from trtcoder.errors import TrtcoderError
-from trtcoder.runtime.server import health, metrics, mistral, root, tokens
+from trtcoder.runtime.server import health, listing, metrics, mistral, root, tokens
 from trtcoder.runtime.server.anthropic import messages
 from trtcoder.runtime.server.document.document import describe
 from trtcoder.runtime.server.engines import Engines
@@ -44,6 +44,7 @@ ROUTERS = (
     tokens,
     health,
     metrics,
+    listing,
     root,
 )
 
@@ -63,6 +64,9 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         version=__version__,
         description="Chat, completion and filling in the middle from a verified engine.",
         lifespan=lifespan,
+        # FastAPI's own pages are scripts from another host.
+        docs_url=None,
+        redoc_url=None,
     )
     tracing = Tracing(settings.otel_endpoint) if is_traced(settings.otel_endpoint) else None
     app.state.service = Service(engines, settings)

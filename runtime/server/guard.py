@@ -16,7 +16,7 @@ from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.settings import ServerSettings
 
 # Asked by balancers and by people without a key.
-_OPEN = frozenset({"/health", "/health/live", "/health/ready", "/", "/favicon.ico"})
+_OPEN = frozenset({"/health", "/health/live", "/health/ready", "/", "/docs", "/favicon.ico"})
 _OPEN_PREFIX = "/page/"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

@@ -17,17 +17,15 @@ from starlette.types import Scope
 from trtcoder.refusals import is_installed
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.errors import ApiError
-from trtcoder.runtime.server.page.assets import PROTECTION
+from trtcoder.runtime.server.page.assets import PROTECTION, STYLE_ONLY
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["page"])
 
 _PREFIX = "/report/"
-# The page has its style and its drawings in itself, and no script.
 _HEADERS = {
     **PROTECTION,
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": STYLE_ONLY,
     "cache-control": "no-cache",
 }
 _COMMAND = (sys.executable, "-c", "from trtcoder.cli import main; main()", "report")

@@ -52,6 +52,15 @@ def test_the_page_is_bound_to_this_server(server: Server) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_the_list_of_endpoints_comes_from_no_other_host(server: Server) -> None:
+    found = server.client.get("/docs")
+    for path in ("POST /v1/completions", "POST /api/chat", "GET /metrics"):
+        assert f"<dt>{path}</dt>" in found.text
+    assert "<script" not in found.text
+    assert "//" not in found.text
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+
+
 def test_files_that_have_not_changed_are_not_sent_again(server: Server) -> None:
     first = server.client.get("/page/codemirror.js")
     assert first.headers["cache-control"] == "no-cache"
@@ -94,7 +103,7 @@ def test_the_page_needs_no_key_and_what_it_shows_does(folder: Path, tmp_path: Pa
     keys = tmp_path / "keys"
     keys.write_text("secret\n")
     with serve(folder, tmp_path, "--api-key-file", str(keys)) as server:
-        for path in ("/", "/page/page.js", "/health/ready"):
+        for path in ("/", "/page/page.js", "/docs", "/health/ready"):
             assert server.client.get(path, headers=BROWSER).status_code == 200
         for path in ("/about", "/report", "/report/deepseek-toy", "/report/deepseek-toy?pass=x"):
             assert server.client.get(path).status_code == 401
