@@ -1,12 +1,16 @@
-"""How many answers change with what else is asked, and by how much logits move.
+"""How many answers change with what else is asked.
 
-Stock kernels round differently for one row and for many. The demo model's engines answer held-out
-prompts alone, beside others in a batch, and in smaller chunks; whether a text changed is counted.
+ONNX Runtime's own operators round differently for one row and for many; ours do not. The demo
+model's engines answer held-out prompts alone, beside others in a batch, and in smaller chunks;
+whether a text changed is counted.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +18,19 @@ import click
 
 from benchmarks.engines import build_engine
 from benchmarks.record import environment, keep
+from benchmarks.serving_tables import batching_table
 from trtcoder import LLM, SamplingParams
 from trtcoder.calib.text.examples import read_built_in
 from trtcoder.runtime.engine.settings import EngineSettings
 
 PROMPTS, TOKENS, BATCH = 48, 96, 8
+INT4, INT4_EXACT, FP32 = ("--weights", "int4"), ("--accuracy-level", "0"), ("--weights", "fp32")
+# How each is built, and whether it may run on our kernels.
 ENGINES = {
-    "int4, accuracy level 4": ["--weights", "int4"],
-    "int4, accuracy level 0": ["--weights", "int4", "--accuracy-level", "0"],
-    "fp32": ["--weights", "fp32"],
+    "int4, our kernels": (INT4, True),
+    "int4, ONNX Runtime's operators": (INT4, False),
+    "int4, accuracy level 0": (INT4 + INT4_EXACT, False),
+    "fp32": (FP32, False),
 }
 # Nothing is reused, so that only batch and chunks differ.
 ALONE = {"max_batch": 1, "chunk": 512, "prefix_cache": False}
@@ -31,6 +39,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "chunks of 64": ALONE | {"chunk": 64},
     "with the prefix cache": ALONE | {"prefix_cache": True},
 }
+
+
+@contextmanager
+def kernels(used: bool) -> Iterator[None]:
+    """Let engines that are opened run on our kernels, or not."""
+    before = os.environ.get("TRTCODER_PLUGINS")
+    os.environ["TRTCODER_PLUGINS"] = "1" if used else "0"
+    try:
+        yield
+    finally:
+        del os.environ["TRTCODER_PLUGINS"]
+        if before is not None:
+            os.environ["TRTCODER_PLUGINS"] = before
 
 
 def answers(folder: Path, settings: dict[str, Any], prompts: list[str]) -> list[list[int]]:
@@ -43,37 +64,39 @@ def answers(folder: Path, settings: dict[str, Any], prompts: list[str]) -> list[
     return [output.outputs[0].token_ids for output in outputs]
 
 
+def changed(folder: Path, prompts: list[str]) -> dict[str, int]:
+    """Return how many answers of each variant are not those of prompts that are asked alone."""
+    expected = answers(folder, ALONE, prompts)
+    return {
+        variant: sum(
+            found != wanted
+            for found, wanted in zip(answers(folder, settings, prompts), expected, strict=True)
+        )
+        for variant, settings in VARIANTS.items()
+    }
+
+
 @click.command()
 def main() -> None:
     """Build, ask and print a table, then one JSON line."""
     texts = [record["text"] for record in read_built_in("heldout") if record["kind"] == "plain"]
     prompts = [text[: 200 + 20 * index] for index, text in enumerate(texts[:PROMPTS])]
     rows: dict[str, dict[str, int]] = {}
-    click.echo(f"{'engine':<26}" + "".join(f"{name:>24}" for name in VARIANTS))
     with tempfile.TemporaryDirectory() as work:
-        for name, options in ENGINES.items():
-            folder = Path(work) / name.replace(" ", "-")
-            build_engine(folder, options)
-            expected = answers(folder, ALONE, prompts)
-            rows[name] = {
-                variant: sum(
-                    found != wanted
-                    for found, wanted in zip(
-                        answers(folder, settings, prompts), expected, strict=True
-                    )
-                )
-                for variant, settings in VARIANTS.items()
-            }
-            click.echo(f"{name:<26}" + "".join(f"{n:>24}" for n in rows[name].values()))
-    keep(
-        "batching",
-        {
-            "environment": environment(),
-            "prompts": len(prompts),
-            "tokens": TOKENS,
-            "changed": rows,
-        },
-    )
+        for index, (name, (options, used)) in enumerate(ENGINES.items()):
+            folder = Path(work) / str(index)
+            build_engine(folder, list(options))
+            with kernels(used):
+                rows[name] = changed(folder, prompts)
+            click.echo(f"{name:<32} {rows[name]}", err=True)
+    result = {
+        "environment": environment(),
+        "prompts": len(prompts),
+        "tokens": TOKENS,
+        "changed": rows,
+    }
+    click.echo(batching_table(result))
+    keep("batching", result)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import click
 
 from benchmarks.engines import build_engine
 from benchmarks.record import environment, keep
+from benchmarks.serving_tables import fim_table
 from demo.recipe.classics import spell
 from trtcoder.prompting.filling import Hole, fill_prompt
 from trtcoder.prompting.line_ends import LineEnds
@@ -163,8 +164,9 @@ def main(count: int) -> None:
         folder = Path(work) / "demo-int4"
         build_engine(folder, ["--weights", "int4"])
         rows = measure(folder, items(count))
-    click.echo("\n".join(table(rows)))
-    keep("fim", {"environment": environment(), "items": count, "modes": rows})
+    result = {"environment": environment(), "items": count, "modes": rows}
+    click.echo(fim_table(result))
+    keep("fim", result)
 
 
 def measure(folder: Path, asked: list[Item]) -> dict[str, Any]:
@@ -185,31 +187,6 @@ def measure(folder: Path, asked: list[Item]) -> dict[str, Any]:
                     rows[name][place] = session(llm, options, lines)
         click.echo(f"{name:36} {rows[name]}", err=True)
     return rows
-
-
-def table(rows: dict[str, Any]) -> list[str]:
-    """Return the rows as docs/serving.md has them."""
-    kinds = ("line start", "word start", "inside a word", "all")
-    columns = [("line", "all"), *(("word", kind) for kind in kinds)]
-    names = [f"{measure}, {kind}" for measure, kind in columns]
-    found = [f"| options | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-    found += [
-        " | ".join([f"| {name}", *(f"{row['exact'][m][kind]:.1%}" for m, kind in columns)]) + " |"
-        for name, row in rows.items()
-    ]
-    found += [
-        "",
-        "| options | file | cached share | computed p50 | p95 |",
-        "| --- |" * 1 + " --- |" * 4,
-    ]
-    for name, row in rows.items():
-        for place in FILES:
-            if one := row.get(place):
-                found.append(
-                    f"| {name} | {place} | {one['cached_share']:.1%} | {one['computed_p50']} "
-                    f"| {one['computed_p95']} |"
-                )
-    return found
 
 
 if __name__ == "__main__":

@@ -120,6 +120,55 @@ def chaos_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def fim_table(result: Result) -> str:
+    """Return what options of filling in do to what is written, and to what is computed."""
+    kinds = ("line start", "word start", "inside a word", "all")
+    columns = [("line", "all"), *(("word", kind) for kind in kinds)]
+    sessions = ("fits", "is cut")
+    names = [
+        "whole line",
+        *(f"word, {kind}" for kind in kinds),
+        *(f"cached, file {place}" for place in sessions),
+    ]
+    lines = [
+        f"`make bench-fim` (int4 demo engine; {hardware(result['environment'])}): of "
+        f"{result['items']} holes in functions that the demo model was trained on, the share whose "
+        "middle is the line's whole end, and the share that begins with the word at the cursor, by "
+        "where the cursor is; and the share of a prompt that a keystroke finds in the cache "
+        "(tokens computed, p50 / p95).",
+        "",
+        f"| options | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for name, row in result["modes"].items():
+        cells = [f"{row['exact'][measure][kind]:.1%}" for measure, kind in columns]
+        cells += [
+            f"{row[place]['cached_share']:.1%} ({row[place]['computed_p50']} / "
+            f"{row[place]['computed_p95']})"
+            if place in row
+            else ""
+            for place in sessions
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def batching_table(result: Result) -> str:
+    """Return how many texts change with what else is asked."""
+    variants = list(next(iter(result["changed"].values())))
+    lines = [
+        f"`make bench-batching` (demo model; {hardware(result['environment'])}): greedy answers of "
+        f"{result['tokens']} tokens, of {result['prompts']}, that are not those of the same prompt "
+        "asked alone.",
+        "",
+        f"| engine | {' | '.join(variants)} |",
+        f"| --- |{' ---: |' * len(variants)}",
+    ]
+    for name, row in result["changed"].items():
+        lines.append(f"| {name} | {' | '.join(map(str, row.values()))} |")
+    return "\n".join(lines)
+
+
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
 
@@ -133,6 +182,8 @@ def _shown(key: str, value: Any) -> str:
 
 
 PARTS = {
+    "fim": fim_table,
+    "batching": batching_table,
     "startup": startup_line,
     "load": load_table,
     "keystrokes": keystrokes_table,
