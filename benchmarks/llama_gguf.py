@@ -154,7 +154,8 @@ def _add_tokenizer(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     # Files of older releases hold a merge as one string, newer ones as a pair.
-    merges = found["model"]["merges"]
+    # None at all, as in random checkpoints, is an error there; one that gives no token is harmless.
+    merges = found["model"]["merges"] or ["\u0120 \u0120"]
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
     if checkpoint.config.bos_token_id is not None:
         writer.add_bos_token_id(checkpoint.config.bos_token_id)

@@ -21,7 +21,7 @@ import click
 
 from benchmarks.engines import demo_engine, lite_checkpoint, lite_engine
 from benchmarks.llama_cpp import LlamaCpp, cache, obtain
-from benchmarks.record import keep
+from benchmarks.record import keep, kept
 from benchmarks.serving import Running, llama_serving, serving
 from benchmarks.speed import DEMO, WORK
 
@@ -161,9 +161,8 @@ def servers(llama: LlamaCpp, pair: Pair, clients: int) -> Iterator[dict[str, Run
         "--cache-tokens", str(CONTEXT * (clients + 1)), "--no-prefix-cache",
     )  # fmt: skip
     theirs = llama_serving(
-        llama, pair.model, "-np", str(clients), "-c", str(CONTEXT * clients), "--cache-ram", "0",
-        "--no-ui",
-    )  # fmt: skip
+        llama, pair.model, "-np", str(clients), "-c", str(CONTEXT * clients), "--cache-ram", "0"
+    )
     with ours as ours_running, theirs as theirs_running:
         yield {"trtcoder": ours_running, "llama-server": theirs_running}
 
@@ -219,7 +218,8 @@ def main(rounds: int, only: tuple[str, ...]) -> None:
         }
         for pair in pairs(llama, only)
     }
-    keep("load", {"llama.cpp": llama.versions(), "context": CONTEXT, "models": measured})
+    models = kept("load", "models") | measured
+    keep("load", {"llama.cpp": llama.versions(), "context": CONTEXT, "models": models})
 
 
 if __name__ == "__main__":

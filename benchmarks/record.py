@@ -63,6 +63,15 @@ def keep(name: str, figures: dict[str, Any], *packages: str) -> None:
     print(json.dumps(result, ensure_ascii=False))
 
 
+def kept(name: str, key: str) -> dict[str, Any]:
+    """Return an object of what was kept before, for a run that measures a part of it anew."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(key, {})
+    return found
+
+
 def _cpu() -> dict[str, str]:
     """Return what the system says of the first core."""
     first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]

@@ -44,9 +44,13 @@ def serving(engine: Path, *options: str) -> Iterator[Running]:
 
 @contextmanager
 def llama_serving(llama: LlamaCpp, model: Path, *options: str) -> Iterator[Running]:
-    """Run llama-server with as many threads as cores."""
-    command = [str(llama.build / "bin" / "llama-server"), "-m", str(model)]
-    command += ["-t", str(threads()), "-tb", str(threads())]
+    """Run llama-server with as many threads as cores.
+
+    Weights are not repacked: with AMX this release ends in an assertion on these models
+    ("cur_backend_id != -1"), whatever the quantization.
+    """
+    command = [str(llama.build / "bin" / "llama-server"), "-m", str(model), "--no-repack"]
+    command += ["-t", str(threads()), "-tb", str(threads()), "-fit", "off", "--no-ui"]
     with _running([*command, *options], "/health") as running:
         yield running
 

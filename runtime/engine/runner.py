@@ -8,6 +8,8 @@ only when their shape changes, which for the caches is once a block of tokens.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,6 +84,7 @@ class ModelRunner:
             for cache in manifest.graph.caches
         ]
         self._indices = {name: np.empty(1, np.int64) for name in INDEX_INPUTS}
+        self._views: dict[str, NDArray[np.int64]] = {}  # of the shapes that are bound
         self._logits = np.empty((1, self.vocab_size), np.float32)
         self._bound: dict[str, tuple[int, ...]] = {}
         self._bound_rows = 0
@@ -95,7 +98,11 @@ class ModelRunner:
             EngineError: ONNX Runtime fails, for example for lack of memory.
         """
         for name in INDEX_INPUTS:
-            self._bind_index(name, getattr(batch, name))
+            values = getattr(batch, name)
+            view = self._views.get(name)
+            if view is None or view.shape != values.shape:
+                view = self._bind_index(name, values.shape)
+            view[...] = values
         logits = self._bind_logits(len(batch.sample_rows))
         self._bind_caches((int(batch.block_table.max()) + 1) * self.block_size)
         try:
@@ -134,15 +141,14 @@ class ModelRunner:
         for arena in self._arenas:
             arena.clear(rows)
 
-    def _bind_index(self, name: str, values: NDArray[np.int64]) -> None:
-        buffer, shape = self._indices[name], values.shape
-        if values.size > buffer.size:
-            buffer = self._indices[name] = np.empty(2 * values.size, np.int64)
-            self._bound.pop(name, None)
-        buffer[: values.size] = values.reshape(-1)
-        if self._bound.get(name) != shape:
-            self._binding.bind_input(name, "cpu", 0, np.int64, shape, buffer.ctypes.data)
-            self._bound[name] = shape
+    def _bind_index(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        size = math.prod(shape)
+        if size > self._indices[name].size:
+            self._indices[name] = np.empty(2 * size, np.int64)
+        buffer = self._indices[name]
+        self._binding.bind_input(name, "cpu", 0, np.int64, shape, buffer.ctypes.data)
+        self._views[name] = buffer[:size].reshape(shape)
+        return self._views[name]
 
     def _bind_logits(self, samples: int) -> NDArray[np.float32]:
         if samples > len(self._logits):
