@@ -104,8 +104,8 @@ def sampler_table(result: Result) -> str:
 def chaos_table(result: Result) -> str:
     """Return what a server went through, and what held."""
     lines = [
-        f"`make chaos` (the {result['engine']} engine, whose texts are compared with the "
-        "library's offline ones):",
+        f"`make chaos` ({hardware(result['environment'])}); every text is compared with the "
+        "library's offline one:",
         "",
         "| what | outcome |",
         "| --- | --- |",

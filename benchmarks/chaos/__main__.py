@@ -12,7 +12,7 @@ from benchmarks.chaos.asking import Question, is_idle, questions
 from benchmarks.chaos.ends import killed, terminated
 from benchmarks.chaos.pressure import dribbled, exhausted, jumped
 from benchmarks.chaos.storm import storm
-from benchmarks.engines import demo_engine
+from benchmarks.engines import demo_engine, tiny_engine
 from benchmarks.record import keep
 from benchmarks.serving import serving
 
@@ -20,14 +20,17 @@ from benchmarks.serving import serving
 FLAT = 0.02
 # One thread computes: this is no measure of speed, and clients need the other cores.
 OPTIONS = (
-    "--context", "2048", "--cache-tokens", "16384", "--max-batch", "16", "--max-queue", "256",
+    "--context", "1024", "--cache-tokens", "4096", "--max-batch", "16", "--max-queue", "256",
     "--threads", "1",
 )  # fmt: skip
 
 
 async def stormed(known: list[Question], requests: int) -> dict[str, Any]:
-    """Send ``requests``, good and bad; return what came of it."""
-    with serving(demo_engine("fp32"), *OPTIONS) as server:
+    """Send ``requests``, good and bad; return what came of it.
+
+    The engine is tiny: what is tried is the server, and a cache that holds a part of the prompts.
+    """
+    with serving(tiny_engine(), *OPTIONS, "--cache-tokens", "2048") as server:
         found = await storm(server.port, server.process.pid, known, requests)
         idle = await is_idle(server.port)
         alive = server.process.poll() is None
@@ -47,13 +50,13 @@ async def stormed(known: list[Question], requests: int) -> dict[str, Any]:
 async def everything(requests: int) -> dict[str, dict[str, Any]]:
     """Return the outcome of each part, by its name."""
     engine = demo_engine("fp32")
-    known = await asyncio.to_thread(questions, engine)
+    known = await asyncio.to_thread(lambda: questions(tiny_engine(), length=40))
     long = await asyncio.to_thread(lambda: questions(engine, tokens=48, count=8))
     parts: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
         "cache exhausted": lambda: exhausted(engine, long),
         "SIGTERM under load": lambda: terminated(engine, long, OPTIONS),
         "SIGKILL and restart": lambda: killed(engine, long, OPTIONS),
-        "a byte a second": lambda: dribbled(engine, known),
+        "a byte a second": lambda: dribbled(engine, long),
         "clock jumps": lambda: jumped(engine, long),
         "storm": lambda: stormed(known, requests),
     }
@@ -71,7 +74,7 @@ def main(requests: int, no_keep: bool) -> None:
     """Run, print a line a part, and fail where one did not hold."""
     found = asyncio.run(everything(requests))
     if not no_keep:
-        keep("chaos", {"engine": "demo, fp32", "parts": found})
+        keep("chaos", {"parts": found})
     failed = [name for name, outcome in found.items() if not outcome["passed"]]
     if failed:
         raise click.ClickException(f"did not hold: {', '.join(failed)}")

@@ -31,8 +31,13 @@ class Question:
         return HEAD.format(path=self.path, length=len(data)).encode() + data
 
 
-def questions(engine: Path, *, tokens: int = TOKENS, count: int = 24) -> list[Question]:
-    """Return completions, middles and chats; their answers are computed here, one at a time."""
+def questions(
+    engine: Path, *, tokens: int = TOKENS, count: int = 24, length: int = 200
+) -> list[Question]:
+    """Return completions, middles and chats of prompts of ``length`` characters.
+
+    Their answers are computed here, one at a time.
+    """
     from trtcoder import LLM, SamplingParams
     from trtcoder.calib.text.examples import read_built_in
     from trtcoder.runtime.engine.settings import EngineSettings
@@ -46,7 +51,8 @@ def questions(engine: Path, *, tokens: int = TOKENS, count: int = 24) -> list[Qu
         for index in range(count):
             text = texts[index % len(texts)]
             start = 40 * (index // len(texts))
-            prompt, suffix = text[start : start + 200], text[start + 240 : start + 400]
+            prompt = text[start : start + length]
+            suffix = text[start + length + 40 :][:length]
             answer = llm.generate([prompt], params, progress=False)[0].outputs[0].text
             found.append(Question("/v1/completions", {"prompt": prompt, **greedy}, answer))
             answer = llm.fill((prompt, suffix), params)[0].outputs[0].text
