@@ -43,13 +43,3 @@ def lite_checkpoint(layers: int = 4) -> Path:
 def lite_engine(layers: int = 4, weights: str = "int4") -> Path:
     """Return an engine of `lite_checkpoint`."""
     return prepare(WORK / f"lite-{layers}-{weights}", lite_checkpoint(layers), weights)
-
-
-def tiny_engine() -> Path:
-    """Return an engine of a tiny checkpoint of random weights, whose steps take no time."""
-    from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
-
-    checkpoint = WORK / "tiny"
-    if not checkpoint.is_dir():
-        write_random_checkpoint(checkpoint, tiny_config(max_position_embeddings=2048))
-    return prepare(WORK / "tiny-fp32", checkpoint, "fp32")

@@ -12,7 +12,7 @@ from benchmarks.chaos.asking import Question, is_idle, questions
 from benchmarks.chaos.ends import killed, terminated
 from benchmarks.chaos.pressure import dribbled, exhausted, jumped
 from benchmarks.chaos.storm import storm
-from benchmarks.engines import demo_engine, tiny_engine
+from benchmarks.engines import demo_engine
 from benchmarks.record import keep
 from benchmarks.serving import serving
 
@@ -26,11 +26,8 @@ OPTIONS = (
 
 
 async def stormed(known: list[Question], requests: int) -> dict[str, Any]:
-    """Send ``requests``, good and bad; return what came of it.
-
-    The engine is tiny: what is tried is the server, and a cache that holds a part of the prompts.
-    """
-    with serving(tiny_engine(), *OPTIONS, "--cache-tokens", "2048") as server:
+    """Send ``requests``, good and bad, to a server whose cache holds a part of the prompts."""
+    with serving(demo_engine(), *OPTIONS, "--cache-tokens", "2048") as server:
         found = await storm(server.port, server.process.pid, known, requests)
         idle = await is_idle(server.port)
         alive = server.process.poll() is None
@@ -49,8 +46,8 @@ async def stormed(known: list[Question], requests: int) -> dict[str, Any]:
 
 async def everything(requests: int) -> dict[str, dict[str, Any]]:
     """Return the outcome of each part, by its name."""
-    engine = demo_engine("fp32")
-    known = await asyncio.to_thread(lambda: questions(tiny_engine(), length=40))
+    engine = demo_engine()
+    known = await asyncio.to_thread(lambda: questions(demo_engine(), length=40))
     long = await asyncio.to_thread(lambda: questions(engine, tokens=48, count=8))
     parts: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
         "cache exhausted": lambda: exhausted(engine, long),
