@@ -151,6 +151,8 @@ def measure(pair: Pair, llama: Any, lines: int, limit: int | None) -> dict[str, 
         }
         for index, stroke in enumerate(strokes):
             for name, connection in connections.items():
+                connection.close()  # none has waited too long for the others
+                connection.connect()
                 answer = ask(connection, stroke, ways[name][1])
                 if index:  # the first one computes the whole file
                     found.setdefault(name, []).append(answer)
