@@ -72,7 +72,7 @@ def pairs(llama: LlamaCpp, only: Sequence[str] = ()) -> Iterator[Pair]:
             yield Pair(name, demo_engine(weights), gguf(llama, DEMO, kind), 128, 48)
     name = "Lite, 4 layers, int4"
     if not only or name in only:
-        yield Pair(name, lite_engine(), gguf(llama, lite_checkpoint(), "Q4_0"), 64, 24)
+        yield Pair(name, lite_engine(), gguf(llama, lite_checkpoint(), "Q4_0"), 64, 16)
 
 
 def prompts(engine: Path, count: int, length: int) -> list[list[int]]:
@@ -142,11 +142,11 @@ def at(values: Sequence[float], share: float) -> float:
 
 
 def offline(engine: Path, asked: list[list[int]], tokens: int) -> list[str]:
-    """Return what the library answers, one prompt after another."""
+    """Return what the library answers, eight prompts at a time."""
     from trtcoder import LLM, SamplingParams
     from trtcoder.runtime.engine.settings import EngineSettings
 
-    settings = EngineSettings(max_batch=1, prefix_cache=False, context=CONTEXT)
+    settings = EngineSettings(prefix_cache=False, context=CONTEXT)
     with LLM(engine, settings=settings, verify_hashes=False) as llm:
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
         outputs = llm.generate(asked, params, progress=False)
