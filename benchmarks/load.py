@@ -117,10 +117,11 @@ def bodies(asked: list[list[int]], tokens: int) -> list[dict[str, Any]]:
 def figures(found: dict[str, Any], tokens: int) -> dict[str, float]:
     """Return tokens a second, time to the first token, and the gaps behind it, in ms."""
     answers = [answer for client in found["answers"] for answer in client]
-    broken = [answer["error"] or "nothing came" for answer in answers if not answer["times"]]
+    broken = [answer["error"] for answer in answers if answer["error"]]
     if broken:
         raise click.ClickException(f"{len(broken)} streams failed: {broken[0]}")
-    firsts = sorted(answer["times"][0] for answer in answers)
+    # An answer of control tokens alone has no text.
+    firsts = sorted(answer["times"][0] for answer in answers if answer["times"])
     gaps = sorted(
         later - earlier
         for answer in answers

@@ -31,12 +31,14 @@ class Stream:
 
     def read(self) -> dict[str, Any]:
         """Return the text, and when each part of it came, in seconds after ``sent``."""
-        text, times, status = "", [], None
+        text, times, status = "", [], "it ended before its end"
         held = b""
         usage: dict[str, Any] | None = None
         for when, data in self.arrivals:
             *lines, held = (held + data).split(b"\n")
             for line in lines:
+                if line == b"data: [DONE]" and status == "it ended before its end":
+                    status = ""
                 if not line.startswith(b"data: ") or line == b"data: [DONE]":
                     continue
                 found = json.loads(line[6:])
