@@ -54,41 +54,30 @@ class Stream:
         return {"text": text, "times": times, "error": status, "usage": usage}
 
 
-class Client(asyncio.Protocol):
-    """One connection; a request is sent when the answer to the one before is whole."""
+class Connection(asyncio.Protocol):
+    """One request on a connection of its own: not every server keeps one behind a stream."""
 
-    def __init__(self, path: str, bodies: list[Any], done: asyncio.Future[None]) -> None:
-        self._path, self._bodies, self._done = path, [json.dumps(b).encode() for b in bodies], done
-        self.streams: list[Stream] = []
+    def __init__(self, path: str, body: bytes, done: asyncio.Future[None]) -> None:
+        self._done = done
+        self._parser = httptools.HttpResponseParser(self)
+        self._request = (
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+            % (path.encode(), len(body), body)
+        )
+        self.stream = Stream(time.perf_counter())
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
-        self._transport = transport
-        self._next()
-
-    def _next(self) -> None:
-        if len(self.streams) == len(self._bodies):
-            self._transport.close()
-            return
-        body = self._bodies[len(self.streams)]
-        self._parser = httptools.HttpResponseParser(self)
-        self.streams.append(Stream(time.perf_counter()))
-        self._transport.write(
-            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%s" % (self._path.encode(), len(body), body)
-        )
+        """Ask."""
+        transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of an answer."""
-        self.streams[-1].arrivals.append((time.perf_counter(), body))
-
-    def on_message_complete(self) -> None:
-        """Ask the next one."""
-        asyncio.get_running_loop().call_soon(self._next)
+        """Take a part of the answer."""
+        self.stream.arrivals.append((time.perf_counter(), body))
 
     def connection_lost(self, error: Exception | None) -> None:
         """End."""
@@ -96,25 +85,31 @@ class Client(asyncio.Protocol):
             self._done.set_result(None)
 
 
-def _same(client: Client) -> Client:
-    return client
+async def client(port: int, path: str, bodies: list[Any]) -> list[Stream]:
+    """Send requests one after another; return their answers."""
+    loop = asyncio.get_running_loop()
+    streams = []
+    for body in [json.dumps(each).encode() for each in bodies]:
+        done: asyncio.Future[None] = loop.create_future()
+        connection = Connection(path, body, done)
+        await loop.create_connection(functools.partial(_same, connection), "127.0.0.1", port)
+        await done
+        streams.append(connection.stream)
+    return streams
+
+
+def _same(connection: Connection) -> Connection:
+    return connection
 
 
 async def run(plan: dict[str, Any]) -> dict[str, Any]:
     """Return the answers of each client, and the seconds that all took."""
-    loop = asyncio.get_running_loop()
-    clients, ends = [], []
     started = time.perf_counter()
-    for bodies in plan["clients"]:
-        end: asyncio.Future[None] = loop.create_future()
-        client = Client(plan["path"], bodies, end)
-        await loop.create_connection(functools.partial(_same, client), "127.0.0.1", plan["port"])
-        clients.append(client)
-        ends.append(end)
-    await asyncio.gather(*ends)
+    found = await asyncio.gather(
+        *(client(plan["port"], plan["path"], bodies) for bodies in plan["clients"])
+    )
     seconds = time.perf_counter() - started
-    answers = [[stream.read() for stream in client.streams] for client in clients]
-    return {"seconds": seconds, "answers": answers}
+    return {"seconds": seconds, "answers": [[each.read() for each in streams] for streams in found]}
 
 
 if __name__ == "__main__":
