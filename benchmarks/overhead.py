@@ -28,6 +28,7 @@ from trtcoder.runtime.engine.batch import PackedBatch, Span
 from trtcoder.runtime.engine.core import EngineCore
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
+from trtcoder.runtime.requests.events import Chunk, Event
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
 
@@ -62,27 +63,45 @@ class Bare:
         self._session = _Timed(runner._session)
         runner._session = self._session
 
-    def tokens_per_second(self, size: int, count: int) -> float:
-        """Return the rate of ``size`` rows over ``count`` steps, of the session's time alone."""
-        runner = self._runner
+    def tokens_per_second(self, answers: list[list[int]]) -> float:
+        """Return the rate of rows that decode these tokens, of the session's time alone."""
+        runner, size, count = self._runner, len(answers), len(answers[0])
         blocks = -(-(PROMPT + count) // runner.block_size)
         # In turns, as the scheduler gives blocks out: ONNX Runtime's own kernels take longer the
         # higher the highest one is.
         tables = [np.arange(blocks) * size + row for row in range(size)]
 
-        def batch(tokens: int, start: int) -> PackedBatch:
-            used = -(-(start + tokens) // runner.block_size)
+        def batch(tokens: list[list[int]], start: int) -> PackedBatch:
+            used = -(-(start + len(tokens[0])) // runner.block_size)
             spans = [
-                Span(prompt(row)[:tokens], start, table[:used], 1)
-                for row, table in enumerate(tables)
+                Span(each, start, table[:used], 1)
+                for each, table in zip(tokens, tables, strict=True)
             ]
             return PackedBatch.pack(spans, runner.block_size)
 
-        runner.forward(batch(PROMPT, 0))
+        runner.forward(batch([prompt(row) for row in range(size)], 0))
+        steps = [batch([[each[k]] for each in answers], PROMPT + k) for k in range(count)]
         self._session.seconds = 0.0
-        for step in [batch(1, PROMPT + index) for index in range(count)]:
+        for step in steps:
             runner.forward(step)
         return size * count / self._session.seconds
+
+
+def greedy(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> list[list[int]]:
+    """Return the tokens of the answers: which experts they take is a part of what a step costs."""
+    found: list[list[int]] = [[] for _ in range(size)]
+
+    def take(row: int, event: Event) -> None:
+        if isinstance(event, Chunk) and event.token is not None:
+            found[row].append(event.token)
+
+    core = EngineCore(runner, prompts.tokenizer, EngineSettings(max_batch=size, prefix_cache=False))
+    params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
+    for row in range(size):
+        core.submit(core.prepare(Request(tuple(prompt(row)), params), partial(take, row)))
+    while core.has_work:
+        core.step()
+    return found
 
 
 def core_rate(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> float:
@@ -137,8 +156,9 @@ def measure(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     with serving(folder, "--cache-tokens", "4608", "--no-prefix-cache") as server:
         for size in BATCHES:
+            answers = greedy(runner, prompts, size, count)
             ways: dict[str, Callable[[], float]] = {
-                "session": partial(bare.tokens_per_second, size, count),
+                "session": partial(bare.tokens_per_second, answers),
                 "core": partial(core_rate, runner, prompts, size, count),
                 "http": partial(http_rate, server.port, size, count),
             }
