@@ -42,8 +42,8 @@ def serve_with_key(folder: Path) -> AbstractContextManager[Server]:
     return serve(roomy_engine(folder / "engine"), folder, *options)
 
 
-@click.command()
-@click.argument("options", nargs=-1)
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def main(options: tuple[str, ...]) -> None:
     """Run it for minutes; OPTIONS go to `schemathesis run`."""
     with tempfile.TemporaryDirectory() as work, serve_with_key(Path(work)) as server:
