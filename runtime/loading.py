@@ -32,12 +32,14 @@ class LoadedEngine:
         tokenizer: text to ids and back.
         prompts: makes prompts for its model.
         thread: runs it.
+        runs_on: whose operators do, in words.
     """
 
     manifest: Manifest
     tokenizer: TextTokenizer
     prompts: Prompts
     thread: EngineThread
+    runs_on: str
 
 
 def load_engine(
@@ -93,7 +95,9 @@ def load_engine(
     level = logging.WARNING if runner.choice.is_broken else logging.INFO
     _log.log(level, "%s runs on %s", folder, runner.choice)
     core = EngineCore(runner, prompts.tokenizer, settings, store)
-    return LoadedEngine(manifest, prompts.tokenizer, prompts, EngineThread(core))
+    return LoadedEngine(
+        manifest, prompts.tokenizer, prompts, EngineThread(core), str(runner.choice)
+    )
 
 
 def model_defaults(sampling: SamplingDefaults) -> SamplingParams:

@@ -82,7 +82,13 @@ async def _serve(
             _log.info("loading", engine=str(folder))
             llm = await asyncio.wrap_future(loaded)
             entry = server.engines.add(folder, llm)
-            _log.info("serving", engine=entry.name, address=address, context=llm.context)
+            _log.info(
+                "serving",
+                engine=entry.name,
+                address=address,
+                context=llm.context,
+                runs_on=llm.engine.runs_on,
+            )
         # A look for garbage among all that a start makes would hold up running answers for tens of
         # milliseconds, and find none.
         gc.freeze()
@@ -124,7 +130,7 @@ class _Reloader:
                 )
                 continue
             self._engines.add(served.folder, llm, served.name)
-            _log.info("reloaded", engine=served.name)
+            _log.info("reloaded", engine=served.name, runs_on=llm.engine.runs_on)
             # Its requests go on; it ends with the last of them.
             while served.llm.engine.thread.core.has_work:
                 await asyncio.sleep(0.1)

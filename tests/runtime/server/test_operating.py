@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -47,6 +48,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 def idle(server: Server) -> bool:
     running = server.metric("trtcoder:requests_running")
     return running == 0 and server.metric("trtcoder:requests_waiting") == 0
+
+
+def test_the_log_says_whose_operators_run_an_engine(server: Server) -> None:
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
+    (serving,) = (line for line in lines if line["event"] == "serving")
+    assert serving["runs_on"].startswith("ONNX Runtime's own operators")
 
 
 def test_a_client_who_leaves_ends_a_request_that_does_not_stream(server: Server) -> None:
