@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml
 	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,dev]"
 	touch $(STAMP)
 
-demo: $(STAMP)  ## Build, verify and run an INT4 engine of the demo checkpoint.
+demo: plugins  ## Build, verify and run an INT4 engine of the demo checkpoint.
 	$(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4 --force
 	@echo; echo "== completion"
 	$(BIN)/python examples/complete.py engines/demo-int4
@@ -37,18 +37,18 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-parity: $(STAMP)  ## Engines of random checkpoints of every kind against both references.
+parity: plugins  ## Engines of random checkpoints of every kind against both references.
 	$(BIN)/python -m benchmarks.parity
 
 sanitize: $(STAMP)  ## The kernels' tests under GCC's sanitizers of addresses, behaviour and threads: ten minutes.
 	$(BIN)/python plugins/sanitize.py
 
-bench: $(STAMP)  ## Speed, load time and memory; what the demo model answers.
+bench: plugins  ## Speed, load time and memory; what the demo model answers.
 	$(BIN)/python -m benchmarks.samples
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.readme
 
-quality: $(STAMP)  ## The demo model in our formats and in llama.cpp's, which it builds (needs cmake).
+quality: plugins  ## The demo model in our formats and in llama.cpp's, which it builds (needs cmake).
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.readme
@@ -60,13 +60,13 @@ bench-cpu: plugins  ## A full Lite on our kernels, on ONNX Runtime's and in llam
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
 	$(BIN)/python -m benchmarks.cpu
 
-bench-batching: $(STAMP)  ## How many answers change with what else is asked.
+bench-batching: plugins  ## How many answers change with what else is asked.
 	$(BIN)/python -m benchmarks.batching
 
 bench-fp8: $(STAMP)  ## What float8 costs the demo model, part by part: ten minutes.
 	$(BIN)/python -m benchmarks.fp8
 
-bench-fim: $(STAMP)  ## What each option of filling in the middle does on the demo engine: ten minutes.
+bench-fim: plugins  ## What each option of filling in the middle does on the demo engine: ten minutes.
 	$(BIN)/python -m benchmarks.fim
 
 load: bench-extra  ## Streams over real sockets beside llama-server, which it builds: twenty minutes.
@@ -77,10 +77,10 @@ keystrokes: bench-extra  ## An editor session beside llama-server's /infill: ten
 	$(BIN)/python -m benchmarks.keystrokes
 	$(BIN)/python -m benchmarks.readme
 
-bench-extra: $(STAMP)
+bench-extra: plugins
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,verify,bench]"
 
-bench-overhead: $(STAMP)  ## What the core and HTTP cost beside the session alone: five minutes.
+bench-overhead: plugins  ## What the core and HTTP cost beside the session alone: five minutes.
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.readme
 
@@ -88,22 +88,22 @@ bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a 
 	$(BIN)/python -m benchmarks.sampler
 	$(BIN)/python -m benchmarks.readme
 
-bench-startup: $(STAMP)  ## From the start of `trtcoder serve` to its readiness.
+bench-startup: plugins  ## From the start of `trtcoder serve` to its readiness.
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.readme
 
-chaos: $(STAMP)  ## Bad clients, endings, too little cache, jumping clocks; 100,000 requests.
+chaos: plugins  ## Bad clients, endings, too little cache, jumping clocks; 100,000 requests.
 	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.readme
 
-clients: $(STAMP)  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
+clients: plugins  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/python -m tests.clients $(addprefix --only ,$(ONLY)) $(ARGS)
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz
 
-build-lite: $(STAMP)  ## A Lite of full shape with random weights, streamed, killed, resumed: 60 GB of disk, half an hour.
+build-lite: plugins  ## A Lite of full shape with random weights, streamed, killed, resumed: 60 GB of disk, half an hour.
 	$(BIN)/python -m benchmarks.lite
 
 demo-train: $(STAMP)  ## Train the demo checkpoint again (76 minutes on 2 cores).
