@@ -147,10 +147,20 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engines: Engines) -> None:
         super().__init__(config)
         self.engines = engines
+        self._signal: signal.Signals | None = None
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """Begin to drain; a second signal ends at once."""
-        if not self.engines.is_draining:
-            _log.info("draining", signal=signal.Signals(sig).name)
+        """Begin to drain; a second signal ends at once.
+
+        A signal comes in the middle of anything, of a line of the log too, whose lock its thread
+        then holds: nothing is written here.
+        """
+        self._signal = self._signal or signal.Signals(sig)
         self.engines.is_draining = True
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running answers end."""
+        if self._signal is not None:
+            _log.info("draining", signal=self._signal.name)
+        await super().shutdown(sockets)
