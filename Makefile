@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -99,6 +99,13 @@ chaos: plugins  ## Bad clients, endings, too little cache, jumping clocks; 100,0
 clients: plugins  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/python -m tests.clients $(addprefix --only ,$(ONLY)) $(ARGS)
+
+ray: plugins  ## vLLM's router and a real Ray over our servers, one of each killed: five minutes, and 1 GB in ~/.cache.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/python -m tests.scale router ray
+
+k8s: $(STAMP)  ## The chart through the real helm, and the manifests against Kubernetes' schemas: 400 MB in ~/.cache.
+	$(BIN)/python -m tests.scale k8s
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

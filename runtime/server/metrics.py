@@ -19,21 +19,37 @@ from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
 
-# Our name, vLLM's where the meaning is the same, what it is, and the counter's attribute.
+# Our name, vLLM's where the meaning is the same (an older one too, which vLLM's production stack
+# still reads), what it is, and the counter's attribute.
 _GAUGES = (
-    ("requests_running", "num_requests_running", "Answers that are computed.", "num_running"),
-    ("requests_waiting", "num_requests_waiting", "Answers that wait.", "num_waiting"),
-    ("cache_usage", "kv_cache_usage_perc", "Share of the cache in use, 0 to 1.", "cache_usage"),
+    ("requests_running", ("num_requests_running",), "Answers that are computed.", "num_running"),
+    ("requests_waiting", ("num_requests_waiting",), "Answers that wait.", "num_waiting"),
+    (
+        "cache_usage",
+        ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
+        "Share of the cache in use, 0 to 1.",
+        "cache_usage",
+    ),
 )
 _COUNTERS = (
-    ("prompt_tokens", "prompt_tokens", "Prompt tokens.", "asked_tokens"),
-    ("generation_tokens", "generation_tokens", "Tokens sampled.", "generated_tokens"),
-    ("preemptions", "num_preemptions", "Answers that lost their blocks.", "num_preemptions"),
-    ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up.", "asked_tokens"),
-    ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found.", "cached_tokens"),
-    ("steps", None, "Forward passes.", "steps"),
-    ("requests", None, "Requests queued.", "requests"),
-    ("requests_failed", None, "Requests that ended with an error.", "failed"),
+    ("prompt_tokens", ("prompt_tokens",), "Prompt tokens.", "asked_tokens"),
+    ("generation_tokens", ("generation_tokens",), "Tokens sampled.", "generated_tokens"),
+    ("preemptions", ("num_preemptions",), "Answers that lost their blocks.", "num_preemptions"),
+    (
+        "prefix_cache_queries",
+        ("prefix_cache_queries", "gpu_prefix_cache_queries"),
+        "Prompt tokens looked up.",
+        "asked_tokens",
+    ),
+    (
+        "prefix_cache_hits",
+        ("prefix_cache_hits", "gpu_prefix_cache_hits"),
+        "Prompt tokens found.",
+        "cached_tokens",
+    ),
+    ("steps", (), "Forward passes.", "steps"),
+    ("requests", (), "Requests queued.", "requests"),
+    ("requests_failed", (), "Requests that ended with an error.", "failed"),
 )
 
 
@@ -49,8 +65,8 @@ class EngineCollector(Collector):
         for kind, table in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for ours, theirs, text, attribute in table:
                 names = [f"trtcoder:{ours}"]
-                if theirs is not None and self._vllm:
-                    names.append(f"vllm:{theirs}")
+                if self._vllm:
+                    names += [f"vllm:{name}" for name in theirs]
                 for name in names:
                     family = kind(name, text, labels=["model_name"])
                     for served in self._engines.all():

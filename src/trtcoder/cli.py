@@ -16,6 +16,7 @@ from trtcoder.process import past_click, run
 COMMANDS = {
     "build": "Convert a checkpoint into a verified engine.",
     "verify": "Compare an engine with its checkpoint's reference logits.",
+    "plan": "Plan a model in stages over several machines.",
     "inspect": "Show what an engine folder holds.",
     "doctor": "Show what engines run with on this machine.",
     "report": "Write an engine's certificate as an HTML page.",

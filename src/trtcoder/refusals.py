@@ -25,6 +25,7 @@ EXTRAS = {
     "onnx_ir": "build",
     "threadpoolctl": "build",
     "matplotlib": "report",
+    "ray": "ray",
     "opentelemetry": "otel",
     "fastapi": "serve",
     "llguidance": "serve",

