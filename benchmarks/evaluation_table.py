@@ -14,8 +14,8 @@ def evaluation_table(result: Result) -> str:
     lines = [
         f"`make bench-eval` ({hardware(result['environment'])}); "
         f"`trtcoder eval ENGINE {' '.join(result['options'])}`. KL, in nats, lost context and "
-        "top-1 are of each engine's certificate. Shares have their 95 % interval in brackets; lines are "
-        "those to fill in, by the tests of their functions and as they were.",
+        "top-1 are of each engine's certificate. Shares have their 95 % interval in brackets; "
+        "lines are those to fill in, by the tests of their functions and as they were.",
         "",
         "| engine | KL mean | context lost | top-1 | HumanEval | lines that pass | exact | needles "
         "| lines lost / won against fp32 | p |",
