@@ -67,7 +67,7 @@ MBPP = [
         "test": "import numpy as np\nassert set(both((3, 4), (5, 4))) == {math.floor(4.5)}\n",
     }
 ]
-REPOBENCH = [
+REPOBENCH: list[dict[str, Any]] = [
     {
         "repo_name": "small/repository",
         "file_path": "app/main.py",
