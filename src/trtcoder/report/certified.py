@@ -84,7 +84,7 @@ def _unchanged(bundle: Bundle, name: str) -> Path:
         raise EngineError(f"{file}: cannot be read ({reason(error)})") from error
     if found != bundle.manifest.files[name]:
         raise EngineError(
-            f"{file}: was changed since it became a part of the engine (its sha256 is not the "
-            "manifest's); copy the folder again or build it again"
+            f"{file}: was changed since the engine was built or evaluated (its sha256 is not the "
+            "manifest's); copy the folder again, or do that again"
         )
     return file

@@ -7,6 +7,7 @@ status, and not by what it prints.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -34,6 +35,8 @@ def main() -> None:
     with open(limits["order"], encoding="utf-8") as file:
         order = json.load(file)
     sys.argv = ["program.py"]
+    # Those that an interpreter with its site packages has.
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
     sys.path += order["packages"]
     sys.setrecursionlimit(order["recursion"])
     _run(order["source"], order["may_exit"])

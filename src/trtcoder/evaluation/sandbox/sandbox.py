@@ -125,7 +125,7 @@ class Sandbox:
         try:
             ending = self.run("import numpy" if _has("numpy") else "")
             problem = "" if ending.passed else ending.complaint or ending.status
-        except OSError as error:
+        except (OSError, EvaluationError) as error:
             problem = str(error)
         if problem:
             raise EvaluationError(
