@@ -28,7 +28,6 @@ VARIANTS: dict[str, list[str]] = {
     EXACT: ["--weights", "fp32"],
     "int8": ["--weights", "int8"],
     "int4": ["--weights", "int4"],
-    "int4, gptq": ["--weights", "int4", "--method", "gptq"],
     "mixed 11.7 MB, gptq": ["--target-size", "11750000", "--method", "gptq"],
 }
 # Completion is what the demo model is best at; the needle's lengths are those it was trained on,

@@ -31,5 +31,9 @@ def mcnemar(lost: int, won: int) -> float:
     both fail tell nothing.
     """
     flipped = lost + won
-    tail: int = sum(math.comb(flipped, count) for count in range(min(lost, won) + 1))
+    # Ways in which so few or fewer of the flips are to the rarer side, in whole numbers.
+    ways = tail = 1
+    for count in range(1, min(lost, won) + 1):
+        ways = ways * (flipped - count + 1) // count
+        tail += ways
     return min(1.0, float(Fraction(2 * tail, 2**flipped)))
