@@ -38,6 +38,9 @@ def evaluate_target(target: str, options: EvalOptions) -> Scores:
     if is_url and options.attach:
         raise RequestError("--attach: a server's engine is not here; evaluate its folder")
     chosen_suites = find_suites(options.suites)
+    data = options.data()
+    for suite in chosen_suites:
+        suite.check_file(data.get(suite.name))
     sandbox = Sandbox(trusted=options.trust_generated_code)
     model = _model(target, options, is_url=is_url)
     path = options.out or Path(f"{name_of(target)}.eval.json")

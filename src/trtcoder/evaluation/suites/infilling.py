@@ -13,7 +13,7 @@ from trtcoder.evaluation.code_answer import as_outcome
 from trtcoder.evaluation.problem import Outcome, Problem, before_stop
 from trtcoder.evaluation.sandbox.sandbox import Sandbox
 from trtcoder.evaluation.suite import Setup, Suite
-from trtcoder.evaluation.suites.human_eval import Task, tasks
+from trtcoder.evaluation.suites.human_eval import PACKAGE, Task, tasks
 
 _MAX_TOKENS = 96
 _STOP = ("\n",)
@@ -65,4 +65,5 @@ SUITE = Suite(
     forms=("fill",),
     load=_load,
     runs_code=True,
+    package=PACKAGE,
 )
