@@ -5,12 +5,12 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,eval,dev]"
 	touch $(STAMP)
 
 demo: plugins  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -51,6 +51,14 @@ bench: plugins  ## Speed, load time and memory; what the demo model answers.
 quality: plugins  ## The demo model in our formats and in llama.cpp's, which it builds (needs cmake).
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
 	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.readme
+
+eval: plugins  ## What the demo engine solves of the suites that need no file: five minutes.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/trtcoder eval engines/demo-int4 --form complete --needle-lengths 256,512,1024,2048,4096 --force --attach --out engines/demo-int4.eval.json
+
+bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem by problem: half an hour.
+	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.readme
 
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluation_table import evaluation_table
 from benchmarks.record import RESULTS, hardware
 from benchmarks.serving_tables import PARTS
 
@@ -146,6 +147,13 @@ def render_serving(text: str) -> str:
     return text
 
 
+def render_evaluation(text: str) -> str:
+    """Return the page on evaluation with its generated part replaced."""
+    if not (RESULTS / "evaluation.json").exists():
+        return text
+    return _replace(text, "evaluation", evaluation_table(_load("evaluation")))
+
+
 def render_readme(text: str) -> str:
     """Return the README with its generated parts replaced."""
     tables = [speed_table(_load("speed")), lite_paragraph(_load("lite"))]
@@ -170,7 +178,11 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
-PAGES = {"README.md": render_readme, "docs/serving.md": render_serving}
+PAGES = {
+    "README.md": render_readme,
+    "docs/evaluation.md": render_evaluation,
+    "docs/serving.md": render_serving,
+}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "Show what engines run with on this machine.",
     "report": "Write an engine's certificate as an HTML page.",
     "diff": "Compare the certificates of two engines.",
+    "eval": "Ask published suites of problems and judge the answers.",
     "serve": "Serve engines over HTTP.",
     "complete": "Complete a prompt.",
     "fill": "Fill in the middle of a file.",

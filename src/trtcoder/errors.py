@@ -55,3 +55,7 @@ class BusyError(TrtcoderError):
 
 class DependencyError(TrtcoderError):
     """A package that the command needs is not installed; the message names the extra."""
+
+
+class EvaluationError(TrtcoderError):
+    """A suite that cannot be asked or judged as it is: its data, its journal, or this host."""

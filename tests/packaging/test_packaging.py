@@ -18,11 +18,12 @@ HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "numpy", "to
 CORE = ROOT / "src" / "trtcoder"
 PARTS = ("export", "calib", "runtime")
 # What not every room may import.
-GUARDED = {*PARTS, "commands", "report", "cli"}
+GUARDED = {*PARTS, "commands", "evaluation", "report", "cli"}
 # Room -> the guarded ones that it may import; every other room only itself.
 ALLOWED = {
     "export": {"export", "calib"},
-    "commands": {*PARTS, "commands", "report"},
+    "evaluation": {"runtime", "evaluation"},
+    "commands": {*PARTS, "commands", "evaluation", "report"},
     "cli.py": {"commands"},
     # The face: names that are imported when they are used.
     "__init__.py": {*PARTS},
