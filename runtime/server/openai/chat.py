@@ -45,6 +45,8 @@ class ChatRequest(TokenFields):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    # Of vLLM: the text that was sent, before the answer to it.
+    echo: bool | None = None
     # What tools replaced.
     functions: list[Any] | None = None
     function_call: str | dict[str, Any] | None = None
@@ -55,6 +57,10 @@ class ChatRequest(TokenFields):
         Raises:
             RequestError: something that is not supported, or contradicts itself.
         """
+        if self.echo:
+            raise RequestError(
+                "echo: it is not supported in a chat; put your text before the answer"
+            )
         if self.functions or self.function_call:
             raise RequestError("functions: they are not supported; use tools and tool_choice")
         begins = "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt
@@ -208,6 +214,8 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
     def frame(
         index: int, delta: dict[str, Any], more: Mapping[str, Any] = _NOTHING, **rest: Any
     ) -> bytes:
+        if answer.body.return_token_ids:
+            rest.setdefault("token_ids", [])
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **rest}
         return event({**head, "choices": [choice], **more, **usage.of_chunk()})
 

@@ -276,6 +276,8 @@ async def _frames(answer: _Answer) -> AsyncIterator[bytes]:
     places: dict[int, int] = {}
 
     def frame(index: int, text: str, **rest: Any) -> bytes:
+        if body.return_token_ids:
+            rest.setdefault("token_ids", [])
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **rest}
         return event({**answer.head, "choices": [choice], **usage.of_chunk()})
 

@@ -37,7 +37,8 @@ def test_a_completion_tells_the_ids_of_prompt_and_answer(scripted: Server) -> No
     assert whole["token_ids"] == [*TOKENIZER.encode(ANSWER), EOS]
     first, *others = choices(scripted.events(COMPLETIONS, **body))
     assert first["prompt_token_ids"] == whole["prompt_token_ids"]
-    assert [id for each in others for id in each.get("token_ids", [])] == whole["token_ids"]
+    assert first["token_ids"] == []
+    assert [id for each in others for id in each["token_ids"]] == whole["token_ids"]
     assert "".join(each["text"] for each in (first, *others)) == ANSWER
 
 
@@ -50,7 +51,7 @@ def test_a_chat_tells_the_ids_of_prompt_and_answer(roomy: Server) -> None:
     first, *others = roomy.events(CHAT, **body)[:-1]
     assert first["prompt_token_ids"] == whole["prompt_token_ids"]
     assert not any("prompt_token_ids" in each for each in others)
-    told = [id for each in others for id in each["choices"][0].get("token_ids", [])]
+    told = [id for each in others for id in each["choices"][0]["token_ids"]]
     assert told == whole["choices"][0]["token_ids"]
 
 
@@ -225,6 +226,12 @@ def test_what_would_change_the_answer_is_refused_by_name(
     response = roomy.post(path, **given, max_tokens=1, **more)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == next(iter(more))
+
+
+def test_a_chat_does_not_echo(roomy: Server) -> None:
+    response = roomy.post(CHAT, messages=TALK, max_tokens=1, echo=True)
+    assert response.json()["error"]["param"] == "echo"
+    assert roomy.post(CHAT, messages=TALK, max_tokens=1, echo=False).status_code == 200
 
 
 def test_what_changes_nothing_is_passed_over(roomy: Server) -> None:
