@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class CallReader:
         self._held = ""
         self._place = "text"
         self._close = CLOSE
+        self._taken = ""
         self.num_calls = 0
 
     def push(self, text: str) -> list[Piece]:
@@ -66,7 +68,9 @@ class CallReader:
         if self._place == "text":
             # White space between calls and the end is none of the answer.
             return [Text(held)] if held and not (self.num_calls and held.isspace()) else []
-        return [Arguments(self.num_calls - 1, held)] if held and self._place == "call" else []
+        if not held or self._place != "call" or self._is_closing():
+            return []
+        return [Arguments(self.num_calls - 1, held)]
 
     def _step(self, pieces: list[Piece]) -> bool:
         if self._place == "text":
@@ -84,6 +88,7 @@ class CallReader:
         before, mark, after = self._held.partition(self._close)
         certain = before if mark else before[: len(before) - _overlap(before, self._close)]
         if certain:
+            self._taken += certain
             pieces.append(Arguments(self.num_calls - 1, certain))
         self._held = after if mark else self._held[len(certain) :]
         if mark:
@@ -103,7 +108,17 @@ class CallReader:
             CallBegins(self.num_calls, f"call_{secrets.token_hex(12)}", name, is_text=is_text)
         )
         self.num_calls += 1
-        self._held, self._place = rest[len(mark) - 1 :], "call"
+        self._held, self._place, self._taken = rest[len(mark) - 1 :], "call", ""
+        return True
+
+    def _is_closing(self) -> bool:
+        """Whether what is held back at the end began the call's closing mark, and is none of it."""
+        if self._close == TEXT_CLOSE:
+            return True
+        try:
+            json.loads(self._taken)
+        except ValueError:  # a brace that arguments still need
+            return False
         return True
 
     def _add_text(self, pieces: list[Piece], text: str) -> None:

@@ -235,4 +235,7 @@ def test_what_cannot_be_is_a_400_that_names_it(
 ) -> None:
     response = roomy.post(PATH, **body, stream=stream)
     assert response.status_code == 400, response.text
-    assert response.json()["error"]["param"] == param
+    error = response.json()["error"]
+    assert error["param"] == param
+    is_unsupported = param in ("previous_response_id", "conversation", "background")
+    assert (error["code"] == "unsupported_parameter") == is_unsupported
