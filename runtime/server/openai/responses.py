@@ -125,6 +125,7 @@ def _head(body: ResponsesRequest, served: Served) -> dict[str, Any]:
         "id": f"resp_{secrets.token_hex(12)}",
         "object": "response",
         "created_at": int(time.time()),
+        "completed_at": None,
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
@@ -152,6 +153,7 @@ def _ended(events: ResponseEvents, usage: Usage, reason: str | None) -> dict[str
     return {
         **events.head,
         "status": _status(reason),
+        "completed_at": None if cut else int(time.time()),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": events.output,
         "usage": {

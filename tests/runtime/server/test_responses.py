@@ -44,7 +44,7 @@ def test_an_answer_is_that_of_a_chat(roomy: Server, body: dict[str, Any]) -> Non
     answer = roomy.post(PATH, **body, max_output_tokens=6, store=False, include=[]).json()
     (item,) = answer["output"]
     assert item["content"][0]["text"] == chat["choices"][0]["message"]["content"]
-    assert answer["status"] == "incomplete"
+    assert (answer["status"], answer["completed_at"]) == ("incomplete", None)
     assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
 
 
@@ -77,6 +77,7 @@ def test_openais_client_reads_text_and_calls(speaking: Server, name: str) -> Non
             final: Any = stream.get_final_response()
     for response in (whole, final):
         assert response.status == "completed"
+        assert response.completed_at >= response.created_at
         assert response.output_text == SPOKEN[name].text
         assert [
             (item.name, json.loads(item.arguments))
