@@ -19,6 +19,9 @@ _ANTHROPIC = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_LLAMA_CPP_PATHS = frozenset(
+    {"infill", "completion", "completions", "props", "slots", "apply-template"}
+)
 _LLAMA_CPP = {
     401: "authentication_error",
     403: "permission_error",
@@ -62,7 +65,7 @@ def form_of(path: str) -> ErrorForm:
     first = path.split("/", 2)[1:2]
     if first == ["api"]:
         return ollama
-    if first in (["infill"], ["completion"], ["completions"], ["props"]):
+    if first and first[0] in _LLAMA_CPP_PATHS:
         return llama_cpp
     return anthropic if path.startswith("/v1/messages") else openai
 

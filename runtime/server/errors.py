@@ -17,6 +17,8 @@ from trtcoder.runtime.server.error_forms import form_of
 # The parameter that a library's message begins with: "top_p is 2; …", "messages[3]: …".
 _PARAMETER = re.compile(r"([a-z][a-z0-9_]*)(?:\[[^\]]*\]|\.[a-z_]+)*(?::| is | has )")
 
+_UNSUPPORTED = re.compile(r"\b(?:it is|they are) not supported\b")
+
 
 class ApiError(HTTPException):
     """An error of one request: its status, its message, and the parameter that is to blame."""
@@ -57,6 +59,8 @@ class ApiError(HTTPException):
         if isinstance(error, RequestError):
             found = _PARAMETER.match(message)
             code = "context_length_exceeded" if "the context holds" in message else None
+            if _UNSUPPORTED.search(message):
+                code = "unsupported_parameter"
             return cls(400, message, param=found[1] if found else None, code=code)
         return cls(500, message, code="engine_failed")
 

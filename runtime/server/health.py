@@ -28,6 +28,7 @@ async def live() -> dict[str, str]:
 
 @router.get("/health/ready", responses=_ANSWERS)
 @router.get("/health", responses=_ANSWERS)
+@router.get("/v1/health", include_in_schema=False)
 async def ready(request: Request) -> JSONResponse:
     """Answer 200 while requests are taken: loaded, not draining, no engine dead or stuck."""
     problem = problem_of(Service.of(request))

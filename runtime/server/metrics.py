@@ -1,6 +1,7 @@
 """`/metrics` for Prometheus: counters of each engine, under our names and under vLLM's.
 
 The values are read from the engine's counters when they are asked for; nothing is counted twice.
+Histograms count the requests that have ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
 from trtcoder.runtime.server.document.errors import READING
-from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
@@ -56,9 +56,10 @@ _COUNTERS = (
 class EngineCollector(Collector):
     """Reads the counters of all engines."""
 
-    def __init__(self, engines: Engines, *, vllm: bool) -> None:
-        self._engines = engines
-        self._vllm = vllm
+    def __init__(self, service: Service) -> None:
+        self._engines = service.engines
+        self._latencies = service.latencies
+        self._vllm = service.settings.vllm_metrics
 
     def collect(self) -> Iterable[Metric]:
         """Yield one family a name, with a value for each engine."""
@@ -75,6 +76,7 @@ class EngineCollector(Collector):
                         family.add_metric([served.name], float(getattr(owner, attribute)))
                     yield family
         yield from self._finished()
+        yield from self._latencies.collect(vllm=self._vllm)
         if self._vllm:
             yield self._cache_config()
 
@@ -93,11 +95,20 @@ class EngineCollector(Collector):
         family = GaugeMetricFamily(
             "vllm:cache_config_info",
             "Blocks of the cache.",
-            labels=["model_name", "block_size", "num_gpu_blocks"],
+            labels=[
+                "model_name",
+                "block_size",
+                "num_gpu_blocks",
+                "kv_cache_size_tokens",
+                "kv_cache_max_concurrency",
+            ],
         )
         for served in self._engines.all():
             cache = served.llm.engine.thread.core.scheduler.cache
-            family.add_metric([served.name, str(cache.block_size), str(cache.num_blocks)], 1.0)
+            size = cache.block_size * cache.num_blocks
+            most = f"{size / served.llm.context:.2f}"
+            labels = [served.name, str(cache.block_size), str(cache.num_blocks), str(size), most]
+            family.add_metric(labels, 1.0)
         return family
 
 
@@ -110,5 +121,5 @@ async def metrics(request: Request) -> Response:
     """Return all counters as text."""
     service = Service.of(request)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(EngineCollector(service.engines, vllm=service.settings.vllm_metrics))
+    registry.register(EngineCollector(service))
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")

@@ -33,6 +33,7 @@ def llm(folder: Path) -> LLM:
 def test_models_say_what_they_can_and_how_they_were_certified(server: Server) -> None:
     (model,) = server.client.get("/v1/models").json()["data"]
     assert model["id"] == "deepseek-toy"
+    assert model["root"] == model["id"]
     assert model["capabilities"] == {"completion": True, "fim": True, "chat": True}
     assert server.client.get("/v1/models/deepseek-toy").json() == model
     assert server.client.get("/v1/models/other").status_code == 404
@@ -242,14 +243,3 @@ def test_a_stop_string_and_an_end_of_sequence_are_told_apart(tmp_path: Path) -> 
         )
         (stopped,) = server.post("/v1/completions", prompt="f(", stop="c").json()["choices"]
         assert (stopped["text"], stopped["stop_reason"]) == ("ab", "c")
-
-
-def test_tokens_there_and_back(server: Server) -> None:
-    found = server.post("/tokenize", content="héllo").json()
-    assert found["tokens"] == TOKENIZER.encode("héllo")
-    assert server.post("/detokenize", tokens=found["tokens"]).json()["content"] == "héllo"
-    pieces = server.post("/tokenize", content="é", with_pieces=True).json()["tokens"]
-    assert [each["piece"] for each in pieces] == [[0xC3], [0xA9]]
-    special = server.post("/tokenize", prompt="a", add_special_tokens=True).json()
-    assert special["tokens"] == [BOS, *TOKENIZER.encode("a")]
-    assert server.post("/detokenize", tokens=[99999]).status_code == 400
