@@ -107,6 +107,7 @@ def median(values: Iterable[float]) -> float:
 @click.option("--rounds", default=3, show_default=True, help="Turns of every program.")
 @click.option("--minutes", default=600.0, help="Begin no run that would end later.")
 @click.option("--row", "rows", multiple=True, help="Only these rows, such as 'decode at 512'.")
+@click.option("--setting", "named", multiple=True, help="llama.cpp's settings, as in the table.")
 @click.option("--kind", "kinds", multiple=True, default=KINDS, help="llama.cpp's files.")
 @click.option("--prepare", is_flag=True, help="Make the files, and measure nothing.")
 @click.option("--fresh", is_flag=True, help="Forget the rounds of an interrupted benchmark.")
@@ -114,8 +115,9 @@ def median(values: Iterable[float]) -> float:
 @click.option("--no-stock", is_flag=True, help="Without ONNX Runtime's operators.")
 @click.option("--no-keep", is_flag=True, help="Do not write the result.")
 def main(
-    layers: int, rounds: int, minutes: float, rows: tuple[str, ...], kinds: tuple[str, ...],
-    prepare: bool, fresh: bool, no_int8: bool, no_stock: bool, no_keep: bool,
+    layers: int, rounds: int, minutes: float, rows: tuple[str, ...], named: tuple[str, ...],
+    kinds: tuple[str, ...], prepare: bool, fresh: bool, no_int8: bool, no_stock: bool,
+    no_keep: bool,
 ) -> None:  # fmt: skip
     """Measure and print a table, then one JSON line."""
     names = [work.name for work in all_work() if not rows or work.name in rows]
@@ -125,6 +127,11 @@ def main(
     models = Models(layers)
     mine = ours(models, with_int8=not no_int8, with_stock=not no_stock)
     peers = settings(models, kinds)
+    absent = set(named) - {_label(peer.name) for peer in peers}
+    if absent:
+        raise click.BadParameter(
+            f"{', '.join(absent)}; there are {[_label(p.name) for p in peers]}"
+        )
     models.tidy()
     if prepare:
         return
@@ -132,7 +139,11 @@ def main(
     if fresh:
         runs.forget("round")
     peaks = measure_peaks()
-    chosen = best_settings(runs, peers, names)
+    chosen = (
+        [peer for peer in peers if _label(peer.name) in named]
+        if named
+        else best_settings(runs, peers, names)
+    )
     for number in range(rounds):
         for program in [*mine[:2], *chosen, *(mine[2:] if number == 0 else [])]:
             runs.run(program, f"round {number + 1}", names)
@@ -232,9 +243,13 @@ def table(names: Sequence[str], result: dict[str, Any]) -> list[str]:
         cells = "".join(f"{speeds[name][row]:>14.2f}" for name in columns)
         lines.append(
             f"{row:<22}{cells}{speeds[best][row]:>12.2f}{ratios[KERNELS][row]:>8.2f}"
-            f"{result['limits'][row]['share']:>8.0%}   {best.removeprefix('llama.cpp ')}"
+            f"{result['limits'][row]['share']:>8.0%}   {_label(best)}"
         )
     return lines
+
+
+def _label(name: str) -> str:
+    return name.removeprefix("llama.cpp ")
 
 
 def _is_peer(name: str) -> bool:

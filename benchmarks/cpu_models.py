@@ -10,7 +10,6 @@ Everything lies in the user's cache; an engine of another revision of the export
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import re
 import shutil
@@ -25,10 +24,13 @@ from numpy.typing import NDArray
 from benchmarks.llama_cpp import LlamaCpp, cache, obtain
 from benchmarks.llama_gguf import Types, gguf_tensors, write_gguf, write_hole, writing
 from benchmarks.speed import prepare
+from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.targets.onnxruntime import DATA_FILE
+from trtcoder.export.recipe import preset
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.model.registry import read_config
+from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -101,10 +103,11 @@ class Models:
         if not out.is_dir():
             for old in self.folder.glob(f"{name}-*"):
                 shutil.rmtree(old)
-            _say(f"building an engine of {self.layers} layers, {cache} cache")
-            prepare(out, self.checkpoint(), "int4", cache)
-            if cache != "fp32":
-                share(self.engine() / DATA_FILE, out / DATA_FILE)
+            if cache == "fp32":
+                _say(f"building an engine of {self.layers} layers")
+                prepare(out, self.checkpoint(), "int4")
+            else:
+                with_cache(self.engine(), self.checkpoint(), cache, out)
         return out
 
     def gguf(self, kind: str) -> Path:
@@ -112,13 +115,12 @@ class Models:
         out = self.folder / f"{self.layers}-{kind}.gguf"
         if not out.is_file():
             llama, model = obtain(cache()), self.checkpoint()
-            few = self._made(f"few-{self.written}-{kind}.gguf", self._quantize(llama, kind))
+            few = self._few(llama, kind)
             hole = self._made(f"hole-{self.layers}.gguf", lambda path: write_hole(model, path))
             types = llama.types(hole, kind)
             hole.unlink()
             _say(f"writing {out.name}")
             self._made(out.name, lambda path: write_layers(model, few, types, path))
-            few.unlink()
         return out
 
     def tidy(self) -> None:
@@ -126,18 +128,21 @@ class Models:
         for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob("few-*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _quantize(self, llama: LlamaCpp, kind: str) -> Callable[[Path], object]:
-        def make(path: Path) -> None:
-            plain = self._made(
-                f"few-{self.written}.gguf",
-                lambda path: write_gguf(
-                    Checkpoint.open(self.folder / f"checkpoint-{self.written}"), path,
-                    as_stored=True,
-                ),
-            )  # fmt: skip
-            llama.quantize(plain, path, kind)
+    def _few(self, llama: LlamaCpp, kind: str) -> Path:
+        """Return a file with the data of every layer that was written: of fewer layers, or new."""
+        made = [path for path in self.folder.glob(f"*-{kind}.gguf") if path.stem[:1].isdigit()]
+        if made:
+            return made[0]
 
-        return make
+        def make_plain(path: Path) -> None:
+            checkpoint = Checkpoint.open(self.folder / f"checkpoint-{self.written}")
+            write_gguf(checkpoint, path, as_stored=True)
+
+        plain = self._made(f"few-{self.written}.gguf", make_plain)
+        _say(f"quantizing {self.written} layers as {kind}")
+        return self._made(
+            f"few-{self.written}-{kind}.gguf", lambda path: llama.quantize(plain, path, kind)
+        )
 
     def _made(self, name: str, make: Callable[[Path], object]) -> Path:
         """Return a file of the folder; one that was interrupted is made anew."""
@@ -148,12 +153,20 @@ class Models:
         return path
 
 
-def share(first: Path, second: Path) -> None:
-    """Keep two equal files once."""
-    if not filecmp.cmp(first, second, shallow=False):
-        raise click.ClickException(f"{second}: its cache changed its weights")
-    second.unlink()
-    second.hardlink_to(first)
+def with_cache(engine: Path, source: Checkpoint, cache: str, out: Path) -> None:
+    """Build an engine that differs from ``engine`` in its cache: they share one data file.
+
+    Raises:
+        click.ClickException: their weights differ, too.
+    """
+    target = OnnxRuntime()
+    plan, other = (target.plan(source, preset("int4", cache=each)) for each in (cache, "fp32"))
+    if [*plan.weights.declared.items()] != [*other.weights.declared.items()]:
+        raise click.ClickException(f"{out}: its cache changed its weights")
+    with BundleWriter(out) as writer:
+        (writer.folder / DATA_FILE).hardlink_to(engine / DATA_FILE)
+        plan.write_rest(writer.folder)
+        writer.commit(plan.manifest(read_prompting(source), "not hashed"))
 
 
 def exporter_digest() -> str:

@@ -6,9 +6,12 @@ import gguf
 import numpy as np
 import pytest
 
-from benchmarks.cpu_models import repeated, share, write_layers
+from benchmarks.cpu_models import repeated, with_cache, write_layers
 from benchmarks.llama_gguf import gguf_types, write_gguf, write_hole
+from benchmarks.speed import prepare
+from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.targets.onnxruntime import DATA_FILE
 from trtcoder.testing.random_checkpoint import tiny_config, write_random_checkpoint
 
 
@@ -59,11 +62,11 @@ def test_a_file_of_many_layers_has_the_data_of_the_few_where_types_agree(
     np.testing.assert_allclose(values, stored["blk.0.ffn_down.weight"].data, atol=1e-2)
 
 
-def test_only_equal_files_are_kept_once(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in "abc"]
-    for path, content in zip(paths, (b"same", b"same", b"else"), strict=True):
-        path.write_bytes(content)
-    share(paths[0], paths[1])
-    assert paths[0].samefile(paths[1])
-    with pytest.raises(Exception, match="its cache changed its weights"):
-        share(paths[0], paths[2])
+def test_an_engine_with_another_cache_shares_its_weights(few: Checkpoint, tmp_path: Path) -> None:
+    engine = prepare(tmp_path / "fp32", few, "int4")
+    other = tmp_path / "int8"
+    with_cache(engine, few, "int8", other)
+    assert (engine / DATA_FILE).samefile(other / DATA_FILE)
+    found = Bundle.load(other).manifest
+    assert found.graph.caches[0].dtype == "int8"
+    assert Bundle.load(engine).manifest.graph.caches[0].dtype == "float32"
