@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -43,6 +43,15 @@ parity: plugins  ## Engines of random checkpoints of every kind against both ref
 sanitize: $(STAMP)  ## The kernels' tests under GCC's sanitizers of addresses, behaviour and threads: ten minutes.
 	$(BIN)/python plugins/sanitize.py
 
+fuzz-kernels: $(STAMP)  ## Right and wrong calls of our operators, under the sanitizers: two minutes. ARGS="--seconds 3600".
+	$(BIN)/python -m plugins.fuzzing $(ARGS)
+
+neon: $(STAMP)  ## The kernels for aarch64, in qemu beside this machine's (needs g++-aarch64-linux-gnu, qemu-user).
+	$(BIN)/python -m plugins.fuzzing --target aarch64-linux-gnu
+
+wheel:  ## A wheel with the kernels in it, by ziglang's compiler, in a new environment: three minutes.
+	$(PYTHON) plugins/wheel.py dist
+
 bench: plugins  ## Speed, load time and memory; what the demo model answers.
 	$(BIN)/python -m benchmarks.samples
 	$(BIN)/python -m benchmarks.speed
@@ -64,9 +73,13 @@ bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem b
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.
 	$(BIN)/python -m benchmarks.kernels
 
-bench-cpu: plugins  ## A full Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 100 GB of disk, hours).
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
-	$(BIN)/python -m benchmarks.cpu
+bench-cpu: bench-extra  ## A whole Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 28 GB in ~/.cache, an hour). ARGS=--minutes 25.
+	$(BIN)/python -m benchmarks.cpu $(ARGS)
+	$(BIN)/python -m benchmarks.readme
+
+bench-contention: bench-extra  ## What decoding keeps of its speed beside busy programs: ten minutes.
+	$(BIN)/python -m benchmarks.contention
+	$(BIN)/python -m benchmarks.readme
 
 bench-batching: plugins  ## How many answers change with what else is asked.
 	$(BIN)/python -m benchmarks.batching
