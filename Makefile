@@ -5,12 +5,12 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-triton bench-sampler bench-startup chaos clients triton fuzz-http build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,triton,verify,report,dev]"
 	touch $(STAMP)
 
 demo: plugins  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -84,6 +84,10 @@ bench-overhead: plugins  ## What the core and HTTP cost beside the session alone
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.readme
 
+bench-triton: plugins  ## What a token costs inside Triton: five minutes.
+	$(BIN)/python -m benchmarks.triton
+	$(BIN)/python -m benchmarks.readme
+
 bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a minute.
 	$(BIN)/python -m benchmarks.sampler
 	$(BIN)/python -m benchmarks.readme
@@ -99,6 +103,11 @@ chaos: plugins  ## Bad clients, endings, too little cache, jumping clocks; 100,0
 clients: plugins  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/python -m tests.clients $(addprefix --only ,$(ONLY)) $(ARGS)
+
+triton: plugins  ## A real Triton Inference Server: three minutes, and a gigabyte in ~/.cache.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/python -m tests.runtime.triton.server.installation
+	TRTCODER_TRITON=1 $(BIN)/python -m pytest tests/runtime/triton
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

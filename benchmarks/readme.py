@@ -170,7 +170,11 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
-PAGES = {"README.md": render_readme, "docs/serving.md": render_serving}
+PAGES = {
+    "README.md": render_readme,
+    "docs/serving.md": render_serving,
+    "docs/triton.md": render_serving,
+}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Write an engine's certificate as an HTML page.",
     "diff": "Compare the certificates of two engines.",
     "serve": "Serve engines over HTTP.",
+    "triton": "Write a model repository for Triton.",
     "complete": "Complete a prompt.",
     "fill": "Fill in the middle of a file.",
     "chat": "Chat with the model.",

@@ -33,6 +33,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "torch": "verify",
     "transformers": "verify",
+    "yaml": "triton",
 }
 # Modules of Python that Windows lacks.
 _POSIX = ("fcntl", "resource", "termios")
