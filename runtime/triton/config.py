@@ -19,6 +19,7 @@ class ModelConfig:
         max_batch_size: 0 where tensors have no batch; None leaves it to model.yaml.
         decoupled: whether it may answer in parts; None leaves it to model.yaml.
         parameters: strings that Triton or the model reads.
+        backend, kind: which of Triton's backends runs it, and where.
         comment: lines for people, at the top.
     """
 
@@ -28,20 +29,23 @@ class ModelConfig:
     max_batch_size: int | None = None
     decoupled: bool | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "python"
+    kind: str = "KIND_CPU"
     comment: str = ""
 
     def text(self) -> str:
         """Return the file."""
         parts = [f"# {line}\n" if line else "#\n" for line in self.comment.splitlines()]
-        parts.append(f'name: "{self.name}"\nbackend: "python"\n')
+        parts.append(f'name: "{self.name}"\nbackend: "{self.backend}"\n')
         if self.max_batch_size is not None:
             parts.append(f"max_batch_size: {self.max_batch_size}\n")
         if self.decoupled is not None:
             value = str(self.decoupled).lower()
             parts.append(f"model_transaction_policy {{ decoupled: {value} }}\n")
-        parts.append("instance_group [ { count: 1, kind: KIND_CPU } ]\n")
-        parts.append(_tensors("input", self.inputs))
-        parts.append(_tensors("output", self.outputs))
+        parts.append(f"instance_group [ {{ count: 1, kind: {self.kind} }} ]\n")
+        for side, tensors in (("input", self.inputs), ("output", self.outputs)):
+            if tensors:
+                parts.append(_tensors(side, tensors))
         for key, value in self.parameters.items():
             parts.append(
                 f"parameters {{ key: {json.dumps(key)}, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtcoder.runtime.triton.tensor import Tensor
 
 # Shape [-1]: clients send one prompt, or with `stop` an empty one.
-_UPSTREAM_INPUTS = (
+UPSTREAM_INPUTS = (
     Tensor("text_input", "STRING", (-1,)),
     Tensor("image_url", "STRING", (-1,)),
     Tensor("streaming", "BOOL"),
@@ -52,7 +52,7 @@ _OUR_INPUTS = (
     Tensor("return_num_input_tokens", "BOOL"),
     Tensor("return_num_output_tokens", "BOOL"),
 )
-INPUTS = (*_UPSTREAM_INPUTS, *_OUR_INPUTS)
+INPUTS = (*UPSTREAM_INPUTS, *_OUR_INPUTS)
 
 # What goes with `sampling_param_return_perf_metrics`.
 METRIC_OUTPUTS = (
@@ -69,14 +69,17 @@ METRIC_OUTPUTS = (
     Tensor("total_accepted_draft_tokens", "INT32"),
     Tensor("total_draft_tokens", "INT32"),
 )
-OUTPUTS = (
+UPSTREAM_OUTPUTS = (
     Tensor("text_output", "STRING", (-1,)),
     Tensor("finish_reason", "STRING", (-1,)),
     Tensor("stop_reason", "STRING", (-1,)),
     Tensor("cumulative_logprob", "FP32", (-1,)),
+    *METRIC_OUTPUTS,
+)
+OUTPUTS = (
+    *UPSTREAM_OUTPUTS,
     Tensor("output_log_probs", "FP32", (-1, -1)),
     Tensor("num_input_tokens", "INT32"),
     Tensor("num_output_tokens", "INT32"),
-    *METRIC_OUTPUTS,
 )
 OUTPUT = {each.name: each for each in OUTPUTS}

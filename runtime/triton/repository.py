@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from trtcoder.bundle.folder import Bundle
-from trtcoder.bundle.manifest import FILE_NAME as MANIFEST
 from trtcoder.errors import RequestError
 from trtcoder.refusals import explain
 from trtcoder.room import check_disk
@@ -37,15 +35,21 @@ class Repository:
 
     def write(
         self,
-        engine: Bundle,
+        engine: Path,
+        files: Mapping[str, int],
         models: Sequence[ModelFolder],
         placing: Placing = "link",
         *,
         packs: bool = False,
     ) -> dict[str, str]:
-        """Write the models, with the engine in the first one; return how it was placed.
+        """Write the models, with the engine in the first one; return how each file was placed.
 
-        ``packs`` has each model bring the packages of its Python, once on the disk.
+        Args:
+            engine: its folder.
+            files: of it, with their bytes.
+            models: of the repository.
+            placing: how the engine comes into it.
+            packs: each model brings the packages of its Python, once on the disk.
 
         Raises:
             BuildError: the disk has no room for a copy.
@@ -61,7 +65,7 @@ class Repository:
                 for number, model in enumerate(models):
                     version = model.write(built)
                     if number == 0:
-                        placed = place(engine, version / ENGINE, placing)
+                        placed = place(engine, files, version / ENGINE, placing)
                 if packs:
                     _pack(built, [model.config.name for model in models])
                 built.chmod(0o755)
@@ -96,7 +100,7 @@ class Repository:
             )
 
 
-def place(engine: Bundle, folder: Path, placing: Placing) -> dict[str, str]:
+def place(engine: Path, files: Mapping[str, int], folder: Path, placing: Placing) -> dict[str, str]:
     """Put an engine's files into ``folder``; return how, by file.
 
     Hard links take no room and hold when the engine's own folder is removed or built anew. Where
@@ -107,13 +111,12 @@ def place(engine: Bundle, folder: Path, placing: Placing) -> dict[str, str]:
         OSError: the system refuses.
     """
     folder.mkdir()
-    names = [*engine.manifest.files, MANIFEST]
     if placing == "copy":
-        check_disk(folder, sum(info.bytes for info in engine.manifest.files.values()))
+        check_disk(folder, sum(files.values()))
     done: dict[str, str] = {}
-    for name in names:
+    for name in files:
         # What a cache of the Hub holds is a link already.
-        source, target = (engine.folder / name).resolve(), folder / name
+        source, target = (engine / name).resolve(), folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         done[name] = _place_one(source, target, placing)
     return done

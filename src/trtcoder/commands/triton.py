@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trtcoder.commands.numbers import few_threads
+
+if TYPE_CHECKING:
+    from trtcoder.runtime.triton.checkpoints import Checkpoint
+    from trtcoder.runtime.triton.models import ModelFolder
+    from trtcoder.runtime.triton.repository import Repository
 
 
 @click.command()
@@ -85,14 +91,35 @@ from trtcoder.commands.numbers import few_threads
     help="One answer at a time, nothing reused: a text does not depend on what else is asked.",
 )
 @click.option("--no-prefix-cache", is_flag=True, help="Forget a request's rows when it ends.")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorrtllm", "vllm"]),
+    help="Of a quantized checkpoint: whose backend reads it.  "
+    "[default: TensorRT-LLM's for float8, vLLM's for others]",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of a quantized checkpoint: GPUs that share each matrix.",
+)
+@click.option(
+    "--seen-at",
+    type=click.Path(path_type=Path),
+    help="Of a quantized checkpoint: where the server sees the repository.  [default: where it is]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def triton(engine: Path, out: Path, **values: Any) -> None:
     """Write a model repository that serves ENGINE in a stock Triton with the Python backend.
 
+    A quantized checkpoint in Hugging Face's layout gets the files for NVIDIA's own backends.
     The model's Python needs trtcoder[cpu,triton]; docs/triton.md says how Triton finds it.
     """
     from trtcoder.bundle.folder import Bundle
+    from trtcoder.bundle.manifest import FILE_NAME as MANIFEST
     from trtcoder.runtime.triton import environment
+    from trtcoder.runtime.triton.checkpoints import Checkpoint
     from trtcoder.runtime.triton.models import models
     from trtcoder.runtime.triton.repository import Repository
     from trtcoder.runtime.triton.settings import ModelSettings, TritonConfig
@@ -111,20 +138,53 @@ def triton(engine: Path, out: Path, **values: Any) -> None:
     packs = values["environment"]
     if packs:
         environment.check()
+    checkpoint = Checkpoint.find(engine)
+    if checkpoint is not None:
+        _checkpoint(checkpoint, out, values)
+        return
     bundle = Bundle.load(engine, verify_hashes=False)
     settings.check(bundle.manifest)
+    files = {name: info.bytes for name, info in bundle.manifest.files.items()}
+    files[MANIFEST] = (engine / MANIFEST).stat().st_size
     repository = Repository(out, force=values["force"])
     folders = models(
         settings,
         older=values["older_names"],
         environment=environment.PATH if packs else None,
     )
-    placed = repository.write(bundle, folders, values["placing"], packs=packs)
+    placed = repository.write(engine, files, folders, values["placing"], packs=packs)
+    _say(repository, folders, placed, values)
+
+
+def _checkpoint(checkpoint: Checkpoint, out: Path, values: dict[str, Any]) -> None:
+    """Write a repository for one of NVIDIA's own backends."""
+    from trtcoder.runtime.triton.checkpoints import checkpoint_models
+    from trtcoder.runtime.triton.repository import Repository
+
+    repository = Repository(out, force=values["force"])
+    folders = checkpoint_models(
+        checkpoint,
+        values["backend"] or checkpoint.backend,
+        seen_at=values["seen_at"] or repository.target,
+        gpus=values["gpus"],
+        context=values["context"],
+    )
+    files = {name: (checkpoint.folder / name).stat().st_size for name in checkpoint.files()}
+    placed = repository.write(checkpoint.folder, files, folders, values["placing"])
+    _say(repository, folders, placed, values)
+
+
+def _say(
+    repository: Repository,
+    folders: Sequence[ModelFolder],
+    placed: dict[str, str],
+    values: dict[str, Any],
+) -> None:
     names = [folder.config.name for folder in folders]
     if values["as_json"]:
         found = {"repository": str(repository.target), "models": names, "engine": placed}
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     ways = ", ".join(sorted(set(placed.values())))
-    click.echo(f"{out}: {', '.join(names)} (the engine by {ways})")
-    click.echo(f"tritonserver --model-repository {out}")
+    click.echo(f"{repository.target}: {', '.join(names)} (the engine by {ways})")
+    click.echo(f"tritonserver --model-repository {repository.target}")
