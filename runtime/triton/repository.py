@@ -11,7 +11,7 @@ from typing import Literal
 
 from trtcoder.errors import RequestError
 from trtcoder.refusals import explain
-from trtcoder.room import check_disk
+from trtcoder.room import check_disk, existing_parent
 from trtcoder.runtime.triton import environment
 from trtcoder.runtime.triton.models import WRITTEN, ModelFolder
 from trtcoder.runtime.triton.settings import ENGINE
@@ -72,7 +72,8 @@ class Repository:
                 self._check()
                 self._move(built, Path(work, "replaced"))
         except OSError as error:
-            raise RequestError(explain(error, self.target)) from error
+            where = self.target if error.filename is None else None
+            raise RequestError(explain(error, where)) from error
         return placed
 
     def _move(self, built: Path, replaced: Path) -> None:
@@ -87,6 +88,12 @@ class Repository:
 
     def _check(self) -> None:
         if not os.path.lexists(self.target):
+            parent = existing_parent(self.target)
+            if not parent.is_dir():
+                raise RequestError(
+                    f"{self.target}: {parent} is a file, where a folder is needed; choose another "
+                    "name with --out"
+                )
             return
         if not self._force:
             raise RequestError(f"{self.target}: exists; pass --force to replace it")

@@ -161,7 +161,7 @@ def test_a_repository_is_replaced_only_where_it_is_ours(engine: Path, tmp_path: 
     ("options", "said"),
     [
         (["--context", "100000"], "context is 100000; the model's context has 64 tokens"),
-        (["--engine-as", "copy", "-o", "{file}/r"], "a part of its path is a file"),
+        (["--engine-as", "copy", "-o", "{file}/r"], "file is a file, where a folder is needed"),
     ],
 )
 def test_what_cannot_be_written_leaves_nothing(
