@@ -61,10 +61,15 @@ class EngineModel:
         """Take requests; each is answered by itself, when it is."""
         for request in requests:
             reply = TritonReply(self.backend, request.get_response_sender())
-            self._service.ask(inputs_of(request), request.request_id(), reply)
+            try:
+                inputs = inputs_of(request)
+            except Exception as error:  # one bad request must not end those beside it
+                reply.fail(error)
+            else:
+                self._service.ask(inputs, request.request_id(), reply)
 
     def is_ready(self) -> bool:
-        """Whether the engine answers; Triton asks from release 26.04 on."""
+        """Whether the engine answers; newer releases of Triton ask."""
         return self._service.is_ready
 
     def finalize(self) -> None:
