@@ -56,7 +56,7 @@ def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
     found = triton.ask(*asked, seconds=150)
     if any(each["error"] for each in found):
         raise click.ClickException(f"a stream failed: {found[0]['error']}")
-    span = max(each["end"] for each in found) - min(each["first"] for each in found)
+    span = float(max(each["end"] for each in found) - min(each["first"] for each in found))
     return size * count / span
 
 

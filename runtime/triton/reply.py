@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -41,31 +42,46 @@ class Reply(Protocol):
 
 
 class TritonReply:
-    """The way back through Triton, whose module is ``backend``."""
+    """The way back through Triton, whose module is ``backend``. Any thread may use it.
+
+    Triton forgets a request with its last response, and crashes when it is asked about one
+    afterwards or at that moment (release 24.10: a segmentation fault of the whole server).
+    """
 
     def __init__(self, backend: Any, sender: Any) -> None:
         self._backend = backend
         self._sender = sender
         self._last = int(backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._lock = threading.Lock()
+        self._is_over = False
 
     def send(self, outputs: Outputs, *, last: bool) -> None:
         """Send a response; ``last`` ends the answer."""
         tensors = [self._backend.Tensor(name, array) for name, array in outputs.items()]
         response = self._backend.InferenceResponse(output_tensors=tensors)
-        self._sender.send(response, self._last if last else 0)
+        self._send(response, last)
 
     def end(self) -> None:
         """End an answer of several responses behind the last one."""
-        self._sender.send(flags=self._last)
+        self._send(None, True)
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error."""
         told = self._backend.TritonError(str(error), self._code(error))
-        self._sender.send(self._backend.InferenceResponse(error=told), self._last)
+        self._send(self._backend.InferenceResponse(error=told), True)
 
     def is_cancelled(self) -> bool:
-        """Whether the client does not wait any more."""
-        return bool(self._sender.is_cancelled())
+        """Whether the client does not wait any more; not where the answer has ended."""
+        with self._lock:
+            return not self._is_over and bool(self._sender.is_cancelled())
+
+    def _send(self, response: Any, last: bool) -> None:
+        with self._lock:
+            self._is_over = self._is_over or last
+            if response is None:
+                self._sender.send(flags=self._last)
+            else:
+                self._sender.send(response, self._last if last else 0)
 
     def _code(self, error: Exception) -> Any:
         codes = self._backend.TritonError

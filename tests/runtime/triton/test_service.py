@@ -20,7 +20,7 @@ from trtcoder.runtime.triton.settings import ModelSettings, TritonConfig
 
 PROMPT = "def f(x):"
 # More tokens than any test waits for.
-LONG = {"p_ignore_eos": True, "p_max_tokens": 2000}
+LONG: dict[str, Any] = {"p_ignore_eos": True, "p_max_tokens": 2000}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def offline(service: TritonService, **sampling: Any) -> str:
     return output.outputs[0].text
 
 
-HOT_PARAMS = {"temperature": HOT, "seed": 7, "max_tokens": 24}
-HOT_TENSORS = {f"p_{name}": value for name, value in HOT_PARAMS.items()}
+HOT_PARAMS: dict[str, Any] = {"temperature": HOT, "seed": 7, "max_tokens": 24}
+HOT_TENSORS: dict[str, Any] = {f"p_{name}": value for name, value in HOT_PARAMS.items()}
 
 
 def test_an_answer_is_one_response_with_the_offline_text(service: TritonService) -> None:

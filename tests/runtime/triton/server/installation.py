@@ -95,18 +95,31 @@ def server_command() -> list[str]:
     ]  # fmt: skip
 
 
-def server_environment(models: Environment | None = MODEL_ENVIRONMENT) -> dict[str, str]:
-    """Return a server's environment; ``models`` is where the models' Python is, None hides it."""
-    path = os.environ["PATH"]
-    found = {
+def server_environment(python: Path) -> dict[str, str]:
+    """Return a server's environment, in which the folder ``python`` has the models' Python."""
+    return {
         "LD_LIBRARY_PATH": str(SERVER_ENVIRONMENT.site / "nvidia_pytriton.libs"),
         "HOME": str(Path.home()),
-        # The Python that comes first is the models' one.
-        "PATH": f"{(models or SERVER_ENVIRONMENT).folder / 'bin'}{os.pathsep}{path}",
+        "PATH": os.pathsep.join([str(python), "/usr/local/bin", "/usr/bin", "/bin"]),
     }
-    if models is not None:
-        found["PYTHONPATH"] = str(ROOT / "src")
-    return found
+
+
+def models_python(work: Path) -> Path:
+    """Make a Python of the models' packages and this source tree; return the folder with it.
+
+    The interpreter in Triton's processes passes over PYTHONPATH, and the packages' own environment
+    serves other trees too.
+    """
+    folder = work / "python"
+    shutil.rmtree(folder, ignore_errors=True)
+    site = folder / MODEL_ENVIRONMENT.site.relative_to(MODEL_ENVIRONMENT.folder)
+    site.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
+    home = Path(sys.executable).resolve().parent
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\n")
+    (site / "trees.pth").write_text(f"{ROOT / 'src'}\n{MODEL_ENVIRONMENT.site}\n")
+    return folder / "bin"
 
 
 def _link_backend() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 MODEL, UNARY = "tensorrt_llm", "tensorrt_llm_unary"
 PROMPT = "def f(x):"
 # Many more tokens than any test waits for.
-LONG = {"sampling_param_ignore_eos": True, "sampling_param_max_tokens": 2000}
+LONG: dict[str, Any] = {"sampling_param_ignore_eos": True, "sampling_param_max_tokens": 2000}
 _KINDS = {bool: "BOOL", int: "INT32", float: "FP32", str: "BYTES"}
 # Where a whole number is of another type.
 _OTHERS = {"seed": "UINT64", "sampling_param_seed": "UINT64", "lora_id": "UINT64"}

@@ -15,6 +15,7 @@ import httpx
 
 from tests.runtime.triton.server.installation import (
     SERVER_ENVIRONMENT,
+    models_python,
     server_command,
     server_environment,
 )
@@ -96,9 +97,11 @@ class Triton:
 
 
 @contextlib.contextmanager
-def serve(repository: Path, work: Path, *options: str) -> Iterator[Triton]:
-    """Start a server on free ports and yield it when it is ready."""
-    triton = start(repository, work, *options)
+def serve(
+    repository: Path, work: Path, *options: str, python: Path | None = None
+) -> Iterator[Triton]:
+    """Start a server on free ports and yield it when it is ready; see `start`."""
+    triton = start(repository, work, *options, python=python)
     try:
         for _ in range(1200):
             if triton.process.poll() is not None:
@@ -119,8 +122,8 @@ def serve(repository: Path, work: Path, *options: str) -> Iterator[Triton]:
             triton.process.wait()
 
 
-def start(repository: Path, work: Path, *options: str) -> Triton:
-    """Start a server, ready or not."""
+def start(repository: Path, work: Path, *options: str, python: Path | None = None) -> Triton:
+    """Start a server, ready or not; ``python`` is the folder with the models' Python."""
     ports = _free_ports(3)
     work.mkdir(parents=True, exist_ok=True)
     log = work / "triton.log"
@@ -129,7 +132,11 @@ def start(repository: Path, work: Path, *options: str) -> Triton:
         command += [f"--{name}-address", "127.0.0.1", f"--{name}-port", str(port)]
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, *options], stdout=file, stderr=file, env=server_environment(), cwd=work
+            [*command, *options],
+            stdout=file,
+            stderr=file,
+            env=server_environment(python or models_python(work)),
+            cwd=work,
         )
     return Triton(process, log, ports)
 

@@ -128,9 +128,20 @@ def test_a_model_that_fails_to_load_lets_the_others_live(engine: Path, tmp_path:
         assert "tensorrt_llm" in response.json()["error"]
 
 
+def test_requests_that_end_while_they_are_looked_at(engine: Path, tmp_path: Path) -> None:
+    repository = write(engine, tmp_path / "r")
+    settings = repository / MODEL / "1" / "model.yaml"
+    often = settings.read_text().replace("check_period_ms: 50", "check_period_ms: 1")
+    settings.write_text(often)
+    with serve(repository, tmp_path) as triton:
+        for _ in range(4):
+            asked = [request(streaming=True, sampling_param_max_tokens=3) for _ in range(64)]
+            assert [each["error"] for each in triton.ask(*asked)] == [None] * 64
+
+
 def test_without_streams_the_model_takes_unary_calls(engine: Path, tmp_path: Path) -> None:
     with serve(write(engine, tmp_path / "r", "--no-streams"), tmp_path) as triton:
-        asked = {"sampling_param_max_tokens": 8, "sampling_param_temperature": 0.0}
+        asked: dict[str, Any] = {"sampling_param_max_tokens": 8, "sampling_param_temperature": 0.0}
         unary, stream, left, refused = triton.ask(
             request(stream=False, **asked),
             request(stream=True, **asked),
