@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trtcoder.errors import TrtcoderError
+from trtcoder.errors import DependencyError, TrtcoderError
 from trtcoder.refusals import is_refusal, reason
 from trtcoder.runtime.triton.reply import TritonReply, inputs_of
 from trtcoder.runtime.triton.settings import FILE_NAME, ModelSettings
+from trtcoder.runtime.triton.stub import check_numpy
 
 
 class EngineModel:
@@ -33,6 +34,10 @@ class EngineModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; what is wrong stands in Triton's log."""
         folder = Path(args["model_repository"], args["model_version"])
+        try:
+            check_numpy()
+        except DependencyError as error:
+            raise self._refusal(error) from error
         settings = self._settings(folder)
         said = json.loads(args["model_config"]).get("model_transaction_policy", {})
         if bool(said.get("decoupled")) != settings.triton_config.decoupled:

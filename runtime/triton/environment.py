@@ -21,10 +21,19 @@ FOLDER = "environment"
 PATH = f"$$TRITON_MODEL_DIRECTORY/{FOLDER}"
 # What a model imports; pyproject.toml has them in the base and in the extras cpu and triton.
 MODULES = ("click", "jinja2", "llguidance", "numpy", "onnxruntime", "rich", "tokenizers", "yaml")
+# Triton's Python passes over PYTHONPATH and looks for its packages beside the first `python3` of
+# PATH. A virtual environment names the place of its interpreter, which is known only there.
 _ACTIVATE = """\
-# Sourced by Triton before it starts the model's Python.
+# Sourced by Triton before it starts the model's Python: makes a virtual environment of the
+# packages beside this folder, for the interpreter that is found here.
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export PYTHONPATH="$here/packages${PYTHONPATH:+:$PYTHONPATH}"
+base="$(readlink -f "$(command -v python3)")"
+made="$(mktemp -d "${TMPDIR:-/tmp}/trtcoder-environment.XXXXXX")"
+mkdir -p "$made/bin" "$made/lib/python@VERSION@"
+ln -s "$base" "$made/bin/python3"
+ln -s "$here/packages" "$made/lib/python@VERSION@/site-packages"
+echo "home = $(dirname "$base")" > "$made/pyvenv.cfg"
+export PATH="$made/bin:$PATH"
 """
 
 
@@ -65,8 +74,8 @@ def pack(folder: Path) -> int:
             _copy(source, packages / "trtcoder" / source.relative_to(ours))
     activate = folder / "bin" / "activate"
     activate.parent.mkdir()
-    activate.write_text(_ACTIVATE)
-    (folder / "python-version").write_text(f"{sys.version_info.major}.{sys.version_info.minor}\n")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    activate.write_text(_ACTIVATE.replace("@VERSION@", version))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

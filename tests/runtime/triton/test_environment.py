@@ -16,14 +16,15 @@ from trtcoder.runtime.triton import environment
 ROOT = Path(__file__).parents[3]
 
 
-def python(script: str, folder: Path) -> str:
+def python(script: str, folder: Path, work: Path) -> str:
     """Run a script with the packages of ``folder`` alone, as Triton starts a model."""
-    command = f'source "{folder}/bin/activate" && exec "{sys.executable}" -S -c "$0"'
+    command = f'source "{folder}/bin/activate" && exec python3 -I -c "$0"'
     done = subprocess.run(
         ["bash", "-c", command, script],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin"},
+        # A stranger's Python of the same version.
+        env={"PATH": f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin", "TMPDIR": str(work)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -40,7 +41,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_an_engine_runs_with_nothing_but_what_was_packed(repository: Path) -> None:
+def test_an_engine_runs_with_nothing_but_what_was_packed(repository: Path, tmp_path: Path) -> None:
     model = repository / "tensorrt_llm"
     script = (
         "import trtcoder; from trtcoder import LLM\n"
@@ -48,9 +49,9 @@ def test_an_engine_runs_with_nothing_but_what_was_packed(repository: Path) -> No
         "    print(len(llm.generate('a', max_tokens=3, ignore_eos=True)[0].outputs[0].token_ids))\n"
         "print(trtcoder.__file__)"
     )
-    count, place = python(script, model / environment.FOLDER).splitlines()
+    count, place = python(script, model / environment.FOLDER, tmp_path).splitlines()
     assert count == "3"
-    assert Path(place).is_relative_to(model)
+    assert Path(place).resolve().is_relative_to(model)
 
 
 def test_every_model_has_it_once_on_the_disk(repository: Path) -> None:
@@ -67,7 +68,7 @@ def test_it_can_be_moved(repository: Path, tmp_path: Path) -> None:
     moved = tmp_path / "a place" / "environment"
     moved.parent.mkdir()
     moved.symlink_to(repository / "tensorrt_llm" / environment.FOLDER)
-    assert python("import numpy; print(numpy.__name__)", moved) == "numpy"
+    assert python("import numpy; print(numpy.__name__)", moved, tmp_path) == "numpy"
 
 
 def test_what_is_packed_is_what_is_declared() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-SECONDS = 100
+SECONDS = 500
 
 
 def tensors(asked: dict[str, Any]) -> list[Any]:

@@ -104,8 +104,8 @@ def server_environment(python: Path) -> dict[str, str]:
     }
 
 
-def models_python(work: Path) -> Path:
-    """Make a Python of the models' packages and this source tree; return the folder with it.
+def models_python(work: Path, packages: Path = MODEL_ENVIRONMENT.site) -> Path:
+    """Make a Python of ``packages`` and this source tree; return the folder with it.
 
     The interpreter in Triton's processes passes over PYTHONPATH, and the packages' own environment
     serves other trees too.
@@ -118,7 +118,7 @@ def models_python(work: Path) -> Path:
     (folder / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
     home = Path(sys.executable).resolve().parent
     (folder / "pyvenv.cfg").write_text(f"home = {home}\n")
-    (site / "trees.pth").write_text(f"{ROOT / 'src'}\n{MODEL_ENVIRONMENT.site}\n")
+    (site / "trees.pth").write_text(f"{ROOT / 'src'}\n{packages}\n")
     return folder / "bin"
 
 

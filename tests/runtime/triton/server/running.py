@@ -38,7 +38,7 @@ class Triton:
         self.process = process
         self.log = log
         self.grpc = f"127.0.0.1:{grpc}"
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=120)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=600)
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
 
     def generate(self, model: str = "tensorrt_llm", **values: Any) -> httpx.Response:
@@ -52,7 +52,7 @@ class Triton:
             lines = [line for line in response.iter_lines() if line.startswith("data: ")]
         return [json.loads(line[6:]) for line in lines]
 
-    def ask(self, *asked: dict[str, Any], seconds: float = 120) -> list[dict[str, Any]]:
+    def ask(self, *asked: dict[str, Any], seconds: float = 600) -> list[dict[str, Any]]:
         """Ask by NVIDIA's own gRPC client, all at a time; see ``asking.py``."""
         done = subprocess.run(
             [SERVER_ENVIRONMENT.python, ASKING, self.grpc],
@@ -103,7 +103,7 @@ def serve(
     """Start a server on free ports and yield it when it is ready; see `start`."""
     triton = start(repository, work, *options, python=python)
     try:
-        for _ in range(1200):
+        for _ in range(6000):
             if triton.process.poll() is not None:
                 raise AssertionError(f"the server ended:\n{triton.log.read_text()}")
             with contextlib.suppress(httpx.HTTPError):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.runtime.server.talking import roomy_engine
 from tests.runtime.triton.server.conftest import write
-from tests.runtime.triton.server.requests import LONG, MODEL, PROMPT, request, texts
+from tests.runtime.triton.server.installation import models_python
+from tests.runtime.triton.server.requests import LONG, MODEL, PROMPT, UNARY, request, texts
 from tests.runtime.triton.server.running import serve, start
 
 EXPLICIT = ("--model-control-mode", "explicit")
@@ -34,7 +37,8 @@ def test_a_stream_ends_as_it_would_when_the_server_is_told_to(engine: Path, tmp_
             seen = [json.loads(next(lines)[6:])]
             triton.process.send_signal(signal.SIGTERM)
             seen += [json.loads(line[6:]) for line in lines]
-        assert triton.process.wait(60) == 0
+        triton.client.close()  # Triton waits for idle connections too
+        assert triton.process.wait(300) == 0
     assert "error" not in seen[-1]
     assert len(seen[-1]["text_output"].encode()) >= len(seen[0]["text_output"].encode())
     with serve(tmp_path / "r", tmp_path / "again") as triton:
@@ -107,7 +111,7 @@ def test_a_model_that_fails_to_load_says_why(
         (version / "model.yaml").write_text("max_batches: 3\n")
     triton = start(repository, tmp_path / "work")
     try:
-        assert triton.process.wait(60) == 1
+        assert triton.process.wait(300) == 1
     except subprocess.TimeoutExpired:
         triton.process.kill()
         raise
@@ -126,6 +130,28 @@ def test_a_model_that_fails_to_load_lets_the_others_live(engine: Path, tmp_path:
         response = triton.generate("ensemble", text_input="a", max_tokens=3)
         assert response.status_code >= 400
         assert "tensorrt_llm" in response.json()["error"]
+
+
+def test_a_numpy_that_this_triton_does_not_know_is_named(engine: Path, tmp_path: Path) -> None:
+    # The own packages have NumPy 2, and the server is older.
+    python = models_python(tmp_path, Path(np.__file__).parents[1])
+    triton = start(write(engine, tmp_path / "r"), tmp_path / "work", python=python)
+    assert triton.process.wait(300) == 1
+    assert "pip install 'numpy<2'" in triton.log.read_text()
+
+
+def test_packages_that_were_packed_serve_where_python_has_none(
+    engine: Path, tmp_path: Path
+) -> None:
+    packer = models_python(tmp_path / "packer") / "python3"
+    main = "from trtcoder.cli import main; main()"
+    options = ["triton", engine, "-o", tmp_path / "r", "--environment"]
+    subprocess.run([packer, "-c", main, *options], check=True, env={"PATH": "/usr/bin:/bin"})
+    bare = Path(sys.executable).resolve().parent
+    with serve(tmp_path / "r", tmp_path, python=bare) as triton:
+        for model in (MODEL, UNARY):
+            response = triton.generate(model, text_input=PROMPT, sampling_param_max_tokens=3)
+            assert response.status_code == 200, response.text
 
 
 def test_requests_that_end_while_they_are_looked_at(engine: Path, tmp_path: Path) -> None:
