@@ -5,12 +5,12 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,eval,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,triton,verify,report,eval,dev]"
 	touch $(STAMP)
 
 demo: plugins  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -105,6 +105,10 @@ bench-overhead: plugins  ## What the core and HTTP cost beside the session alone
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.readme
 
+bench-triton: plugins  ## What a token costs inside Triton: five minutes.
+	$(BIN)/python -m benchmarks.triton
+	$(BIN)/python -m benchmarks.readme
+
 bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a minute.
 	$(BIN)/python -m benchmarks.sampler
 	$(BIN)/python -m benchmarks.readme
@@ -127,6 +131,11 @@ ray: plugins  ## vLLM's router and a real Ray over our servers, one of each kill
 
 k8s: $(STAMP)  ## The chart through the real helm, and the manifests against Kubernetes' schemas: 400 MB in ~/.cache.
 	$(BIN)/python -m tests.scale k8s
+
+triton: plugins  ## A real Triton Inference Server: three minutes, and a gigabyte in ~/.cache.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/python -m tests.runtime.triton.server.installation
+	TRTCODER_TRITON=1 $(BIN)/python -m pytest tests/runtime/triton
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

@@ -196,6 +196,7 @@ PAGES = {
     "docs/evaluation.md": render_evaluation,
     "docs/serving.md": render_serving,
     "docs/performance.md": render_performance,
+    "docs/triton.md": render_serving,
 }
 
 if __name__ == "__main__":

@@ -14,43 +14,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
+from trtcoder.runtime.engine.figures import COUNTERS, GAUGES
 from trtcoder.runtime.server.document.errors import READING
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
-
-# Our name, vLLM's where the meaning is the same (an older one too, which vLLM's production stack
-# still reads), what it is, and the counter's attribute.
-_GAUGES = (
-    ("requests_running", ("num_requests_running",), "Answers that are computed.", "num_running"),
-    ("requests_waiting", ("num_requests_waiting",), "Answers that wait.", "num_waiting"),
-    (
-        "cache_usage",
-        ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
-        "Share of the cache in use, 0 to 1.",
-        "cache_usage",
-    ),
-)
-_COUNTERS = (
-    ("prompt_tokens", ("prompt_tokens",), "Prompt tokens.", "asked_tokens"),
-    ("generation_tokens", ("generation_tokens",), "Tokens sampled.", "generated_tokens"),
-    ("preemptions", ("num_preemptions",), "Answers that lost their blocks.", "num_preemptions"),
-    (
-        "prefix_cache_queries",
-        ("prefix_cache_queries", "gpu_prefix_cache_queries"),
-        "Prompt tokens looked up.",
-        "asked_tokens",
-    ),
-    (
-        "prefix_cache_hits",
-        ("prefix_cache_hits", "gpu_prefix_cache_hits"),
-        "Prompt tokens found.",
-        "cached_tokens",
-    ),
-    ("steps", (), "Forward passes.", "steps"),
-    ("requests", (), "Requests queued.", "requests"),
-    ("requests_failed", (), "Requests that ended with an error.", "failed"),
-)
 
 
 class EngineCollector(Collector):
@@ -63,17 +31,16 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield one family a name, with a value for each engine."""
-        for kind, table in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for ours, theirs, text, attribute in table:
-                names = [f"trtcoder:{ours}"]
+        for kind, figures in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for figure in figures:
+                names = [f"trtcoder:{figure.name}"]
                 if self._vllm:
-                    names += [f"vllm:{name}" for name in theirs]
+                    names += [f"vllm:{name}" for name in figure.vllm]
                 for name in names:
-                    family = kind(name, text, labels=["model_name"])
+                    family = kind(name, figure.text, labels=["model_name"])
                     for served in self._engines.all():
-                        core = served.llm.engine.thread.core
-                        owner = core if hasattr(core, attribute) else core.stats
-                        family.add_metric([served.name], float(getattr(owner, attribute)))
+                        value = figure.value(served.llm.engine.thread.core)
+                        family.add_metric([served.name], value)
                     yield family
         yield from self._finished()
         yield from self._latencies.collect(vllm=self._vllm)

@@ -23,6 +23,7 @@ COMMANDS = {
     "diff": "Compare the certificates of two engines.",
     "eval": "Ask published suites of problems and judge the answers.",
     "serve": "Serve engines over HTTP.",
+    "triton": "Write a model repository for Triton.",
     "complete": "Complete a prompt.",
     "fill": "Fill in the middle of a file.",
     "chat": "Chat with the model.",

@@ -35,6 +35,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "torch": "verify",
     "transformers": "verify",
+    "yaml": "triton",
 }
 # Modules of Python that Windows lacks.
 _POSIX = ("fcntl", "resource", "termios")

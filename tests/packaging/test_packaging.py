@@ -137,10 +137,14 @@ def declared() -> dict[str, set[str]]:
     """Return the modules that each extra brings, those of the base install under ""."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sets = {"": project["dependencies"], **project["optional-dependencies"]}
-    return {
-        extra: {re.split(r"[^\w-]", name)[0].replace("-", "_").lower() for name in names}
-        for extra, names in sets.items()
-    }
+    # A distribution that is not named as what it brings.
+    modules = {"pyyaml": "yaml"}
+
+    def module(requirement: str) -> str:
+        name = re.split(r"[^\w-]", requirement)[0].replace("-", "_").lower()
+        return modules.get(name, name)
+
+    return {extra: set(map(module, names)) for extra, names in sets.items()}
 
 
 def test_the_base_install_brings_what_is_imported_and_no_more() -> None:
