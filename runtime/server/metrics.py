@@ -31,6 +31,14 @@ _COUNTERS = (
     ("preemptions", "num_preemptions", "Answers that lost their blocks.", "num_preemptions"),
     ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up.", "asked_tokens"),
     ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found.", "cached_tokens"),
+    ("drafts", "spec_decode_num_drafts", "Drafts that a step verified.", "drafts"),
+    ("draft_tokens", "spec_decode_num_draft_tokens", "Tokens in them.", "drafted_tokens"),
+    (
+        "accepted_tokens",
+        "spec_decode_num_accepted_tokens",
+        "Drafted tokens that came.",
+        "accepted_tokens",
+    ),
     ("steps", None, "Forward passes.", "steps"),
     ("requests", None, "Requests queued.", "requests"),
     ("requests_failed", None, "Requests that ended with an error.", "failed"),
@@ -60,6 +68,7 @@ class EngineCollector(Collector):
                     yield family
         yield from self._finished()
         if self._vllm:
+            yield self._accepted_at()
             yield self._cache_config()
 
     def _finished(self) -> Iterable[Metric]:
@@ -72,6 +81,18 @@ class EngineCollector(Collector):
                 for reason, count in finished.items():
                     family.add_metric([served.name, reason], float(count))
             yield family
+
+    def _accepted_at(self) -> Metric:
+        family = CounterMetricFamily(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafted tokens that came, by their place in a draft.",
+            labels=["model_name", "position"],
+        )
+        for served in self._engines.all():
+            counts = list(served.llm.engine.thread.core.stats.accepted_at)
+            for place, count in enumerate(counts):
+                family.add_metric([served.name, str(place)], float(count))
+        return family
 
     def _cache_config(self) -> Metric:
         family = GaugeMetricFamily(

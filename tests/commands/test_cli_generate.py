@@ -309,7 +309,7 @@ def test_ctrl_c_keeps_what_the_answer_had_so_far(
 
         monkeypatch.setattr(llm, "stream_chat", interrupted)
         options = GenerationOptions(
-            9, None, None, None, 0.0, None, 0.0, 0.0, None, (), None, None, False
+            9, None, None, None, 0.0, None, 0.0, 0.0, None, (), None, None, None, False
         )
         conversation = Conversation(llm, options, options.sampling_params(), None)
         monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
