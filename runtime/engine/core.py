@@ -209,7 +209,7 @@ class EngineCore:
         self._cut(step)
         if not step.works:
             return
-        self._draft(step)
+        drafted = self._draft(step)
         try:
             logits = self._run(step.works)
             best = best_of(logits)
@@ -219,7 +219,11 @@ class EngineCore:
         else:
             self._now = time.monotonic()
             self._take(step.works, logits, best)
-        self._note(step, self._now - started)
+        seconds = self._now - started
+        if drafted is not None and self._speculator is not None:
+            self._speculator.note(len(step.works), drafted, seconds)
+        if not drafted:
+            self._pace.note(step.num_tokens, seconds)
         self.stats.steps += 1
 
     def close(self) -> None:
@@ -232,24 +236,19 @@ class EngineCore:
         for job in set(self._jobs.values()):
             self._fail(job, error)
 
-    def _draft(self, step: Step) -> None:
-        """Let answers of a step that only decodes run ahead, where their next tokens are likely."""
-        if self._speculator is None or not step.only_decodes:
-            return
-        drafts = self._speculator.choose([work.sequence for work in step.works])
-        for index, tokens in enumerate(drafts):
-            if tokens:
-                sequence = step.works[index].sequence
-                answer = self._jobs[sequence].answers[sequence]
-                self.scheduler.draft(step, index, answer.fitting(tokens))
+    def _draft(self, step: Step) -> int | None:
+        """Let answers run ahead where their next tokens are likely; return by how many tokens.
 
-    def _note(self, step: Step, seconds: float) -> None:
-        """Note what a step took."""
-        drafted = sum(len(work.draft) for work in step.works)
-        if self._speculator is not None and step.only_decodes:
-            self._speculator.note(len(step.works), drafted, seconds)
-        if not drafted:
-            self._pace.note(step.num_tokens, seconds)
+        None where nobody guesses, or a prompt runs in the step.
+        """
+        if self._speculator is None or not step.only_decodes:
+            return None
+        drafted = 0
+        for index, tokens in self._speculator.choose([work.sequence for work in step.works]):
+            sequence = step.works[index].sequence
+            answer = self._jobs[sequence].answers[sequence]
+            drafted += self.scheduler.draft(step, index, answer.fitting(tokens))
+        return drafted
 
     def _is_decoding(self) -> bool:
         return any(each.num_missing == 1 for each in self.scheduler.running)

@@ -191,8 +191,11 @@ class Scheduler:
             step.works.append(Work(sequence, count, count if sequence.all_logits else 1))
         return step
 
-    def draft(self, step: Step, index: int, tokens: list[int]) -> None:
-        """Let a work of a step go on with ``tokens``, as far as there is room: nobody makes way."""
+    def draft(self, step: Step, index: int, tokens: list[int]) -> int:
+        """Let a work of a step go on with ``tokens``, as far as there is room: nobody makes way.
+
+        Returns how many of them run.
+        """
         work, size = step.works[index], self.cache.block_size
         sequence, end = work.sequence, work.start + work.count
         blocks = len(sequence.table) + self.cache.num_available
@@ -200,8 +203,9 @@ class Scheduler:
         self._grow(sequence, end + max(count, 0))
         bound = max(self._highest(each.sequence, each.num_tokens) for each in step.works)
         bound = max(bound, self._highest(sequence, work.count + max(count, 0)))
-        count = self._within_memory(count, step.num_tokens, bound)
-        step.works[index] = replace(work, draft=tuple(tokens[: max(count, 0)]))
+        count = max(self._within_memory(count, step.num_tokens, bound), 0)
+        step.works[index] = replace(work, draft=tuple(tokens[:count]))
+        return count
 
     def copied(self) -> None:
         """Note that the step's copies are made: what they were made from may go.

@@ -25,7 +25,6 @@ class PromptLookup:
     Attributes:
         length: tokens at the end that agree with those in front of the guess; 0 behind a wrong
             guess.
-        rates: how often this sequence's guesses came true.
     """
 
     def __init__(self, tokens: list[int], num_prompt: int, rates: Acceptance) -> None:
@@ -37,7 +36,7 @@ class PromptLookup:
             rates: to count them in.
         """
         self.length = 0
-        self.rates = rates
+        self._rates = rates
         self._tokens = tokens
         self._place = -1  # of the token that is the guess; -1 for none
         begun = np.array(tokens[: num_prompt - 1], np.int64)
@@ -53,7 +52,7 @@ class PromptLookup:
             token = tokens[end]
             if self._place >= 0:
                 came = tokens[self._place] == token
-                self.rates.note(self.length, came)
+                self._rates.note(self.length, came)
                 self.length = self.length + 1 if came else 0
                 self._place += 1
             if end < _NGRAM - 1:
@@ -70,6 +69,10 @@ class PromptLookup:
     def has_guess(self) -> bool:
         """Whether there is one."""
         return self._place >= 0
+
+    def chance(self, place: int) -> float:
+        """Return the probability of the guess at ``place`` where those before it come, 0 to 1."""
+        return self._rates.chance(self.length + place)
 
     def guess(self, count: int) -> list[int]:
         """Return the next ``count`` tokens as they are guessed; none where nothing was found."""

@@ -32,37 +32,33 @@ class Speculator:
         self._rates = Acceptance()
         self._lookups: dict[Sequence, PromptLookup] = {}
 
-    def choose(self, sequences: Several[Sequence]) -> list[list[int]]:
-        """Return the tokens to draft for each of the sequences that a step decodes, often none."""
-        answers, drafts = len(sequences), [list[int]() for _ in sequences]
+    def choose(self, sequences: Several[Sequence]) -> list[tuple[int, list[int]]]:
+        """Return what to draft for the sequences that a step decodes: places and tokens."""
+        answers = len(sequences)
         lookups = [self._lookup(sequence) for sequence in sequences]
         seconds = self.cost.plain(answers)
         if seconds is None:
-            return drafts
+            return []
         row, expected = self.cost.row(answers), float(answers)
-        counts = [0] * answers
+        least = _MARGIN * expected * row / seconds
         heap = [
-            (-lookup.rates.chance(lookup.length), index)
+            (-chance, index)
             for index, lookup in enumerate(lookups)
-            if lookup.has_guess
+            if lookup.has_guess and (chance := lookup.chance(0)) >= least
         ]
+        if not heap:
+            return []
         heapq.heapify(heap)
-        while heap and sum(counts) < _MOST_ROWS:
+        counts = [0] * answers
+        for _ in range(_MOST_ROWS):
             chance, index = -heap[0][0], heap[0][1]
             if chance * seconds < _MARGIN * expected * row:
                 break
             expected, seconds = expected + chance, seconds + row
             counts[index] += 1
-            lookup = lookups[index]
-            if counts[index] < MOST:
-                chance *= lookup.rates.chance(lookup.length + counts[index])
-                heapq.heapreplace(heap, (-chance, index))
-            else:
-                heapq.heappop(heap)
-        for index, count in enumerate(counts):
-            if count:
-                drafts[index] = lookups[index].guess(count)
-        return drafts
+            further = lookups[index].chance(counts[index]) if counts[index] < MOST else 0.0
+            heapq.heapreplace(heap, (-chance * further, index))
+        return [(index, lookups[index].guess(count)) for index, count in enumerate(counts) if count]
 
     def note(self, answers: int, drafted: int, seconds: float) -> None:
         """Note what a step took that only decoded; see `StepCost.note`."""

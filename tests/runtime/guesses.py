@@ -26,9 +26,9 @@ class Guesses(Speculator):
         self._answers = answers
         self._random = random.Random(seed)
 
-    def choose(self, sequences: Sequence[Tokens]) -> list[list[int]]:
+    def choose(self, sequences: Sequence[Tokens]) -> list[tuple[int, list[int]]]:
         """Return parts of the known answers, some of them changed in one place."""
-        return [self._guess(sequence) for sequence in sequences]
+        return [(place, self._guess(sequence)) for place, sequence in enumerate(sequences)]
 
     def _guess(self, sequence: Tokens) -> list[int]:
         done = sequence.tokens[sequence.num_prompt :]
