@@ -35,6 +35,7 @@ from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.sampling.sampler import Sample
 
 STREAMS = (1, 4, 16)
+DEMO_NAME, LITE_NAME = "demo, int4", "Lite, 4 layers, int4"
 PROMPT = 512
 OWN, EDIT, OTHER, RANDOM = (
     "the model's own text",
@@ -119,18 +120,18 @@ def decode(
     return count / seconds, found, count / (core.stats.steps - steps) / len(asked)
 
 
-def measure(folder: Path, tokens: int, rounds: int) -> list[dict[str, Any]]:
+def measure(folder: Path, tokens: int, rounds: int, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rates of each workload and number of streams."""
     bundle = Bundle.load(folder, verify_hashes=False)
     runner = ModelRunner(bundle, cache_tokens=(PROMPT + tokens + 32) * max(STREAMS))
     prompts = Prompts.load(bundle.folder, bundle.manifest)
     rows = []
-    for streams in STREAMS:
+    for streams in counts:
         for name, asked in workloads(streams, tokens):
             rates: dict[bool, list[float]] = {False: [], True: []}
             said: dict[bool, list[list[int]]] = {}
             for index in range(rounds + 1):
-                for speculate in (False, True):
+                for speculate in (False, True) if index % 2 else (True, False):
                     rate, said[speculate], a_step = decode(
                         runner, prompts, asked, tokens, speculate
                     )
@@ -155,14 +156,18 @@ def measure(folder: Path, tokens: int, rounds: int) -> list[dict[str, Any]]:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--only", type=click.Choice(["demo", "lite"]), help="One of the two engines.")
-def main(rounds: int, only: str | None) -> None:
+@click.option("--streams", type=int, multiple=True, help="So many only. Repeatable.")
+def main(rounds: int, only: str | None, streams: tuple[int, ...]) -> None:
     """Measure both engines and print a table, then one JSON line."""
-    engines: dict[str, Any] = {}
-    if only != "lite":
-        engines["demo, int4"] = measure(demo_engine(), 256, rounds)
-    if only != "demo":
-        engines["Lite, 4 layers, int4"] = measure(lite_engine(), 96, rounds)
-    engines = kept("speculation", "engines") | engines
+    engines = kept("speculation", "engines")
+    for kind, name, tokens in (("demo", DEMO_NAME, 256), ("lite", LITE_NAME, 96)):
+        if only not in (None, kind):
+            continue
+        counts = streams or STREAMS
+        folder = demo_engine() if kind == "demo" else lite_engine()
+        found = measure(folder, tokens, rounds, counts)
+        rows = [row for row in engines.get(name, []) if row["streams"] not in counts]
+        engines[name] = sorted(rows + found, key=lambda row: row["streams"])
     keep("speculation", {"prompt_tokens": PROMPT, "engines": engines})
 
 

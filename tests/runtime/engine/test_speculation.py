@@ -100,7 +100,10 @@ def test_whatever_is_drafted_the_answers_are_the_same(
     cancels: dict[int, int],
     seed: int,
 ) -> None:
-    requests = [([BOS, *prompt], {**way, "max_tokens": most}) for prompt, way, most, _ in asked]
+    requests = [
+        ([BOS, *prompt], {**way, "max_tokens": max(most, way.get("min_tokens", 1))})
+        for prompt, way, most, _ in asked
+    ]
     wanted = alone(bundle, requests)
     core = open_core(bundle, 4 * cache_blocks, speculate=True, max_batch=max_batch, chunk=16)
     guessing(core, requests, wanted, seed)
