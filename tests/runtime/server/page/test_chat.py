@@ -142,7 +142,8 @@ def test_a_server_that_closes_says_so_while_answers_run(browser: Browser, tmp_pa
         serve(roomy_engine(tmp_path / "engine"), tmp_path, *options) as server,
         server.client.stream("POST", "/v1/completions", json=body) as running,
     ):
-        next(running.iter_lines())
+        lines = running.iter_lines()
+        next(lines)
         server.process.send_signal(signal.SIGTERM)
         browser.visit(server.address)
         browser.wait("document.getElementById('health').textContent")
