@@ -119,7 +119,8 @@ class OnnxPlan:
         b = self.graph.kernels
         if b is None:
             return None
-        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole=not runs_stock_products(b))
+        whole = not runs_stock_products(b)
+        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole, products=reads_panels(b))
 
 
 class OnnxRuntime:
