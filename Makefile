@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -111,6 +111,10 @@ bench-triton: plugins  ## What a token costs inside Triton: five minutes.
 
 bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a minute.
 	$(BIN)/python -m benchmarks.sampler
+	$(BIN)/python -m benchmarks.readme
+
+bench-speculation: plugins  ## What drafts from the prompt gain and cost: ten minutes.
+	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.readme
 
 bench-startup: plugins  ## From the start of `trtcoder serve` to its readiness.

@@ -86,6 +86,27 @@ def overhead_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def speculation_table(result: Result) -> str:
+    """Return what drafts gain and cost, by what the answers say."""
+    lines = [
+        f"`make bench-speculation` ({hardware(result['environment'])}): tokens a second of the "
+        f"engine's loop behind prompts of {result['prompt_tokens']} tokens, without drafts and "
+        "with; medians of rounds in which the two take turns, and of their ratios (in brackets the "
+        "least and the most); tokens that an answer gets a step.",
+        "",
+        "| engine | streams | the answers are | without | with | ratio | tokens a step |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rows in result["engines"].items():
+        for row in rows:
+            lines.append(
+                f"| {name} | {row['streams']} | {row['workload']} | {row['without']:,.0f} "
+                f"| {row['with']:,.0f} | {row['gain']:.2f} ({row['gains'][0]:.2f} to "
+                f"{row['gains'][-1]:.2f}) | {row['tokens_a_step']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def sampler_table(result: Result) -> str:
     """Return what choosing a token costs."""
     rows = list(next(iter(result["ms_a_row"].values())))
@@ -216,6 +237,7 @@ PARTS = {
     "load": load_table,
     "keystrokes": keystrokes_table,
     "overhead": overhead_table,
+    "speculation": speculation_table,
     "sampler": sampler_table,
     "triton": triton_table,
     "chaos": chaos_table,

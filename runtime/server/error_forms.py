@@ -51,8 +51,11 @@ def anthropic(error: ApiError) -> dict[str, Any]:
 
 def llama_cpp(error: ApiError) -> dict[str, Any]:
     """Return an error as llama-server writes it."""
-    kind = _LLAMA_CPP.get(error.status, _other(error, "server_error"))
-    return {"error": {"code": error.status, "message": error.message, "type": kind}}
+    found = {"code": error.status, "message": error.message}
+    if error.overflow is not None:
+        numbers = {"n_prompt_tokens": error.overflow.num_tokens, "n_ctx": error.overflow.context}
+        return {"error": {**found, "type": "exceed_context_size_error", **numbers}}
+    return {"error": {**found, "type": _LLAMA_CPP.get(error.status, _other(error, "server_error"))}}
 
 
 def ollama(error: ApiError) -> dict[str, Any]:

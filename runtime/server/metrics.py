@@ -45,6 +45,7 @@ class EngineCollector(Collector):
         yield from self._finished()
         yield from self._latencies.collect(vllm=self._vllm)
         if self._vllm:
+            yield self._accepted_at()
             yield self._cache_config()
 
     def _finished(self) -> Iterable[Metric]:
@@ -57,6 +58,18 @@ class EngineCollector(Collector):
                 for reason, count in finished.items():
                     family.add_metric([served.name, reason], float(count))
             yield family
+
+    def _accepted_at(self) -> Metric:
+        family = CounterMetricFamily(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafted tokens that came, by their place in a draft.",
+            labels=["model_name", "position"],
+        )
+        for served in self._engines.all():
+            counts = list(served.llm.engine.thread.core.stats.accepted_at)
+            for place, count in enumerate(counts):
+                family.add_metric([served.name, str(place)], float(count))
+        return family
 
     def _cache_config(self) -> Metric:
         family = GaugeMetricFamily(

@@ -43,11 +43,13 @@ class OllamaError(BaseModel):
 
 
 class LlamaErrorDetail(BaseModel):
-    """What was wrong; ``code`` is the status."""
+    """What was wrong; ``code`` is the status, and the numbers are of a prompt that does not fit."""
 
     code: int
     message: str
     type: str
+    n_prompt_tokens: int | None = None
+    n_ctx: int | None = None
 
 
 class LlamaError(BaseModel):

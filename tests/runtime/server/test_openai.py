@@ -161,6 +161,27 @@ def test_log_probabilities_of_a_chat_hold_bytes(server: Server) -> None:
     assert content[0]["top_logprobs"][0]["bytes"] == content[0]["bytes"]
 
 
+def test_log_probabilities_are_of_the_tokens_whatever_the_text_drops(tmp_path: Path) -> None:
+    # The text of a chat begins behind the blank that follows "Assistant:"; the token has it.
+    messages = [{"role": "user", "content": "hi"}]
+    with LLM(write_toy_engine(tmp_path / "prompt")) as llm:
+        count = len(llm.prompts.chat(messages))
+    answer = [*TOKENIZER.encode(" ok"), EOS]
+    folder = write_toy_engine(tmp_path / "engine", scripted=script(count, answer))
+    with serve(folder, tmp_path) as server:
+        body: dict[str, Any] = {"messages": messages, "max_tokens": 9, "logprobs": True}
+        (choice,) = server.post("/v1/chat/completions", **body).json()["choices"]
+        streamed = server.events("/v1/chat/completions", **body)
+    assert choice["message"]["content"] == "ok"
+    content = choice["logprobs"]["content"]
+    assert [each["token"] for each in content[:3]] == [" ", "o", "k"]
+    assert bytes(byte for each in content[:3] for byte in each["bytes"]) == b" ok"
+    choices = [event["choices"][0] for event in streamed if event != "[DONE]"]
+    parts = [each["logprobs"]["content"] for each in choices if each["logprobs"]]
+    assert [each for part in parts for each in part] == content
+    assert "".join(each["delta"].get("content", "") for each in choices) == "ok"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
