@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients targets fuzz-http build-lite demo-train cli-docs page screenshots clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -99,6 +99,9 @@ chaos: plugins  ## Bad clients, endings, too little cache, jumping clocks; 100,0
 clients: plugins  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/python -m tests.clients $(addprefix --only ,$(ONLY)) $(ARGS)
+
+targets: $(STAMP)  ## Checkpoints for GPU servers, read by readers that are not ours: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
+	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-CACHE = Path.home() / ".cache" / "trtcoder" / "clients"
+CACHE = Path.home() / ".cache" / "trtcoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +20,20 @@ class Package:
         kind: the registry that it is from.
         name, version: of the package.
         also: what it is installed together with.
+        room: the folder of the cache that it is in.
     """
 
     kind: Literal["pip", "npm"]
     name: str
     version: str
     also: tuple[str, ...] = ()
+    room: str = "clients"
 
     @property
     def folder(self) -> Path:
         """Where it is installed."""
         plain = self.name.split("[")[0].replace("@", "").replace("/", "-")
-        return CACHE / f"{plain}-{self.version}"
+        return CACHE / self.room / f"{plain}-{self.version}"
 
     def program(self, name: str) -> Path:
         """Return the path of a program that it brings."""
