@@ -12,7 +12,7 @@ from trtcoder.export.conversion import Say
 from trtcoder.export.pipeline import Built, build_engine
 from trtcoder.export.precision.forecast import Forecast, forecast
 from trtcoder.export.precision.mixed import build_mixed, check_goal
-from trtcoder.export.recipe import preset
+from trtcoder.export.recipe import RecipeOptions
 from trtcoder.export.reference.registry import open_reference
 from trtcoder.export.request import BuildRequest
 from trtcoder.export.targets.registry import find_target
@@ -24,12 +24,13 @@ from trtcoder.room import check_disk, memory_note
 class BuildOptions:
     """What `trtcoder build` takes, under the same names and with the same defaults.
 
-    ``weights`` is None for int4, or for mixed where a limit or a size is all that is asked for.
+    ``weights`` and ``block_size`` are None for the target's default; where a limit or a size is all
+    that is asked for, the weights are mixed if the target has that.
     """
 
     target: str = "onnx"
     weights: str | None = None
-    block_size: int = 32
+    block_size: int | None = None
     symmetric: bool = True
     fp8_scales: str | None = None
     activations: str | None = None
@@ -52,7 +53,9 @@ class BuildOptions:
         """The precision, chosen where none is named."""
         if self.weights is not None:
             return self.weights
-        return "int4" if self.max_kl is None and self.target_size is None else "mixed"
+        known = find_target(self.target).precisions
+        searched = self.max_kl is not None or self.target_size is not None
+        return "mixed" if searched and "mixed" in known else known[0]
 
     @property
     def goal(self) -> Goal:
@@ -66,16 +69,18 @@ class BuildOptions:
             BuildError: options that do not go together, or an unknown name.
             RequestError: a text file is missing or malformed.
         """
+        target = find_target(self.target)
         check_goal(self.goal, self.precision)
-        find_target(self.target)
-        recipe = preset(
-            self.precision,
-            block_size=self.block_size,
-            symmetric=self.symmetric,
-            cache=self.cache,
-            accuracy_level=self.accuracy_level,
-            fp8_scales=self.fp8_scales,
-            activations=self.activations,
+        recipe = target.recipe(
+            RecipeOptions(
+                weights=self.precision,
+                block_size=self.block_size,
+                symmetric=self.symmetric,
+                cache=self.cache,
+                accuracy_level=self.accuracy_level,
+                fp8_scales=self.fp8_scales,
+                activations=self.activations,
+            )
         )
         request = BuildRequest(
             recipe,

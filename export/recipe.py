@@ -65,6 +65,19 @@ class Recipe:
         return described
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeOptions:
+    """What the command line says of precision; None where it leaves the choice to the target."""
+
+    weights: str | None = None
+    block_size: int | None = None
+    symmetric: bool = True
+    cache: str = "fp32"
+    accuracy_level: int = 4
+    fp8_scales: str | None = None
+    activations: str | None = None
+
+
 def preset(
     weights: str,
     *,

@@ -17,7 +17,7 @@ from tests.toy_architecture import ToyReference, ToySequence
 from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.export.recipe import Recipe
+from trtcoder.export.recipe import Recipe, RecipeOptions, preset
 from trtcoder.export.reference.trace import LayerTrace
 from trtcoder.export.weights.convert import declare_parameter
 from trtcoder.export.weights.plan import WeightPlan
@@ -74,9 +74,13 @@ class CopyTarget:
     """Copies of checkpoints (see `Target`); ``fault`` is added to every value."""
 
     name = "copy"
+    precisions = ("fp32",)
 
     def __init__(self, fault: float = 0.0) -> None:
         self._fault = fault
+
+    def recipe(self, options: RecipeOptions) -> Recipe:
+        return preset("fp32")
 
     def plan(
         self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None

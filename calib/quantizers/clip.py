@@ -52,7 +52,7 @@ def clipped_grid(weights: Floats, importance: Floats | None, scheme: Scheme, whe
         blocks, np.ascontiguousarray(channel), scheme.top, scheme.middle, scheme.symmetric, SPANS,
         start.scales, start.zeros, scales, zeros,
     )  # fmt: skip
-    return Grid(stored_scales(scales, where), zeros)
+    return Grid(stored_scales(scales, scheme, where), zeros)
 
 
 # `reassoc` lets sums run in vectors, `nnan` minima and maxima: values are known to be finite.

@@ -18,6 +18,8 @@ from trtcoder.errors import BuildError
 
 # float16's largest value; a scale beyond it cannot be stored.
 _LARGEST_SCALE = np.float32(65504)
+# Its largest value of eight significant bits.
+_LARGEST_COARSE_SCALE = np.float32(65280)
 # A grid may be far too fine for a value: steps beyond this are as good as this many.
 REACH = np.float32(1 << 20)
 
@@ -64,7 +66,7 @@ def _round(
     status = _round_rows(
         np.ascontiguousarray(bits), buffer, buffer.view(np.float32),
         np.empty((blocks, size), np.int32), errors, errors.view(np.int32), packed, grid.scales,
-        grid.zeros, choose, scheme.bits, scheme.symmetric, sums,
+        grid.zeros, choose, scheme.bits, scheme.symmetric, scheme.bfloat16_scales, sums,
     )  # fmt: skip
     if status == 1:
         raise BuildError(f"{where}: holds values that are not finite; the checkpoint is damaged")
@@ -92,6 +94,13 @@ def _half(value):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=False)
+def _eight_bits(value):  # type: ignore[no-untyped-def]
+    """Return a float16 value rounded to eight significant bits, those of bfloat16."""
+    product = value * np.float32(65537)
+    return product - (product - value)
+
+
+@njit(nogil=True, cache=True, fastmath=False)
 def nearest(value):  # type: ignore[no-untyped-def]
     """Return the nearest whole number of a float32 below 2 ** 22, ties to even.
 
@@ -114,7 +123,7 @@ def _ordered(bits):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nnan", "nsz"})
 def _round_rows(  # type: ignore[no-untyped-def]
     rows, bits_of, values, codes, errors, error_bits, packed, scales, zeros, choose, bits,
-    symmetric, sums,
+    symmetric, coarse, sums,
 ):  # fmt: skip
     """Fill ``packed``, ``sums``, and ``scales`` and ``zeros`` if they are to be chosen.
 
@@ -155,9 +164,11 @@ def _round_rows(  # type: ignore[no-untyped-def]
                     scale = max(-low, high) / np.float32(127)
                 else:
                     scale = (low if -low > high else high) / np.float32(-8)
-                if abs(scale) > _LARGEST_SCALE:
+                if abs(scale) > (_LARGEST_COARSE_SCALE if coarse else _LARGEST_SCALE):
                     return 2
                 scale = _half(scale)
+                if coarse:
+                    scale = _eight_bits(scale)
                 if not symmetric:
                     zero = np.float32(0)
                     if scale != 0:

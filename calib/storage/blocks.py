@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,14 +108,16 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
     return codes[..., :count]
 
 
-def stored_scales(scales: NDArray[np.float32], where: str) -> NDArray[np.float32]:
-    """Return the scales as float16 holds them; blocks below its range become zeros.
+def stored_scales(scales: NDArray[np.float32], scheme: Scheme, where: str) -> NDArray[np.float32]:
+    """Return the scales as ``scheme`` stores them; blocks below float16's range become zeros.
 
     Raises:
         BuildError: a scale of the tensor ``where`` is beyond float16.
     """
     with np.errstate(over="ignore"):
         stored = scales.astype(np.float16).astype(np.float32)
+        if scheme.bfloat16_scales:
+            stored = stored.astype(ml_dtypes.bfloat16).astype(np.float16).astype(np.float32)
     if not np.isfinite(stored).all():
         raise BuildError(
             f"{where}: holds values beyond the range of float16 scales; build with --weights fp32"

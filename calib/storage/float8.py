@@ -37,10 +37,13 @@ class Float8:
         activations: ``float`` leaves them float32. ``static`` rounds each to float8 with one scale,
             from calibration; ``dynamic`` with scales of what comes: one a token, or one a token
             and 128 channels where the weights have blocks.
+        bfloat16_scales: whether scales are rounded up to values that bfloat16 holds too, for
+            servers that keep them in it.
     """
 
     per_block: bool = True
     activations: str = "dynamic"
+    bfloat16_scales: bool = False
 
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATIONS:
@@ -81,10 +84,17 @@ class Float8Matrix:
         return self.codes.nbytes + self.scales.nbytes
 
 
-def scale_for(largest: Floats | float) -> Floats:
-    """Return the scales, float32, that bring magnitudes up to ``largest`` onto float8's range."""
+def scale_for(largest: Floats | float, *, bfloat16: bool = False) -> Floats:
+    """Return the scales, float32, that bring magnitudes up to ``largest`` onto float8's range.
+
+    With ``bfloat16`` they are the next ones above that bfloat16 holds: 0.8 % at most.
+    """
     scales: Floats = np.asarray(largest, np.float32) / np.float32(LARGEST)
-    return np.maximum(scales, np.float32(SMALLEST_SCALE))
+    scales = np.maximum(scales, np.float32(SMALLEST_SCALE))
+    if bfloat16:
+        bits = scales.view(np.uint32)
+        scales = ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return scales
 
 
 def largest_magnitude(weights: Floats, where: str) -> float:
@@ -112,9 +122,10 @@ def quantize(
     """
     found = largest_magnitude(weights, where)
     if scheme.per_block:
-        scales = scale_for(_block_maxima(weights))
+        scales = scale_for(_block_maxima(weights), bfloat16=scheme.bfloat16_scales)
     else:
-        scales = scale_for(found if largest is None else largest).reshape(1)
+        largest = found if largest is None else largest
+        scales = scale_for(largest, bfloat16=scheme.bfloat16_scales).reshape(1)
     levels = weights / _spread(scales, weights.shape)
     # The scale itself is rounded, so the largest level may exceed 448 in its last bit.
     np.clip(levels, -LARGEST, LARGEST, out=levels)

@@ -21,7 +21,7 @@ from trtcoder.export.graph.registry import (
     runs_stock_products,
 )
 from trtcoder.export.parity.graph_probe import GraphProbe
-from trtcoder.export.recipe import Recipe
+from trtcoder.export.recipe import Recipe, RecipeOptions, preset
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.sink import Sink
@@ -132,6 +132,19 @@ class OnnxRuntime:
     """Engines that ONNX Runtime's CPU provider runs (see `Target`)."""
 
     name = TARGET
+    precisions = ("int4", "fp32", "fp8", "int8", "mixed")
+
+    def recipe(self, options: RecipeOptions) -> Recipe:
+        """Return the preset of that name."""
+        return preset(
+            options.weights or self.precisions[0],
+            block_size=options.block_size or 32,
+            symmetric=options.symmetric,
+            cache=options.cache,
+            accuracy_level=options.accuracy_level,
+            fp8_scales=options.fp8_scales,
+            activations=options.activations,
+        )
 
     def plan(
         self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from trtcoder.bundle.onnx import TARGET
 from trtcoder.errors import BuildError
+from trtcoder.export.targets.checkpoints.targets import CompressedTensors, TensorRtLlm
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import Target
 
 DEFAULT = TARGET
-TARGETS: dict[str, Target] = {target.name: target for target in (OnnxRuntime(),)}
+_TARGETS: tuple[Target, ...] = (OnnxRuntime(), TensorRtLlm(), CompressedTensors())
+TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
 
 
 def find_target(name: str) -> Target:

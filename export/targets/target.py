@@ -15,7 +15,7 @@ from trtcoder.bundle.manifest import Manifest
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.probe import Probe
-from trtcoder.export.recipe import Recipe
+from trtcoder.export.recipe import Recipe, RecipeOptions
 from trtcoder.export.weights.journal import Journal
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.resume import OnItem, OnStep
@@ -78,6 +78,17 @@ class Target(Protocol):
     @property
     def name(self) -> str:
         """Its name in manifests and on the command line."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What ``--weights`` may name; the first one is the default."""
+
+    def recipe(self, options: RecipeOptions) -> Recipe:
+        """Return how engines are stored; ``options.weights`` is named.
+
+        Raises:
+            BuildError: this kind of engine cannot be stored so.
+        """
 
     def plan(
         self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None

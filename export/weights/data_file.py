@@ -9,7 +9,8 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,45 @@ def layout(weights: Iterable[Weight]) -> tuple[dict[str, int], int]:
     return offsets, end
 
 
-class DataFile:
-    """A sink: one file, hashed while it is written from several threads; see `open_data`."""
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a file holds, and where: planned before anything is written.
 
-    def __init__(self, plan: WeightPlan, path: Path, descriptor: int) -> None:
-        self.offsets, self.size = layout(plan.declared.values())
-        self._weights = plan.declared
+    Attributes:
+        weights: by name, in the file's order.
+        offsets: of each weight, in bytes.
+        size: of the file.
+        head: what stands before the first weight.
+    """
+
+    weights: Mapping[str, Weight]
+    offsets: Mapping[str, int]
+    size: int
+    head: bytes = b""
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """Return offset and length of what lies between the weights and behind them."""
+        end = len(self.head)
+        for name, weight in self.weights.items():
+            yield end, self.offsets[name] - end
+            end = self.offsets[name] + weight.nbytes
+        yield end, self.size - end
+
+
+class DataFile:
+    """A sink: one file, hashed while it is written from several threads; see `open_file`."""
+
+    def __init__(self, placed: Placed, path: Path, descriptor: int) -> None:
+        self.offsets, self.size = placed.offsets, placed.size
+        self._placed = placed
+        self._weights = placed.weights
         self._path = path
         self._descriptor = descriptor
         self._follower = HashFollower(
-            [(name, weight.shape[0], self.offsets[name]) for name, weight in plan.declared.items()],
+            [
+                (name, weight.shape[0], self.offsets[name])
+                for name, weight in placed.weights.items()
+            ],
             self.size,
             self.read_into,
         )
@@ -123,17 +153,14 @@ class DataFile:
                 "space, or give --out another disk, and run the same command again"
             )
         os.ftruncate(self._descriptor, self.size)
-        if status.st_size:
-            self._clear_gaps()
-
-    def _clear_gaps(self) -> None:
-        """Fill what lies between the weights with zeros, which a new file has there by itself."""
-        for weight in self._weights.values():
-            end = self.offsets[weight.name] + weight.nbytes
-            try:
-                os.pwrite(self._descriptor, bytes(-end % ALIGNMENT), end)
-            except OSError as error:
-                raise self._failed(error) from error
+        try:
+            os.pwrite(self._descriptor, self._placed.head, 0)
+            if status.st_size:
+                # A new file has zeros there by itself.
+                for offset, length in self._placed.gaps():
+                    os.pwrite(self._descriptor, bytes(length), offset)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> BuildError:
         problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
@@ -143,9 +170,18 @@ class DataFile:
         )
 
 
-@contextmanager
-def open_data(plan: WeightPlan, path: Path) -> Iterator[DataFile]:
+def open_data(plan: WeightPlan, path: Path) -> AbstractContextManager[DataFile]:
     """Open the data file of a plan's weights for writing; what is in it stays.
+
+    Raises:
+        BuildError: the disk has no room for it.
+    """
+    return open_file(Placed(plan.declared, *layout(plan.declared.values())), path)
+
+
+@contextmanager
+def open_file(placed: Placed, path: Path) -> Iterator[DataFile]:
+    """Open a file of weights for writing; what is in it stays.
 
     Raises:
         BuildError: the disk has no room for it.
@@ -155,7 +191,7 @@ def open_data(plan: WeightPlan, path: Path) -> Iterator[DataFile]:
     except OSError as error:
         raise BuildError(f"{path}: cannot be written: {error.strerror}") from error
     try:
-        output = DataFile(plan, path, descriptor)
+        output = DataFile(placed, path, descriptor)
         try:
             output.reserve()
             yield output

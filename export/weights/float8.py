@@ -119,9 +119,11 @@ def declare_activation_scale(plan: WeightPlan, name: str, activation: str) -> We
 
 
 def activation_scale(
-    quantizer: Quantizer, activation: str
+    quantizer: Quantizer, activation: str, *, bfloat16: bool = False
 ) -> tuple[NDArray[np.float32], str | None]:
     """Return an activation's scale, float32 ``[1]``, and what is wrong with it (None if nothing).
+
+    ``bfloat16`` as of `trtcoder.calib.storage.float8.scale_for`.
 
     Raises:
         BuildError: the quantizer observes no activations.
@@ -129,7 +131,7 @@ def activation_scale(
     largest = quantizer.amax(activation)
     if largest is None:
         return np.ones(1, np.float32), "no calibration token reached it: its input's scale is 1"
-    return scale_for(largest).reshape(1), None
+    return scale_for(largest, bfloat16=bfloat16).reshape(1), None
 
 
 def convert(

@@ -35,11 +35,18 @@ class DType(enum.Enum):
     BFLOAT16 = "BF16"
     FLOAT8 = "F8_E4M3"
     UINT8 = "U8"
+    INT32 = "I32"
+    INT64 = "I64"
 
     @property
     def numpy(self) -> np.dtype[Any]:
         """The NumPy type of the stored bytes."""
         return _NUMPY[self]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether values are whole numbers."""
+        return self in (DType.UINT8, DType.INT32, DType.INT64)
 
 
 _NUMPY: dict[DType, np.dtype[Any]] = {
@@ -49,6 +56,8 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.BFLOAT16: np.dtype(np.uint16),
     DType.FLOAT8: np.dtype(np.uint8),
     DType.UINT8: np.dtype(np.uint8),
+    DType.INT32: np.dtype(np.int32),
+    DType.INT64: np.dtype(np.int64),
 }
 
 

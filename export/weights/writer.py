@@ -254,8 +254,8 @@ class _Writer:
 
     def _check_finite(self, step: Step, part: Part) -> None:
         """Raise BuildError where finite weights gave a value that is not, such as a scale."""
-        stored = self._plan.declared[part.weight].dtype.value
-        where = None if stored == "U8" else first_not_finite(part.value, stored)
+        dtype = self._plan.declared[part.weight].dtype
+        where = None if dtype.is_whole else first_not_finite(part.value, dtype.value)
         if where is not None:
             place = [part.start + where[0], *where[1:]]
             raise BuildError(

@@ -17,6 +17,7 @@ from trtcoder.bundle.manifest import (
     Tokens,
 )
 from trtcoder.bundle.onnx import CacheInfo, GraphInfo, OnnxParts, Requires
+from trtcoder.bundle.quantized import QuantizedParts
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.errors import EngineError
 
@@ -46,6 +47,22 @@ def write(target: Path, *, force: bool = False, graph: bytes = b"graph") -> Mani
         (writer.folder / "model.onnx").write_bytes(graph)
         (writer.folder / "tokenizer.json").write_text("{}")
         return writer.commit(MANIFEST)
+
+
+def test_only_quantized_checkpoints_say_how_they_are_quantized() -> None:
+    assert "quantized" not in json.loads(MANIFEST.to_json())
+    parts = QuantizedParts("fp8-block", ("vllm",), {"lm_head": "kept"})
+    other = dataclasses.replace(MANIFEST, target="tensorrt-llm", onnx=None, quantized=parts)
+    assert Manifest.from_json(other.to_json()) == other
+    with pytest.raises(EngineError, match="has no ONNX graph; vllm serve it, as its"):
+        other.graph  # noqa: B018
+    for wrong in (
+        dataclasses.replace(other, quantized=None),
+        dataclasses.replace(MANIFEST, quantized=parts),
+        dataclasses.replace(other, quantized=dataclasses.replace(parts, readers=())),
+    ):
+        with pytest.raises(EngineError, match="quantized"):
+            wrong.check()
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from tests.engines import write_checkpoint
 from tests.graphs import run_graph
-from trtcoder.calib.quantizers.rounding import round_to_nearest
-from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, pack, unpack
+from trtcoder.calib.quantizers.rounding import round_to_grid, round_to_nearest
+from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, grid_of, pack, unpack
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -42,6 +43,28 @@ def matrix(shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
 def test_packing_loses_nothing(seed: int, count: int, bits: int) -> None:
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (3, count)).astype(np.uint8)
     np.testing.assert_array_equal(unpack(pack(codes, bits), bits, count), codes)
+
+
+@given(SHAPES, st.sampled_from([4, 8]), st.booleans(), st.integers(0, 99))
+def test_scales_that_bfloat16_holds_are_chosen_before_the_codes(
+    shape: tuple[int, int], bits: int, symmetric: bool, seed: int
+) -> None:
+    weights, scheme = matrix(shape, seed), Scheme(bits, 32, symmetric, bfloat16_scales=True)
+    stored = quantize(weights, scheme, "w")
+    scales = stored.scales.astype(np.float32)
+    np.testing.assert_array_equal(scales.astype(ml_dtypes.bfloat16).astype(np.float32), scales)
+    # The codes are the nearest ones on these scales, not on finer ones.
+    again = round_to_grid(weights, grid_of(stored, scheme), scheme, "w")[0]
+    np.testing.assert_array_equal(again.packed, stored.packed)
+    fine = quantize(weights, Scheme(bits, 32, symmetric), "w").scales.astype(np.float32)
+    np.testing.assert_allclose(scales, fine, rtol=2.0**-8)
+
+
+def test_a_scale_beyond_what_eight_bits_of_float16_hold_is_refused() -> None:
+    weights = np.full((1, 32), np.float32(-8 * 65400))
+    assert np.isfinite(quantize(weights, Scheme(4, 32), "w").scales).all()
+    with pytest.raises(BuildError, match="beyond the range of float16 scales"):
+        quantize(weights, Scheme(4, 32, bfloat16_scales=True), "w")
 
 
 @given(SHAPES, SCHEMES, st.integers(0, 99))

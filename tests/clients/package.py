@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-CACHE = Path.home() / ".cache" / "trtcoder" / "clients"
+CACHE = Path.home() / ".cache" / "trtcoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Package:
         name, version: of the package.
         also: what it is installed together with.
         alone: without what it depends on, where only a file in it is wanted.
+        room: the folder of the cache that it is in.
     """
 
     kind: Literal["pip", "npm"]
@@ -28,12 +29,13 @@ class Package:
     version: str
     also: tuple[str, ...] = ()
     alone: bool = False
+    room: str = "clients"
 
     @property
     def folder(self) -> Path:
         """Where it is installed."""
         plain = self.name.split("[")[0].replace("@", "").replace("/", "-")
-        return CACHE / f"{plain}-{self.version}"
+        return CACHE / self.room / f"{plain}-{self.version}"
 
     def program(self, name: str) -> Path:
         """Return the path of a program that it brings."""

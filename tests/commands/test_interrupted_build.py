@@ -20,6 +20,8 @@ RTN: list[str] = []
 GPTQ = ["--method", "gptq"]
 # So near to what the first choice costs this checkpoint that there is a second round.
 MIXED = ["--max-kl", "0.00037"]
+FLOAT8 = ["--target", "tensorrt-llm"]
+PACKED = ["--target", "compressed-tensors", "--method", "gptq"]
 Contents = dict[str, bytes]
 
 
@@ -61,7 +63,8 @@ def build(checkpoint: Path, folder: Path, *options: str) -> list[str | Path]:
 
 
 def contents(folder: Path) -> Contents:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def listing(folder: Path) -> list[str]:
@@ -73,7 +76,8 @@ def listing(folder: Path) -> list[str]:
     [
         (RTN, "converting", 1), (RTN, "converting", 40), (RTN, "noting", 1), (RTN, "renaming", 1),
         (GPTQ, "calibrating", 3), (GPTQ, "converting", 40), (MIXED, "verifying", 3),
-        (MIXED, "verifying", 7),
+        (MIXED, "verifying", 7), (FLOAT8, "converting", 40), (FLOAT8, "noting", 1),
+        (FLOAT8, "renaming", 1), (PACKED, "calibrating", 3), (PACKED, "converting", 40),
     ],
 )  # fmt: skip
 def test_a_killed_build_goes_on_to_the_bytes_of_a_fresh_one(

@@ -35,9 +35,9 @@ class Trace:
 class NumpyReference:
     """A checkpoint's forward pass; weights are read again for each run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, weights: Weights | None = None) -> None:
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-        self._weights = Weights(folder)
+        self._weights = weights or Weights(folder)
 
     def run(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> Trace:
         """Run one sequence; ``positions`` are ascending and count from 0 if not given."""

@@ -20,6 +20,9 @@ _STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
+    "F8_E4M3": np.dtype("u1"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
 }
 
 
@@ -38,10 +41,21 @@ class Weights:
                 start = 8 + length + entry["data_offsets"][0]
                 self._places[name] = (path, entry["dtype"], tuple(entry["shape"]), start)
 
-    def __getitem__(self, name: str) -> Float64:
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's type as safetensors names it."""
+        return self._places[name][1]
+
+    def raw(self, name: str) -> NDArray[Any]:
+        """Return a tensor's stored values; the bits of types that NumPy does not have."""
         path, dtype, shape, start = self._places[name]
-        stored: NDArray[Any] = np.fromfile(path, _STORED[dtype], math.prod(shape), offset=start)
-        if dtype == "BF16":  # the upper half of a float32
+        return np.fromfile(path, _STORED[dtype], math.prod(shape), offset=start).reshape(shape)
+
+    def __getitem__(self, name: str) -> Float64:
+        stored = self.raw(name)
+        if self.dtype(name) == "BF16":  # the upper half of a float32
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        values: Float64 = stored.astype(np.float64).reshape(shape)
+        values: Float64 = stored.astype(np.float64)
         return values

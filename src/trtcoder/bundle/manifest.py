@@ -17,6 +17,8 @@ from typing import Any
 
 from trtcoder.bundle.onnx import TARGET as ONNX
 from trtcoder.bundle.onnx import GraphInfo, OnnxParts, Requires
+from trtcoder.bundle.quantized import TARGETS as QUANTIZED
+from trtcoder.bundle.quantized import QuantizedParts
 from trtcoder.errors import EngineError
 from trtcoder.plain_json import dumps
 from trtcoder.refusals import parse_json
@@ -150,6 +152,7 @@ class Manifest:
     chat_template: TemplateInfo | None = None
     chat_refusal: str | None = None
     sampling: SamplingDefaults = SamplingDefaults()
+    quantized: QuantizedParts | None = None
 
     @property
     def onnx_parts(self) -> OnnxParts:
@@ -159,9 +162,14 @@ class Manifest:
             EngineError: the engine is for a target that has none.
         """
         if self.onnx is None:
+            served = (
+                ""
+                if self.quantized is None
+                else (f"; {', '.join(self.quantized.readers)} serve it, as its README.md says")
+            )
             raise EngineError(
-                f"{self.model.name}: an engine for {self.target} has no ONNX graph; build one with "
-                "`--target onnx`"
+                f"{self.model.name}: an engine for {self.target} has no ONNX graph{served}; build "
+                "one with `--target onnx`"
             )
         return self.onnx
 
@@ -200,7 +208,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
-        return dumps(dataclasses.asdict(self), sort_keys=True, indent=2) + "\n"
+        data = dataclasses.asdict(self)
+        if self.quantized is None:
+            # As before there were such engines, so that what read manifests then reads these.
+            del data["quantized"]
+        return dumps(data, sort_keys=True, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = FILE_NAME) -> Manifest:
@@ -246,6 +258,11 @@ class Manifest:
             yield f"target is {self.target!r}, and onnx is {'set' if self.onnx else 'null'}"
         if self.onnx is not None:
             yield from self.onnx.problems()
+        if (self.target in QUANTIZED) != (self.quantized is not None):
+            state = "set" if self.quantized else "null"
+            yield f"target is {self.target!r}, and quantized is {state}"
+        if self.quantized is not None:
+            yield from self.quantized.problems()
         fim = {
             "fim_begin": tokens.fim_begin,
             "fim_hole": tokens.fim_hole,

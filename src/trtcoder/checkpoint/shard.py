@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,18 @@ from numpy.typing import NDArray
 from trtcoder.checkpoint.side_files import refuse_pointer, unreadable
 from trtcoder.errors import CheckpointError, DependencyError
 
-# Stored type -> the NumPy type of its view. NumPy has no bfloat16: its bits are seen as uint16.
+# Stored type -> the NumPy type of its view. NumPy has neither bfloat16 nor float8: their bits are
+# seen as unsigned integers.
 VIEWS: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
+    "F8_E4M3": np.dtype("u1"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
 }
+# What a model to build from is stored in; the others are those of quantized checkpoints.
+SOURCE_TYPES = ("BF16", "F16", "F32")
 MAX_HEADER = 100_000_000
 # A buffer of this size stays in the second-level cache while it is hashed.
 _HASH_BYTES = 1 << 20
@@ -125,8 +131,8 @@ class Stored:
             os.posix_fadvise(self.file.descriptor, self.offset, self.nbytes, os.POSIX_FADV_WILLNEED)
 
 
-def read_shard(path: Path) -> dict[str, Stored]:
-    """Map a file and return its tensors.
+def read_shard(path: Path, types: Collection[str] = SOURCE_TYPES) -> dict[str, Stored]:
+    """Map a file and return its tensors, whose stored types must be among ``types``.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not safetensors; or a tensor has a
@@ -144,7 +150,7 @@ def read_shard(path: Path) -> dict[str, Stored]:
     weakref.finalize(shard, os.close, descriptor)
     header, start = _header(path, mapped)
     header.pop("__metadata__", None)
-    found = {name: _stored(shard, name, entry, start) for name, entry in header.items()}
+    found = {name: _stored(shard, name, entry, start, types) for name, entry in header.items()}
     end = max((stored.offset + stored.nbytes for stored in found.values()), default=start)
     if end > len(mapped):
         raise CheckpointError(
@@ -178,7 +184,7 @@ def _header(path: Path, mapped: mmap.mmap) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _stored(shard: Shard, name: str, entry: Any, start: int) -> Stored:
+def _stored(shard: Shard, name: str, entry: Any, start: int, types: Collection[str]) -> Stored:
     where = f"{shard.path}: {name}"
     try:
         dtype, shape = entry["dtype"], tuple(entry["shape"])
@@ -190,9 +196,9 @@ def _stored(shard: Shard, name: str, entry: Any, start: int) -> Stored:
         ) from error
     if not valid or first > last:
         raise CheckpointError(f"{where}: has a malformed header entry; download it again")
-    if not isinstance(dtype, str) or dtype not in VIEWS:
+    if not isinstance(dtype, str) or dtype not in types:
         raise CheckpointError(
-            f"{where}: has type {dtype}; only {', '.join(VIEWS)} are read, use the bf16 checkpoint"
+            f"{where}: has type {dtype}; only {', '.join(types)} are read, use the bf16 checkpoint"
         )
     if math.prod(shape) * VIEWS[dtype].itemsize != last - first:
         raise CheckpointError(

@@ -7,10 +7,11 @@ other, the folder is refused and both are named; files that it passes over are n
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtcoder.checkpoint.shard import Stored, read_shard
+from trtcoder.checkpoint.shard import SOURCE_TYPES, Stored, read_shard
 from trtcoder.checkpoint.side_files import read_object
 from trtcoder.errors import CheckpointError
 from trtcoder.model.architecture import DERIVED_SUFFIXES
@@ -30,8 +31,8 @@ class WeightFiles:
     notes: tuple[str, ...]
 
 
-def find_weights(folder: Path) -> WeightFiles:
-    """Map the files that hold the weights.
+def find_weights(folder: Path, types: Collection[str] = SOURCE_TYPES) -> WeightFiles:
+    """Map the files that hold the weights, whose stored types must be among ``types``.
 
     Raises:
         CheckpointError: there are none or two sets of them, one is damaged or unsafe, or the index
@@ -47,10 +48,10 @@ def find_weights(folder: Path) -> WeightFiles:
                 f"{folder}: holds two sets of weights, {SINGLE} and the {len(files)} shards of "
                 f"{INDEX}; move away the one that is not meant (transformers reads {SINGLE})"
             )
-        shards = {file: read_shard(folder / file) for file in files}
+        shards = {file: read_shard(folder / file, types) for file in files}
         tensors = _listed_tensors(index, weight_map, shards)
     elif SINGLE in found:
-        files, tensors = [SINGLE], read_shard(folder / SINGLE)
+        files, tensors = [SINGLE], read_shard(folder / SINGLE, types)
     else:
         raise _no_weights(folder, found)
     others = [name for name in found if name.endswith(_SUFFIX) and name not in files]

@@ -15,18 +15,22 @@ from trtcoder.commands.terminal import print_json, say, show
 @click.option("--out", type=click.Path(path_type=Path), help="The engine's folder.")
 @click.option(
     "--target",
-    type=click.Choice(["onnx"]),
+    type=click.Choice(["onnx", "tensorrt-llm", "compressed-tensors"]),
     default="onnx",
     show_default=True,
-    help="The kind of engine: for ONNX Runtime.",
+    help="The kind of engine: for ONNX Runtime, or a quantized checkpoint for GPU servers: fp8 for "
+    "TensorRT-LLM, vLLM and SGLang, or int4 for vLLM and SGLang.",
 )
 @click.option(
     "--weights",
     type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
-    help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone.",
+    help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone, "
+    "fp8 for tensorrt-llm.",
 )
 @click.option(
-    "--block-size", default=32, show_default=True, help="Weights that share a scale: 16, 32, 64…"
+    "--block-size",
+    type=int,
+    help="Weights that share a scale: 16, 32, 64…  [default: 32; 128 for compressed-tensors]",
 )
 @click.option("--symmetric/--zero-points", default=True, help="Store zero points of blocks or not.")
 @click.option(
@@ -125,7 +129,7 @@ def build(
     out: Path | None,
     target: str,
     weights: str | None,
-    block_size: int,
+    block_size: int | None,
     symmetric: bool,
     fp8_scales: str | None,
     activations: str | None,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trtcoder.bundle.folder import Bundle
     from trtcoder.bundle.manifest import Manifest, SamplingDefaults
     from trtcoder.bundle.onnx import OnnxParts
+    from trtcoder.bundle.quantized import QuantizedParts
 
 
 @click.command()
@@ -61,6 +62,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("chat", _chat(manifest)),
         ("sampling", _sampling(manifest.sampling)),
         *(() if manifest.onnx is None else _of_onnx(manifest.onnx)),
+        *(() if manifest.quantized is None else _of_quantized(manifest.quantized)),
         ("parity", _parity(manifest.parity)),
     ]
 
@@ -105,6 +107,14 @@ def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:
         ("here it runs on", str(choose(parts))),
         ("cache bytes", f"{size:,} a token"),
         ("requires", f"onnxruntime {requires.onnxruntime}, {requires.provider}"),
+    ]
+
+
+def _of_quantized(parts: QuantizedParts) -> list[tuple[str, str]]:
+    return [
+        ("form", parts.form),
+        ("served by", f"{', '.join(parts.readers)}; see README.md and launch/ in it"),
+        ("stays in bf16", ", ".join(parts.excluded)),
     ]
 
 

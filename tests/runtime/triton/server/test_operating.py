@@ -145,8 +145,8 @@ def test_packages_that_were_packed_serve_where_python_has_none(
 ) -> None:
     packer = models_python(tmp_path / "packer") / "python3"
     main = "from trtcoder.cli import main; main()"
-    options = ["triton", engine, "-o", tmp_path / "r", "--environment"]
-    subprocess.run([packer, "-c", main, *options], check=True, env={"PATH": "/usr/bin:/bin"})
+    options = ["triton", str(engine), "-o", str(tmp_path / "r"), "--environment"]
+    subprocess.run([str(packer), "-c", main, *options], check=True, env={"PATH": "/usr/bin:/bin"})
     bare = Path(sys.executable).resolve().parent
     with serve(tmp_path / "r", tmp_path, python=bare) as triton:
         for model in (MODEL, UNARY):

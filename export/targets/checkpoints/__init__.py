@@ -1,0 +1,1 @@
+"""Quantized Hugging Face checkpoints, for servers that are not ours."""

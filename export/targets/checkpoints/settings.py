@@ -1,0 +1,125 @@
+"""The JSON files that tell a server how a quantized checkpoint is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trtcoder.calib.storage.float8 import BLOCK
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.export.recipe import Recipe
+from trtcoder.export.targets.checkpoints.form import Form, form_of
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+
+# The release whose form ModelOpt's files are in; loaders go by the producer's name.
+_PRODUCER = {"name": "modelopt", "version": "0.47.0"}
+# Not carried: it names modules of Python that are not beside the weights. Every server has its own.
+_LEFT_OUT = ("auto_map", "rope_parameters", "dtype", "_name_or_path")
+
+
+def config_json(
+    config: DeepseekV2Config, recipe: Recipe, excluded: Sequence[str]
+) -> dict[str, Any]:
+    """Return config.json: the checkpoint's, and how the weights are stored.
+
+    ``rope_scaling``, ``rope_theta``, ``attention_bias`` and ``pad_token_id`` are always there:
+    TensorRT-LLM reads them without looking whether they are.
+    """
+    kept = {key: value for key, value in config.raw.items() if key not in _LEFT_OUT}
+    return {
+        **kept,
+        "attention_bias": kept.get("attention_bias", False),
+        "pad_token_id": kept.get("pad_token_id"),
+        "rope_scaling": _rope_scaling(config),
+        "rope_theta": config.rope_theta,
+        "torch_dtype": "bfloat16",
+        "quantization_config": quantization_config(recipe, excluded),
+    }
+
+
+def quantization_config(recipe: Recipe, excluded: Sequence[str]) -> dict[str, Any]:
+    """Return what config.json says of the stored weights; ``excluded`` are modules."""
+    form = form_of(recipe)
+    if form is Form.FP8_BLOCK:
+        return {
+            "quant_method": "fp8",
+            "fmt": "e4m3",
+            "activation_scheme": "dynamic",
+            "weight_block_size": [BLOCK, BLOCK],
+            "modules_to_not_convert": list(excluded),
+        }
+    if form is Form.FP8_TENSOR:
+        return {
+            "quant_method": "modelopt",
+            "quant_algo": "FP8",
+            "kv_cache_scheme": None,
+            "ignore": list(excluded),
+            "producer": _PRODUCER,
+        }
+    return _packed(recipe, excluded)
+
+
+def hf_quant_config(recipe: Recipe, excluded: Sequence[str]) -> dict[str, Any] | None:
+    """Return hf_quant_config.json, by which TensorRT-LLM reads ModelOpt's form; else None.
+
+    Without ``torch_dtype`` it would compute in float16.
+    """
+    if form_of(recipe) is not Form.FP8_TENSOR:
+        return None
+    return {
+        "producer": _PRODUCER,
+        "quantization": {
+            "quant_algo": "FP8",
+            "kv_cache_quant_algo": None,
+            "exclude_modules": list(excluded),
+            "torch_dtype": "bfloat16",
+        },
+    }
+
+
+def _packed(recipe: Recipe, excluded: Sequence[str]) -> dict[str, Any]:
+    scheme = recipe.scheme("experts_gate_up")
+    assert isinstance(scheme, Scheme)  # form_of has looked
+    weights: Mapping[str, Any] = {
+        "num_bits": scheme.bits,
+        "type": "int",
+        "symmetric": scheme.symmetric,
+        "strategy": "group",
+        "group_size": scheme.block_size,
+        "dynamic": False,
+        "actorder": None,
+        "block_structure": None,
+        "observer": "minmax",
+        "observer_kwargs": {},
+    }
+    group = {
+        "targets": ["Linear"],
+        "format": "pack-quantized",
+        "weights": weights,
+        "input_activations": None,
+        "output_activations": None,
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "kv_cache_scheme": None,
+        "ignore": list(excluded),
+        "config_groups": {"group_0": group},
+    }
+
+
+def _rope_scaling(config: DeepseekV2Config) -> dict[str, Any] | None:
+    yarn = config.yarn
+    if yarn is None:
+        return None
+    return {
+        "type": "yarn",
+        "factor": yarn.factor,
+        "beta_fast": yarn.beta_fast,
+        "beta_slow": yarn.beta_slow,
+        "mscale": yarn.mscale,
+        "mscale_all_dim": yarn.mscale_all_dim,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings,
+    }

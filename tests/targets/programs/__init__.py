@@ -1,0 +1,1 @@
+"""Programs that run in a reader's own environment; they know nothing of trtcoder."""
