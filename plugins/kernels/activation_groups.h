@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/group_layout.h"
 #include "kernels/products.h"
 
 namespace trtcoder {
@@ -51,8 +52,11 @@ class ActivationGroups {
  public:
   ActivationGroups(const Products& kernels, const ActivationFormat& format, int64_t tokens,
                    int64_t width)
-      : block_(format.block), blocks_((width + block_ - 1) / block_),
-        codes_(tokens * blocks_ * block_), scales_(tokens * blocks_), offsets_(tokens * blocks_) {
+      : kernels_(kernels), block_(format.block), blocks_((width + block_ - 1) / block_),
+        row_bytes_(GroupLayout::row_bytes(blocks_, block_)),
+        codes_(tokens * row_bytes_ + GroupLayout::kSpareBytes),
+        scales_(tokens * blocks_ + GroupLayout::kSpareValues),
+        offsets_(tokens * blocks_ + GroupLayout::kSpareValues) {
     for (int64_t t = 0; t < tokens; t += kernels.group_size(tokens - t)) starts_.push_back(t);
     starts_.push_back(tokens);
   }
@@ -64,16 +68,14 @@ class ActivationGroups {
 
   Activations operator[](int64_t group) const {
     const int64_t start = starts_[group];
-    return {size(group), codes_.data() + start * blocks_ * block_, scales_.data() + start * blocks_,
-            offsets_.data() + start * blocks_};
+    return {size(group), layout(group).tiled, codes_.data() + start * row_bytes_,
+            scales_.data() + start * blocks_, offsets_.data() + start * blocks_};
   }
 
   // Writes one block of the group's token `t`.
   void put(int64_t group, int t, int64_t block, const RoundedBlock& from) {
     const int64_t tokens = size(group), start = starts_[group];
-    int8_t* codes = codes_.data() + (start * blocks_ + tokens * block) * block_ + t * 4;
-    for (int four = 0; four < block_ / 4; ++four)
-      std::memcpy(codes + four * tokens * 4, from.codes + four * 4, 4);
+    layout(group).put(codes_.data() + start * row_bytes_, t, block, from.codes);
     const int64_t i = start * blocks_ + tokens * block + t;
     scales_.data()[i] = from.scale;
     offsets_.data()[i] = from.offset;
@@ -88,8 +90,12 @@ class ActivationGroups {
   }
 
  private:
+  GroupLayout layout(int64_t group) const { return {kernels_, block_, size(group)}; }
+
+  const Products& kernels_;
   const int64_t block_;
   const int64_t blocks_;
+  const int64_t row_bytes_;
   Buffer<int8_t> codes_;
   Buffer<float> scales_;
   Buffer<int32_t> offsets_;

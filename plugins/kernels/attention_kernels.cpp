@@ -63,12 +63,13 @@ void RowsAhead::step() {
 const AttentionKernels& attention_kernels(Isa isa) {
 #if defined(__x86_64__)
   static constexpr PerIsa<AttentionKernels> tables{&portable_attention, &avx2_attention,
-                                                   &avx512_attention, nullptr};
+                                                   &avx512_attention, &avx512_attention, nullptr};
 #elif defined(__aarch64__)
-  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr,
+  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr,
                                                    &neon_attention};
 #else
-  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr};
+  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr,
+                                                   nullptr};
 #endif
   return tables[isa];
 }

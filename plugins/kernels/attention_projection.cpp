@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/group_layout.h"
+
 namespace trtcoder {
 namespace {
 
@@ -32,8 +34,10 @@ HeadProjection::HeadProjection(const AttentionKernels& kernels, const Products& 
 int64_t HeadProjection::scratch_bytes() const {
   if (!is_quantized(weights_)) return 0;
   const Matrix& m = weights_.quantized;
-  const int64_t codes = round_up(m.blocks() * m.block, 64), scales = round_up(m.blocks() * 4, 64);
-  return (kMaxTokens + 1) * (codes + 2 * scales);
+  const int64_t codes = GroupLayout::row_bytes(m.blocks(), m.block);
+  const int64_t scales = round_up(m.blocks() * 4, 64);
+  return (kMaxTokens + 1) * (codes + 2 * scales) + GroupLayout::kSpareBytes +
+         2 * round_up(GroupLayout::kSpareValues * 4, 64);
 }
 
 void HeadProjection::run(int64_t head, const float* x, int64_t x_stride, int64_t tokens, float* y,
@@ -56,7 +60,8 @@ void HeadProjection::multiply_codes(int64_t head, const float* x, int64_t x_stri
                                     float* y, std::byte* scratch) const {
   const Matrix matrix = matrix_behind(weights_.quantized, head);
   const ActivationFormat format(matrix);
-  const int64_t blocks = matrix.blocks(), width = blocks * matrix.block;
+  const GroupLayout layout(products_, matrix.block, tokens);
+  const int64_t blocks = matrix.blocks(), width = GroupLayout::row_bytes(blocks, matrix.block);
   const auto take = [&]<class T>(T*& part, int64_t count) {
     part = reinterpret_cast<T*>(scratch);
     scratch += round_up(count * int64_t(sizeof(T)), 64);
@@ -64,22 +69,23 @@ void HeadProjection::multiply_codes(int64_t head, const float* x, int64_t x_stri
   int8_t *codes, *own_codes;
   float *scales, *own_scales;
   int32_t *offsets, *own_offsets;
-  take(codes, tokens * width), take(scales, tokens * blocks), take(offsets, tokens * blocks);
+  take(codes, tokens * width + GroupLayout::kSpareBytes);
+  take(scales, tokens * blocks + GroupLayout::kSpareValues);
+  take(offsets, tokens * blocks + GroupLayout::kSpareValues);
   take(own_codes, width), take(own_scales, blocks), take(own_offsets, blocks);
   if (tokens == 1) {
     products_.quantize(x, inputs_, format, codes, scales, offsets);
   } else {
     for (int64_t t = 0; t < tokens; ++t) {
       products_.quantize(x + t * x_stride, inputs_, format, own_codes, own_scales, own_offsets);
-      for (int64_t four = 0; four < width / 4; ++four)
-        std::memcpy(codes + (four * tokens + t) * 4, own_codes + four * 4, 4);
       for (int64_t b = 0; b < blocks; ++b) {
+        layout.put(codes, t, b, own_codes + b * matrix.block);
         scales[b * tokens + t] = own_scales[b];
         offsets[b * tokens + t] = own_offsets[b];
       }
     }
   }
-  const Activations activations{static_cast<int>(tokens), codes, scales, offsets};
+  const Activations activations{static_cast<int>(tokens), layout.tiled, codes, scales, offsets};
   for (int64_t p = 0; p < matrix.panels(); ++p)
     products_.panel(matrix, p, activations, y + p * 16, padded_outputs());
 }

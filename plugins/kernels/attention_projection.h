@@ -9,7 +9,7 @@ namespace trtcoder {
 class HeadProjection {
  public:
   // Tokens that `run` takes at once.
-  static constexpr int64_t kMaxTokens = 12;
+  static constexpr int64_t kMaxTokens = kMaxGroup;
 
   // Throws std::invalid_argument unless the weights are a matrix of `inputs` columns and `outputs`
   // rows for each head.

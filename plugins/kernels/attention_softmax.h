@@ -8,6 +8,7 @@
 #include "kernels/exponential.h"
 
 #define TRTCODER_INLINE inline __attribute__((always_inline))
+#define TRTCODER_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace trtcoder {
 namespace {

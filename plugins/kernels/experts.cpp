@@ -115,13 +115,21 @@ std::vector<Job> plan(const Products& kernels, int64_t tokens, const Router* rou
   return jobs;
 }
 
+// A thread's working memory for a block of silu(gate) * up.
+struct GateRoom {
+  Buffer<float> gate{kMaxGroup * kMaxBlock};
+  Buffer<float> up{kMaxGroup * kMaxBlock};
+};
+
 // Computes one block of silu(gate) * up for all tokens of a job, rounded.
-void gate_block(const Products& kernels, Job& job, int64_t block) {
+void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room) {
   const ActivationFormat format(job.mlp.down);
   const int64_t first = block * format.block / 16;
   const int64_t panels = std::min<int64_t>(format.block / 16, job.mlp.gate_up.panels() / 2 - first);
+  float *gate = room.gate.data(), *up = room.up.data();
   // A last block may be wider than what is left.
-  float gate[kMaxGroup * kMaxBlock] = {}, up[kMaxGroup * kMaxBlock] = {};
+  if (panels * 16 < format.block)
+    for (float* part : {gate, up}) std::memset(part, 0, kMaxGroup * kMaxBlock * sizeof(float));
   alignas(64) int8_t codes[kMaxBlock];
   RoundedBlock rounded{codes, 0, 0};
   for (int64_t g = 0; g < job.inputs->count(); ++g) {
@@ -143,16 +151,15 @@ void down_panels(const Products& kernels, const std::vector<Job>& jobs, int64_t 
                  int64_t panels, int64_t tokens, int64_t hidden, float* sums, float* y) {
   const int64_t width = panels * 16;
   std::memset(sums, 0, tokens * width * sizeof(float));
-  float tile[kMaxGroup * 16];
+  alignas(64) float tile[kMaxGroup * 16];
   for (const Job& job : jobs)
     for (int64_t p = 0; p < panels; ++p)
       for (int64_t g = 0; g < job.products->count(); ++g) {
         const Activations x = (*job.products)[g];
         const int64_t start = job.products->start(g);
         kernels.panel(job.mlp.down, first + p, x, tile, 16);
-        for (int t = 0; t < x.tokens; ++t)
-          kernels.add_scaled(tile + t * 16, job.weights[start + t], 16,
-                             sums + job.tokens[start + t] * width + p * 16);
+        kernels.add_rows(tile, x.tokens, job.weights.data() + start, job.tokens.data() + start,
+                         sums + p * 16, width);
       }
   const int64_t whole = std::min(width, hidden - first * 16);
   for (int64_t t = 0; t < tokens; ++t)
@@ -177,9 +184,10 @@ void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, int64
       job.inputs->gather(groups[i].index, *job.input, [&](int64_t t) { return job.tokens[t]; });
     }
     member.barrier();
+    GateRoom room;
     for (int64_t first; (first = gated.take(some_blocks)) < int64_t(blocks.size());)
       for (int64_t i = first; i < std::min(first + some_blocks, int64_t(blocks.size())); ++i)
-        gate_block(kernels, *blocks[i].job, blocks[i].index);
+        gate_block(kernels, *blocks[i].job, blocks[i].index, room);
     member.barrier();
     Buffer<float> sums(tokens * some_panels * 16);
     for (int64_t first; (first = added.take(some_panels)) < panels;)

@@ -7,6 +7,10 @@
 
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace trtcoder {
@@ -22,6 +26,19 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
+}
+// Tiles are state that the system saves only for a process that has asked for it.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+bool has_amx() {
+  constexpr unsigned kGfni = 1u << 8, kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
+  unsigned a, b, c, d;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!(c & kGfni) || !(d & kTiles) || !(d & kTilesOfBytes)) return false;
+  static const bool permitted = may_use_tiles();
+  return permitted;
 }
 #endif
 
@@ -39,6 +56,7 @@ const char* isa_name(Isa isa) {
     case Isa::portable: return "portable";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
     case Isa::neon: return "neon";
   }
   return "";
@@ -50,6 +68,7 @@ bool isa_available(Isa isa) {
 #if defined(__x86_64__)
     case Isa::avx2: return has_avx2();
     case Isa::avx512: return has_avx512();
+    case Isa::amx: return has_amx();
 #elif defined(__aarch64__)
     case Isa::neon: {
       const unsigned long kDotProduct = 1UL << 20, kHalfVectors = 1UL << 10;

@@ -4,8 +4,8 @@
 namespace trtcoder {
 
 // In rising order: of those that a machine has, the last is the best.
-enum class Isa { portable, avx2, avx512, neon };
-inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::neon};
+enum class Isa { portable, avx2, avx512, amx, neon };
+inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx, Isa::neon};
 
 const char* isa_name(Isa isa);
 
@@ -24,10 +24,11 @@ struct PerIsa {
   const Table* portable;
   const Table* avx2;
   const Table* avx512;
+  const Table* amx;
   const Table* neon;
 
   const Table& operator[](Isa isa) const {
-    const Table* tables[] = {portable, avx2, avx512, neon};
+    const Table* tables[] = {portable, avx2, avx512, amx, neon};
     return *tables[static_cast<int>(isa)];
   }
 };

@@ -55,12 +55,16 @@ struct ActivationFormat {
 };
 
 // Some tokens' activations as a product reads them, in blocks of `block` columns:
-//   codes    int8 [width / 4][tokens][4], the columns of each eight in the order 0 2 4 6 1 3 5 7
+//   codes    int8, the columns of each eight in the order 0 2 4 6 1 3 5 7:
+//            [width / 4][tokens][4], or of a tiled group [width / piece][tokens][piece], where a
+//            piece is a block, or two of 32. Products read up to a tile's tokens there: what lies
+//            behind a group's last must be readable, and reaches no result.
 //   scales   float32 [blocks][tokens]
 //   offsets  int32 [blocks][tokens]: where sums of products start that have one zero point, or the
 //            sum of the block's codes
 struct Activations {
   int tokens;
+  bool tiled;
   const int8_t* codes;
   const float* scales;
   const int32_t* offsets;

@@ -5,11 +5,13 @@ namespace trtcoder {
 const Products& products(Isa isa) {
 #if defined(__x86_64__)
   static constexpr PerIsa<Products> tables{&portable_products, &avx2_products, &avx512_products,
-                                           nullptr};
+                                           &amx_products, nullptr};
 #elif defined(__aarch64__)
-  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, &neon_products};
+  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, nullptr,
+                                           &neon_products};
 #else
-  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, nullptr};
+  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, nullptr,
+                                           nullptr};
 #endif
   return tables[isa];
 }

@@ -4,6 +4,7 @@
 // All of them give the same bits. Inside a block sums are of integers, exact in any order. Over the
 // blocks of a row float32 sums go from the first to the last, one fused multiply-add each:
 //   sum = fma(float(products of codes), weight scale * activation scale, sum)
+// So a token's bits are the same whether its group is multiplied by vectors or by tiles.
 #pragma once
 
 #include "kernels/isa.h"
@@ -20,12 +21,16 @@ struct RouterWeights {
 };
 
 // No group of tokens and no block is larger.
-inline constexpr int kMaxGroup = 12;
+inline constexpr int kMaxGroup = 64;
 inline constexpr int kMaxBlock = 128;
+// Tokens of a tile.
+inline constexpr int kTileTokens = 16;
 
 struct Products {
   // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panel`.
   int (*group_size)(int64_t tokens);
+  // Groups of so many tokens or more are tiled (see `Activations`).
+  int tiled_from;
 
   // Quantizes one token's activations [width] by their largest magnitude in each block, to
   // whole numbers of [-127, 127]: codes [blocks * block], scales and offsets [blocks]. A block
@@ -50,13 +55,16 @@ struct Products {
   // Softmax over `count` values.
   void (*softmax)(const float* x, int64_t count, float* out);
 
-  // y += factor * x over `count` (a multiple of 16) values.
-  void (*add_scaled)(const float* x, float factor, int64_t count, float* y);
+  // Adds a panel's products [tokens][16] to rows of `sums`, each with its factor:
+  // sums[rows[t] * stride + i] += factors[t] * products[t * 16 + i].
+  void (*add_rows)(const float* products, int tokens, const float* factors, const int64_t* rows,
+                   float* sums, int64_t stride);
 };
 
 extern const Products portable_products;
 extern const Products avx2_products;
 extern const Products avx512_products;
+extern const Products amx_products;
 extern const Products neon_products;
 
 const Products& products(Isa isa);

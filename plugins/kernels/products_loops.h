@@ -232,17 +232,20 @@ struct ProductLoops {
     for (int64_t i = 0; i < count; ++i) out[i] /= total;
   }
 
-  static void add_scaled(const float* x, float factor, int64_t count, float* y) {
-    const F scale = Lanes::broadcast(factor);
-    for (int64_t i = 0; i < count; i += 16)
-      Lanes::store(y + i, Lanes::fma(Lanes::load(x + i), scale, Lanes::load(y + i)));
+  static void add_rows(const float* products, int tokens, const float* factors,
+                       const int64_t* rows, float* sums, int64_t stride) {
+    for (int t = 0; t < tokens; ++t) {
+      float* sum = sums + rows[t] * stride;
+      const F factor = Lanes::broadcast(factors[t]);
+      Lanes::store(sum, Lanes::fma(Lanes::load(products + t * 16), factor, Lanes::load(sum)));
+    }
   }
 
   // How far ahead of the products codes are fetched; memory answers after a few hundred cycles.
   static constexpr int kAhead = 2048;
 
-  static constexpr Products table{group_size, quantize, panel,     quantize_gated,
-                                  router,     softmax,  add_scaled};
+  static constexpr Products table{group_size,     kMaxGroup + 1, quantize, panel,
+                                  quantize_gated, router,        softmax,  add_rows};
 };
 
 }  // namespace

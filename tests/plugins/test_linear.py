@@ -18,11 +18,13 @@ SCHEMES = st.builds(
     symmetric=st.booleans(),
 )
 THREADS = st.sampled_from([1, 2, 3])
+# A few tokens are multiplied by vectors, many by tiles, in groups of up to 64.
+TOKENS = st.one_of(st.integers(1, 30), st.integers(31, 140))
 
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), st.integers(1, 30), SCHEMES,
+    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), TOKENS, SCHEMES,
     THREADS,
 )  # fmt: skip
 def test_a_product_is_that_of_rounded_activations_and_weights(
@@ -41,7 +43,7 @@ def test_a_product_is_that_of_rounded_activations_and_weights(
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), st.integers(1, 30), SCHEMES,
+    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), TOKENS, SCHEMES,
     THREADS,
 )  # fmt: skip
 def test_every_instruction_set_gives_the_same_bits(
@@ -66,6 +68,25 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(isa: str, rows: int, wid
     together = linear(isa, x, weights)
     for start, stop in ((0, 1), (0, 41), (5, 9), (7, 40), (40, 41), (11, 35)):
         np.testing.assert_array_equal(linear(isa, x[start:stop], weights), together[start:stop])
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 300), st.integers(1, 200), SCHEMES,
+    st.sampled_from(ISAS[1:] or ISAS), st.data(),
+)  # fmt: skip
+def test_a_row_has_the_same_bits_however_many_rows_stand_beside_it(
+    seed: int, rows: int, width: int, tokens: int, scheme: Scheme, isa: str, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = Weights.random(rng, rows, width, scheme)
+    x = rng.standard_normal((tokens, width)).astype(np.float32)
+    LIBRARY.set_threads(data.draw(THREADS))
+    together = linear(isa, x, weights)
+    start = data.draw(st.integers(0, tokens - 1))
+    stop = data.draw(st.integers(start + 1, tokens))
+    LIBRARY.set_threads(data.draw(THREADS))
+    np.testing.assert_array_equal(linear(isa, x[start:stop], weights), together[start:stop])
 
 
 @pytest.mark.parametrize("isa", ISAS)
