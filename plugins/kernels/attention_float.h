@@ -15,6 +15,10 @@ struct FloatRange {
   template <int vectors>
   using Shares = typename Softmax<Lanes>::template Shares<vectors>;
 
+  // Around all that is done with a range.
+  static void begin() {}
+  static void end() {}
+
   static void load(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
     for (int64_t c = 0; c < format.tile_chunks(); ++c) {
       const int64_t start = c * kTileColumns, rest = format.width - start;

@@ -17,6 +17,10 @@ struct IntRange {
   template <int vectors>
   using Shares = typename Softmax<Lanes>::template Shares<vectors>;
 
+  // Around all that is done with a range.
+  static void begin() {}
+  static void end() {}
+
   static void quantize_query(const RowFormat& format, const float* query, int16_t* codes,
                              float* scales) {
     const int64_t group = format.group;
@@ -176,6 +180,17 @@ struct IntRange {
       step_mix<columns, vectors>(weights, pairs, tile + j, unit, lanes, mixed + j * lanes, shares);
   }
 
+  // The largest of some scales, which are not negative, and 0 behind the last.
+  static float largest_of(const float* scales, int count) {
+    I bits = Lanes::broadcast_int(0);
+    for (int r = 0; r < count; r += 16)
+      bits = Lanes::max_int(bits, Lanes::magnitude_bits(Lanes::load(scales + r)));
+    const int32_t found = Lanes::max_lane(bits);
+    float largest;
+    std::memcpy(&largest, &found, 4);
+    return largest;
+  }
+
   // Weights of a group as whole numbers: a row's weight times its scale, in units of the largest
   // scale among the rows that the lane sees.
   template <int vectors>
@@ -183,6 +198,7 @@ struct IntRange {
                                const float* weights, const float* scales, int32_t* pairs,
                                F* unit) {
     const bool hides = rows.count && rows.first + rows.offset[rows.count - 1] > queries.first_last;
+    const float largest = hides ? 0.0f : largest_of(scales, rows.count);
     for (int v = 0; v < vectors; ++v) {
       F top = Lanes::broadcast(0.0f);
       if (hides) {
@@ -193,8 +209,6 @@ struct IntRange {
           top = Lanes::where_less(offset, seen, Lanes::max(s, top), top);
         }
       } else {
-        float largest = 0;
-        for (int r = 0; r < rows.count; ++r) largest = scales[r] > largest ? scales[r] : largest;
         top = Lanes::broadcast(largest);
       }
       const F whole = Lanes::broadcast(32767.0f), zero = Lanes::broadcast(0.0f);

@@ -63,7 +63,7 @@ void RowsAhead::step() {
 const AttentionKernels& attention_kernels(Isa isa) {
 #if defined(__x86_64__)
   static constexpr PerIsa<AttentionKernels> tables{&portable_attention, &avx2_attention,
-                                                   &avx512_attention, &avx512_attention, nullptr};
+                                                   &avx512_attention, &amx_attention, nullptr};
 #elif defined(__aarch64__)
   static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr,
                                                    &neon_attention};

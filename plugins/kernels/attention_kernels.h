@@ -131,6 +131,7 @@ int drop_faults(const RowFormat& format, RangeRows& rows);
 extern const AttentionKernels portable_attention;
 extern const AttentionKernels avx2_attention;
 extern const AttentionKernels avx512_attention;
+extern const AttentionKernels amx_attention;
 extern const AttentionKernels neon_attention;
 
 const AttentionKernels& attention_kernels(Isa isa);

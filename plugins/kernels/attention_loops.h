@@ -25,6 +25,7 @@ struct AttentionLoops {
   static void attend_range(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
                            const RangeRows& next, const State& state, bool is_empty,
                            std::byte* scratch) {
+    Range::begin();
     const AttentionTile tile(format, scratch);
     RowsAhead ahead(format, next, 2);
     Range::load(format, rows, tile);
@@ -65,6 +66,7 @@ struct AttentionLoops {
       }
       step.template operator()<1>();
     }
+    Range::end();
   }
 
   // Whether a score of the first lane, which is one of a token, is not finite: a row that is not

@@ -33,10 +33,11 @@ bool may_use_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 bool has_amx() {
-  constexpr unsigned kGfni = 1u << 8, kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
+  constexpr unsigned kShuffles = 1u << 1, kGfni = 1u << 8;  // of any bytes; products of bits
+  constexpr unsigned kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
   unsigned a, b, c, d;
   if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if (!(c & kGfni) || !(d & kTiles) || !(d & kTilesOfBytes)) return false;
+  if (!(c & kShuffles) || !(c & kGfni) || !(d & kTiles) || !(d & kTilesOfBytes)) return false;
   static const bool permitted = may_use_tiles();
   return permitted;
 }

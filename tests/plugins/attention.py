@@ -352,3 +352,19 @@ def pack(
         in_order(np.full(stop - start, i) for i, (start, stop) in enumerate(parts)),
         table,
     )
+
+
+def random_texts(
+    rng: np.random.Generator, shape: Shape, lengths: list[int], gap: int = 0
+) -> tuple[list[Text], int]:
+    """Return texts whose blocks lie anywhere, and how many rows the cache needs."""
+    count = sum(-(-length // BLOCK) for length in lengths) + 3
+    blocks = rng.permutation(count).tolist()
+    return [Text.random(rng, shape, length, blocks, gap) for length in lengths], count * BLOCK
+
+
+def run_all(
+    isa: str, layer: Layer, texts: list[Text], cache: Cache, arithmetic: str = "int16"
+) -> Floats:
+    tokens, batch = pack(texts, [(0, len(text.positions)) for text in texts])
+    return attend(isa, layer, tokens, batch, cache, arithmetic)

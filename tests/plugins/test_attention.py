@@ -23,6 +23,8 @@ from tests.plugins.attention import (
     entries,
     expected,
     pack,
+    random_texts,
+    run_all,
 )
 from tests.plugins.kernels import library
 from trtcoder.calib.storage.scheme import Scheme
@@ -42,22 +44,6 @@ SHAPES = st.builds(
 CACHE_KINDS = st.sampled_from(CACHES)
 THREADS = st.sampled_from([1, 2, 3])
 LITE = Shape(16, 128, 64, 512, 128)
-
-
-def random_texts(
-    rng: np.random.Generator, shape: Shape, lengths: list[int], gap: int = 0
-) -> tuple[list[Text], int]:
-    """Return texts whose blocks lie anywhere, and how many rows the cache needs."""
-    count = sum(-(-length // BLOCK) for length in lengths) + 3
-    blocks = rng.permutation(count).tolist()
-    return [Text.random(rng, shape, length, blocks, gap) for length in lengths], count * BLOCK
-
-
-def run_all(
-    isa: str, layer: Layer, texts: list[Text], cache: Cache, arithmetic: str = "int16"
-) -> np.ndarray:
-    tokens, batch = pack(texts, [(0, len(text.positions)) for text in texts])
-    return attend(isa, layer, tokens, batch, cache, arithmetic)
 
 
 @settings(max_examples=60, deadline=None)
