@@ -5,12 +5,12 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients targets fuzz-http build-lite demo-train cli-docs page screenshots clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,verify,report,dev]"
+	TRTCODER_PLUGINS=0 $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,serve,otel,triton,verify,report,eval,dev]"
 	touch $(STAMP)
 
 demo: plugins  ## Build, verify and run an INT4 engine of the demo checkpoint.
@@ -43,6 +43,15 @@ parity: plugins  ## Engines of random checkpoints of every kind against both ref
 sanitize: $(STAMP)  ## The kernels' tests under GCC's sanitizers of addresses, behaviour and threads: ten minutes.
 	$(BIN)/python plugins/sanitize.py
 
+fuzz-kernels: $(STAMP)  ## Right and wrong calls of our operators, under the sanitizers: two minutes. ARGS="--seconds 3600".
+	$(BIN)/python -m plugins.fuzzing $(ARGS)
+
+neon: $(STAMP)  ## The kernels for aarch64, in qemu beside this machine's (needs g++-aarch64-linux-gnu, qemu-user).
+	$(BIN)/python -m plugins.fuzzing --target aarch64-linux-gnu
+
+wheel:  ## A wheel with the kernels in it, by ziglang's compiler, in a new environment: three minutes.
+	$(PYTHON) plugins/wheel.py dist
+
 bench: plugins  ## Speed, load time and memory; what the demo model answers.
 	$(BIN)/python -m benchmarks.samples
 	$(BIN)/python -m benchmarks.speed
@@ -53,12 +62,24 @@ quality: plugins  ## The demo model in our formats and in llama.cpp's, which it 
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.readme
 
+eval: plugins  ## What the demo engine solves of the suites that need no file: five minutes.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/trtcoder eval engines/demo-int4 --form complete --needle-lengths 256,512,1024,2048,4096 --force --attach --out engines/demo-int4.eval.json
+
+bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem by problem: half an hour.
+	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.readme
+
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.
 	$(BIN)/python -m benchmarks.kernels
 
-bench-cpu: plugins  ## A full Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 100 GB of disk, hours).
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cpu,build,verify,bench]"
-	$(BIN)/python -m benchmarks.cpu
+bench-cpu: bench-extra  ## A whole Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 28 GB in ~/.cache, an hour). ARGS=--minutes 25.
+	$(BIN)/python -m benchmarks.cpu $(ARGS)
+	$(BIN)/python -m benchmarks.readme
+
+bench-contention: bench-extra  ## What decoding keeps of its speed beside busy programs: ten minutes.
+	$(BIN)/python -m benchmarks.contention
+	$(BIN)/python -m benchmarks.readme
 
 bench-batching: plugins  ## How many answers change with what else is asked.
 	$(BIN)/python -m benchmarks.batching
@@ -84,8 +105,16 @@ bench-overhead: plugins  ## What the core and HTTP cost beside the session alone
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.readme
 
+bench-triton: plugins  ## What a token costs inside Triton: five minutes.
+	$(BIN)/python -m benchmarks.triton
+	$(BIN)/python -m benchmarks.readme
+
 bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a minute.
 	$(BIN)/python -m benchmarks.sampler
+	$(BIN)/python -m benchmarks.readme
+
+bench-speculation: plugins  ## What drafts from the prompt gain and cost: ten minutes.
+	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.readme
 
 bench-startup: plugins  ## From the start of `trtcoder serve` to its readiness.
@@ -99,6 +128,18 @@ chaos: plugins  ## Bad clients, endings, too little cache, jumping clocks; 100,0
 clients: plugins  ## Real clients on loopback alone: four minutes, and 4 GB in ~/.cache. ONLY=aider, ARGS=--json.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/python -m tests.clients $(addprefix --only ,$(ONLY)) $(ARGS)
+
+ray: plugins  ## vLLM's router and a real Ray over our servers, one of each killed: five minutes, and 1 GB in ~/.cache.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/python -m tests.scale router ray
+
+k8s: $(STAMP)  ## The chart through the real helm, and the manifests against Kubernetes' schemas: 400 MB in ~/.cache.
+	$(BIN)/python -m tests.scale k8s
+
+triton: plugins  ## A real Triton Inference Server: three minutes, and a gigabyte in ~/.cache.
+	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
+	$(BIN)/python -m tests.runtime.triton.server.installation
+	TRTCODER_TRITON=1 $(BIN)/python -m pytest tests/runtime/triton
 
 targets: $(STAMP)  ## Checkpoints for GPU servers, read by readers that are not ours: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
 	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)

@@ -6,6 +6,7 @@ A package without them is complete: engines then run on the runtime's own operat
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from setuptools.command.build_ext import build_ext
 
 BUILD = Path(__file__).parent / "plugins" / "build.py"
 LIBRARY = "trtcoder.plugins.libtrtcoder_kernels"
+
+library_platform = runpy.run_path(str(BUILD))["library_platform"]
 
 
 class BuildKernels(build_ext):
@@ -46,12 +49,16 @@ class BuildKernels(build_ext):
 
 
 class PlatformWheel(bdist_wheel):
-    """A wheel for any Python of one platform."""
+    """A wheel for any Python of one platform, or of any where there is no library in it."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Return the tag: the library is for a platform, and for no Python in particular."""
+        """Return the tag: the library is called through ctypes, by no Python in particular."""
         _, _, platform = super().get_tag()
-        return "py3", "none", platform
+        folder = Path(self.get_finalized_command("build").build_lib)
+        library = folder / f"{LIBRARY.replace('.', '/')}.so"
+        if not library.is_file():
+            return "py3", "none", "any"
+        return "py3", "none", library_platform(library) or platform
 
 
 setup(

@@ -4,16 +4,18 @@ The source package of llama-cpp-python carries llama.cpp and its ctypes bindings
 the library that computes logits, the two programs that quantize (`llama-quantize`, and
 `llama-imatrix`, which measures activations on calibration text), and the server, without its page.
 
-One line of llama.cpp is changed before it is built (`PATCHED`). It knows the models without
-q_lora by their number of layers, 26 or 27, and refuses the demo model, which has 6. With the
-change it knows them by what the file says. Nothing that computes is touched, and a Lite is read
-as before.
+Two lines of llama.cpp are changed before it is built (`CHANGES`). It knows the models without
+q_lora by their number of layers, 26 or 27, and refuses the demo model, which has 6: with the
+change it knows them by what the file says. And where the CPU has AMX it repacks weights for that
+alone, which ends in an assertion on this architecture: with the change the environment variable
+`NO_AMX` leaves it to the repacking for AVX-512. Nothing that computes is touched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -29,14 +31,19 @@ import click
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-PATCHED = "src/models/deepseek2.cpp"
-_BY_LAYERS = (
-    "const bool is_lite = (hparams.n_layer() == 27 || hparams.n_layer() == 26 || "
-    "(hparams.n_layer() == 48 && n_vocab == 128256));"
-)
-_BY_FILE = (
-    "const bool is_lite = !ml.get_key(LLM_KV_ATTENTION_Q_LORA_RANK, hparams.n_lora_q, false);"
-)
+NO_AMX = "LLAMA_WITHOUT_AMX"
+# File -> a line of it, and what takes its place.
+CHANGES = {
+    "src/models/deepseek2.cpp": (
+        "const bool is_lite = (hparams.n_layer() == 27 || hparams.n_layer() == 26 || "
+        "(hparams.n_layer() == 48 && n_vocab == 128256));",
+        "const bool is_lite = !ml.get_key(LLM_KV_ATTENTION_Q_LORA_RANK, hparams.n_lora_q, false);",
+    ),
+    "ggml/src/ggml-cpu/ggml-cpu.cpp": (
+        "if (ggml_backend_amx_buffer_type()) {",
+        f'if (!getenv("{NO_AMX}") && ggml_backend_amx_buffer_type()) {{',
+    ),
+}
 _CMAKE = {
     "CMAKE_BUILD_TYPE": "Release",
     "BUILD_SHARED_LIBS": "ON",
@@ -80,6 +87,16 @@ class LlamaCpp:
         command = [*options, str(model), str(out), kind, str(threads())]
         return self._run("llama-quantize", command)
 
+    def types(self, model: Path, kind: str) -> dict[str, str]:
+        """Return the type that `quantize` would store each tensor as, such as ``Q6_K``.
+
+        ``model`` needs no tensor data, only room for it.
+        """
+        found = self._output("llama-quantize", ["--dry-run", str(model), kind])
+        line = re.compile(r"\] +(\S+) +- \[.*\], type = +(\w+), size = [^(]*(?:\((\w+)\))?$")
+        matches = [line.search(printed) for printed in found]
+        return {each[1]: (each[3] or each[2]).upper() for each in matches if each}
+
     def importance(self, model: Path, text: Path, out: Path) -> list[str]:
         """Measure the squared activations of ``model`` on a file of text.
 
@@ -112,17 +129,20 @@ class LlamaCpp:
         return {
             "package": f"{PACKAGE} {VERSION}",
             "commit": commit[1] if commit else "unknown",
-            "patched": PATCHED,
+            "patched": ", ".join(CHANGES),
             "system": self.bindings().llama_print_system_info().decode(),
         }
 
     def _run(self, program: str, arguments: list[str]) -> list[str]:
+        return _told(self._output(program, arguments))
+
+    def _output(self, program: str, arguments: list[str]) -> list[str]:
         command = [str(self.build / "bin" / program), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, errors="replace")
         printed = (result.stdout + result.stderr).splitlines()
         if result.returncode:
             raise click.ClickException("\n".join([f"{program} failed:", *printed[-20:]]))
-        return _told(printed)
+        return printed
 
 
 # What these programs print that bears on the quality of the outcome; W and E are log levels.
@@ -152,10 +172,14 @@ def obtain(work: Path) -> LlamaCpp:
     if not package.is_dir():
         _unpack(_download(work), work)
     source = package / "vendor" / "llama.cpp"
-    _patch(source / PATCHED)
+    for name, lines in CHANGES.items():
+        _patch(source / name, *lines)
     llama = LlamaCpp(package, work / "build")
     built = [llama.build / "bin" / name for name in ("libllama.so", *_TARGETS[1:])]
-    if not all(path.exists() for path in built):
+    # What the build that is there was made of.
+    stamp, made_of = work / "made-of.json", json.dumps([_CMAKE, CHANGES])
+    is_current = stamp.is_file() and stamp.read_text(encoding="utf-8") == made_of
+    if not is_current or not all(path.exists() for path in built):
         click.echo(f"building llama.cpp in {llama.build}: a quarter of an hour", err=True)
         settings = [f"-D{name}={value}" for name, value in _CMAKE.items()]
         targets = ["--target", *_TARGETS, "--parallel", str(threads())]
@@ -165,6 +189,7 @@ def obtain(work: Path) -> LlamaCpp:
                 ["cmake", "--build", str(llama.build), *targets],
             ):
                 _build(command, log)
+        stamp.write_text(made_of, encoding="utf-8")
     return llama
 
 
@@ -193,10 +218,11 @@ def _unpack(archive: Path, work: Path) -> None:
         tar.extractall(work, filter="data")
 
 
-def _patch(path: Path) -> None:
+def _patch(path: Path, line: str, instead: str) -> None:
+    """Change a line of a file, unless it is changed already."""
     text = path.read_text(encoding="utf-8")
-    if _BY_FILE in text:
+    if instead in text:
         return
-    if text.count(_BY_LAYERS) != 1:
+    if text.count(line) != 1:
         raise click.ClickException(f"{path}: is not as in {PACKAGE} {VERSION}; remove the folder")
-    path.write_text(text.replace(_BY_LAYERS, _BY_FILE), encoding="utf-8")
+    path.write_text(text.replace(line, instead), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A checkpoint as llama.cpp's GGUF: the weights unchanged in float32, metadata, and tokenizer.
+"""A checkpoint as llama.cpp's GGUF: the weights unchanged, metadata, and tokenizer.
 
 The keys and layouts are those that llama.cpp reads for its architecture ``deepseek2``. What it
 computes otherwise than the published models (group-limited routing, an mscale that is not
@@ -8,8 +8,11 @@ mscale_all_dim, normalised mixing weights) cannot be written here.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from numpy.typing import NDArray
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
-Tensors = Iterator[tuple[str, NDArray[np.float32]]]
+Types = gguf.GGMLQuantizationType
+Kind = Any  # one of them
 _FALLBACK = (
     r"warning: (\S+) - ncols (\d+) not divisible by (\d+) \(required for type (\w+)\)"
     r".* -> falling back to (\w+)"
@@ -28,23 +32,86 @@ _FALLBACK = (
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
-def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint of DeepSeek-V2 as one GGUF file."""
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """One of the file's tensors.
+
+    Attributes:
+        name: in the file.
+        shape: of its elements, outermost first.
+        load: returns its values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[np.generic]]
+
+
+def write_gguf(checkpoint: Checkpoint, path: Path, *, as_stored: bool = False) -> None:
+    """Write a checkpoint of DeepSeek-V2 as one GGUF file.
+
+    Its weights are float32, or what the checkpoint stores where that is bfloat16 and llama.cpp
+    takes it. One tensor at a time is in memory.
+    """
+    types = gguf_types(checkpoint) if as_stored else {}
+    with writing(checkpoint, path, lambda name: types.get(name, Types.F32)) as write:
+        for tensor in gguf_tensors(checkpoint):
+            values = tensor.load()
+            if types.get(tensor.name) == Types.BF16:
+                values = (np.ascontiguousarray(values).view(np.uint32) >> 16).astype(np.uint16)
+            write(values)
+
+
+def write_hole(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the file that `write_gguf` would, as stored, without data: it takes no disk."""
+    types = gguf_types(checkpoint)
+    with writing(checkpoint, path, lambda name: types[name]):
+        pass
+    sizes = [_nbytes(tensor.shape, types[tensor.name]) for tensor in gguf_tensors(checkpoint)]
+    with path.open("r+b") as file:
+        file.truncate(sum(map(_padded, [path.stat().st_size, *sizes])))
+
+
+def gguf_types(checkpoint: Checkpoint) -> dict[str, Kind]:
+    """Return the type of each tensor as stored: norms and routers are float32 to llama.cpp."""
+    is_bfloat = checkpoint.stored_dtype == "bf16"
+    return {
+        tensor.name: Types.BF16
+        if is_bfloat and len(tensor.shape) > 1 and "ffn_gate_inp" not in tensor.name
+        else Types.F32
+        for tensor in gguf_tensors(checkpoint)
+    }
+
+
+@contextmanager
+def writing(
+    checkpoint: Checkpoint, path: Path, type_of: Callable[[str], Kind]
+) -> Iterator[Callable[[NDArray[np.generic]], None]]:
+    """Write all but the tensors' data; yield what writes that, in the order of `gguf_tensors`."""
     writer = gguf.GGUFWriter(path, "deepseek2")
     config = DeepseekV2Config.of(checkpoint.config)
     _add_sizes(writer, config)
     _add_rotary(writer, config)
     _add_tokenizer(writer, checkpoint)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, checkpoint.config.num_hidden_layers)
-    for name, values in _tensors(checkpoint):
-        renamed = names.get_name(name, try_suffixes=(".weight",))
-        if renamed is None:
-            raise ValueError(f"{name}: the gguf package knows no name for it")
-        writer.add_tensor(renamed, values)
+    for tensor in gguf_tensors(checkpoint):
+        kind = type_of(tensor.name)
+        size = _nbytes(tensor.shape, kind)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    yield writer.write_tensor_data
     writer.close()
+
+
+def _nbytes(shape: Sequence[int], kind: Kind) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return math.prod(shape) // int(block) * int(size)
+
+
+def _padded(size: int) -> int:
+    alignment = int(gguf.GGUF_DEFAULT_ALIGNMENT)
+    return -(-size // alignment) * alignment
 
 
 def stored_types(path: Path) -> dict[str, dict[str, int]]:
@@ -163,28 +230,56 @@ def _add_tokenizer(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_add_bos_token(True)
 
 
-def _tensors(checkpoint: Checkpoint) -> Tensors:
-    """Yield all weights by the checkpoint's names, those that GGUF lays out otherwise rearranged.
+def gguf_tensors(checkpoint: Checkpoint) -> Iterator[GgufTensor]:
+    """Yield all weights, those that GGUF lays out otherwise rearranged.
 
     The experts of a layer are one tensor ``[experts, rows, columns]``. kv_b_proj is split by head
     into k_b_proj ``[heads, latent, nope]`` and v_b_proj ``[heads, v, latent]``.
     """
     config = DeepseekV2Config.of(checkpoint.config)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, config.num_hidden_layers)
+    for name, shape, load in _tensors(checkpoint, config):
+        renamed = names.get_name(name, try_suffixes=(".weight",))
+        if renamed is None:
+            raise ValueError(f"{name}: the gguf package knows no name for it")
+        yield GgufTensor(renamed, shape, load)
+
+
+def _tensors(
+    checkpoint: Checkpoint, config: DeepseekV2Config
+) -> Iterator[tuple[str, tuple[int, ...], Callable[[], NDArray[np.generic]]]]:
+    heads, nope = config.num_attention_heads, config.qk_nope_head_dim
+    latent = config.kv_lora_rank
     for name in checkpoint.names():
         before, _, last = name.partition(".self_attn.kv_b_proj")
         if last:
-            heads, nope = config.num_attention_heads, config.qk_nope_head_dim
-            both = checkpoint.read(name).reshape(heads, -1, config.kv_lora_rank)
-            keys = both[:, :nope].transpose(0, 2, 1)
-            yield f"{before}.self_attn.k_b_proj.weight", np.ascontiguousarray(keys)
-            yield f"{before}.self_attn.v_b_proj.weight", np.ascontiguousarray(both[:, nope:])
+
+            def both(name: str = name) -> NDArray[np.float32]:
+                return checkpoint.read(name).reshape(heads, -1, latent)
+
+            def keys(both: Callable[[], NDArray[np.float32]] = both) -> NDArray[np.float32]:
+                return np.ascontiguousarray(both()[:, :nope].transpose(0, 2, 1))
+
+            def values(both: Callable[[], NDArray[np.float32]] = both) -> NDArray[np.float32]:
+                return np.ascontiguousarray(both()[:, nope:])
+
+            yield f"{before}.self_attn.k_b_proj.weight", (heads, latent, nope), keys
+            yield f"{before}.self_attn.v_b_proj.weight", (heads, config.v_head_dim, latent), values
         elif ".mlp.experts.0.gate_proj" in name:
             prefix = name.partition("0.gate_proj")[0]
             for part in _EXPERT_PARTS:
-                stacked = [
-                    checkpoint.read(f"{prefix}{expert}.{part}.weight")
-                    for expert in range(config.n_routed_experts)
+                each = [
+                    f"{prefix}{expert}.{part}.weight" for expert in range(config.n_routed_experts)
                 ]
-                yield f"{prefix}{part}.weight", np.stack(stacked)
+
+                def stacked(each: list[str] = each) -> NDArray[np.float32]:
+                    return np.stack([checkpoint.read(one) for one in each])
+
+                shape = (len(each), *checkpoint.shape(each[0]))
+                yield f"{prefix}{part}.weight", shape, stacked
         elif ".mlp.experts." not in name:
-            yield name, checkpoint.read(name)
+
+            def whole(name: str = name) -> NDArray[np.float32]:
+                return checkpoint.read(name)
+
+            yield name, checkpoint.shape(name), whole

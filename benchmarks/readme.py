@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contention import contention_table
+from benchmarks.cpu_tables import cpu_table
+from benchmarks.cpu_tables import goals_table as cpu_goals
+from benchmarks.evaluation_table import evaluation_table
 from benchmarks.record import RESULTS, hardware
 from benchmarks.serving_tables import PARTS
 
@@ -146,10 +150,27 @@ def render_serving(text: str) -> str:
     return text
 
 
+def render_evaluation(text: str) -> str:
+    """Return the page on evaluation with its generated part replaced."""
+    if not (RESULTS / "evaluation.json").exists():
+        return text
+    return _replace(text, "evaluation", evaluation_table(_load("evaluation")))
+
+
+def render_performance(text: str) -> str:
+    """Return the page on speed with its generated parts replaced."""
+    for name, part in (("cpu", cpu_table), ("contention", contention_table)):
+        if (RESULTS / f"{name}.json").exists():
+            text = _replace(text, name, part(_load(name)))
+    return text
+
+
 def render_readme(text: str) -> str:
     """Return the README with its generated parts replaced."""
     tables = [speed_table(_load("speed")), lite_paragraph(_load("lite"))]
     text = _replace(text, "tables", "\n\n".join(tables))
+    if (RESULTS / "cpu.json").exists():
+        text = _replace(text, "cpu", cpu_goals(_load("cpu")))
     text = _replace(text, "quality", quality_table(_load("quality")))
     return _replace(text, "samples", samples(_load("samples")))
 
@@ -170,7 +191,13 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
-PAGES = {"README.md": render_readme, "docs/serving.md": render_serving}
+PAGES = {
+    "README.md": render_readme,
+    "docs/evaluation.md": render_evaluation,
+    "docs/serving.md": render_serving,
+    "docs/performance.md": render_performance,
+    "docs/triton.md": render_serving,
+}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

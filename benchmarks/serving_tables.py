@@ -86,6 +86,27 @@ def overhead_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def speculation_table(result: Result) -> str:
+    """Return what drafts gain and cost, by what the answers say."""
+    lines = [
+        f"`make bench-speculation` ({hardware(result['environment'])}): tokens a second of the "
+        f"engine's loop behind prompts of {result['prompt_tokens']} tokens, without drafts and "
+        "with; medians of rounds in which the two take turns, and of their ratios (in brackets the "
+        "least and the most); tokens that an answer gets a step.",
+        "",
+        "| engine | streams | the answers are | without | with | ratio | tokens a step |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rows in result["engines"].items():
+        for row in rows:
+            lines.append(
+                f"| {name} | {row['streams']} | {row['workload']} | {row['without']:,.0f} "
+                f"| {row['with']:,.0f} | {row['gain']:.2f} ({row['gains'][0]:.2f} to "
+                f"{row['gains'][-1]:.2f}) | {row['tokens_a_step']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def sampler_table(result: Result) -> str:
     """Return what choosing a token costs."""
     rows = list(next(iter(result["ms_a_row"].values())))
@@ -181,6 +202,34 @@ def _shown(key: str, value: Any) -> str:
     return str(value)
 
 
+def triton_table(result: Result) -> str:
+    """Return what a token costs inside Triton beside the engine's own loop."""
+    lines = [
+        f"`make bench-triton` ({hardware(result['environment'])}; the server of "
+        f"{result['server'].replace('==', ' ')}): tokens a second of the engine's loop alone, and "
+        "of streams whose clients run on the same cores; in brackets what a token costs beside "
+        "the loop.",
+        "",
+        "| engine | streams | loop | gRPC | `/generate_stream` | `tensorrt_llm_bls`, gRPC |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, engine in result["engines"].items():
+        for row in engine["rows"]:
+            cells = [f"{row['core_tokens_per_second']:,.0f}"]
+            cells += [
+                f"{row[f'{way}_tokens_per_second']:,.0f} ({row[f'{way}_token_us']:+,.0f} µs)"
+                for way in ("grpc", "http", "older")
+            ]
+            lines.append(f"| {name} | {row['streams']} | {' | '.join(cells)} |")
+    left = "; ".join(
+        f"{name} {each['cancel_ms'][len(each['cancel_ms']) // 2]:.0f} ms "
+        f"(longest {each['cancel_ms'][-1]:.0f})"
+        for name, each in result["engines"].items()
+    )
+    lines += ["", f"From a client's leaving to the end of its request, medians of 20: {left}."]
+    return "\n".join(lines)
+
+
 PARTS = {
     "fim": fim_table,
     "batching": batching_table,
@@ -188,6 +237,8 @@ PARTS = {
     "load": load_table,
     "keystrokes": keystrokes_table,
     "overhead": overhead_table,
+    "speculation": speculation_table,
     "sampler": sampler_table,
+    "triton": triton_table,
     "chaos": chaos_table,
 }

@@ -13,12 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from benchmarks.record import keep, peak_rss_mb
+
+if TYPE_CHECKING:
+    from trtcoder.checkpoint.reader import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".work"
@@ -105,7 +108,7 @@ def _figures(generate: Callable[[], tuple[float, float]], load: float, size: int
 MEASURES = {"engine": measure_engine, "transformers": measure_transformers}
 
 
-def prepare(out: Path, checkpoint: Path, weights: str) -> Path:
+def prepare(out: Path, checkpoint: Path | Checkpoint, weights: str, cache: str = "fp32") -> Path:
     """Build an engine if it is not there; speed does not need the comparison with a reference."""
     from trtcoder.bundle.writer import BundleWriter
     from trtcoder.checkpoint.reader import Checkpoint
@@ -115,7 +118,7 @@ def prepare(out: Path, checkpoint: Path, weights: str) -> Path:
     from trtcoder.prompting.source import read_prompting
 
     if not out.is_dir():
-        source = Checkpoint.open(checkpoint)
+        source = Checkpoint.open(checkpoint) if isinstance(checkpoint, Path) else checkpoint
         plan = OnnxRuntime().plan(source, preset(weights))
         with BundleWriter(out) as writer:
             write_engine(plan, writer.folder)

@@ -3,9 +3,11 @@
     python plugins/build.py LIBRARY [--sanitize address|undefined|thread] [--target TRIPLE]
 
 The compiler is `$CXX`, or the first of c++, g++ and clang++ on the path, or the one in the package
-`ziglang`. An instruction set's folder is compiled with its own flags, the rest for any machine of
-the architecture: `kernels/isa.cpp` chooses at run time. Objects are kept beside the library's
-build folder and compiled again when a file that they include changes.
+`ziglang`. For another machine, `--target` or the environment variable TRTCODER_TARGET, it is GCC's
+cross-compiler or ziglang's. TRTCODER_PLUGINS=0 hides them all. An instruction set's folder is
+compiled with its own flags, the rest for any machine of the architecture: `kernels/isa.cpp`
+chooses at run time. Objects are kept beside the library's build folder and compiled again when a
+file that they include changes.
 
 Exit status 3 means that there is no compiler.
 """
@@ -17,6 +19,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -43,17 +46,22 @@ ISA_FLAGS = {
 }
 
 
-def compiler() -> list[str] | None:
-    """Return the command of the C++ compiler, or None where there is none."""
+def compiler(target: str | None = None) -> list[str] | None:
+    """Return the command of the C++ compiler, or None where there is none.
+
+    ``target`` is a triple; one with a version of glibc, such as x86_64-linux-gnu.2.17, only
+    ziglang's compiler knows.
+    """
     if os.environ.get("TRTCODER_PLUGINS") == "0":
         return None
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
-    for name in ("c++", "g++", "clang++"):
+    for name in [f"{target}-g++"] if target else ["c++", "g++", "clang++"]:
         if shutil.which(name):
             return [name]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
+        command = [sys.executable, "-m", "ziglang", "c++"]
+        return [*command, "-target", target] if target else command
     return None
 
 
@@ -110,10 +118,26 @@ def build(library: Path, command: list[str], machine: str, extra: list[str], obj
     # Linked aside and renamed: a process that has the old library mapped keeps it.
     fresh = library.with_suffix(f".{os.getpid()}")
     linked = [str(target) for target, _ in compiled]
-    exports = f"-Wl,--version-script={ROOT / 'exports.map'}"
-    subprocess.run([*command, *flags, "-shared", exports, "-o", str(fresh), *linked], check=True)
+    own = [f"-Wl,--version-script={ROOT / 'exports.map'}"]
+    if "ziglang" not in command and not extra:
+        # So that it needs nothing of the machine but its libc; ziglang's always does so.
+        own += ["-static-libstdc++", "-static-libgcc"]
+    subprocess.run([*command, *flags, "-shared", *own, "-o", str(fresh), *linked], check=True)
     fresh.replace(library)
     library.with_suffix(".key").write_text(key)
+
+
+def library_platform(library: Path) -> str | None:
+    """Return the platform of the machines that a library runs on, by what it asks of glibc.
+
+    Linux's common tag for it is manylinux with that version (PEP 600). None for other systems.
+    """
+    content = library.read_bytes()
+    machine = {62: "x86_64", 183: "aarch64"}.get(int.from_bytes(content[18:20], "little"))
+    versions = re.findall(rb"GLIBC_2\.(\d+)", content)
+    if content[:4] != b"\x7fELF" or machine is None or not versions or b"GLIBCXX_" in content:
+        return None
+    return f"manylinux_2_{max(17, *map(int, versions))}_{machine}"
 
 
 def main() -> int:
@@ -121,16 +145,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("library", type=Path)
     parser.add_argument("--sanitize", help="address, undefined or thread; a list with commas")
-    parser.add_argument("--target", help="cross-compile for this triple, as clang and zig name it")
+    parser.add_argument(
+        "--target",
+        default=os.environ.get("TRTCODER_TARGET"),
+        help="cross-compile for this triple, such as aarch64-linux-gnu",
+    )
     given = parser.parse_args()
-    command = compiler()
+    command = compiler(given.target)
     if command is None:
         print("no C++ compiler: install g++ or clang, or `pip install ziglang`", file=sys.stderr)
         return NO_COMPILER
-    machine, extra = platform.machine(), []
-    if given.target:
-        machine = given.target.partition("-")[0]
-        extra += ["-target", given.target]
+    machine, extra = (given.target or platform.machine()).partition("-")[0], []
     if given.sanitize:
         extra += [f"-fsanitize={given.sanitize}", "-fno-omit-frame-pointer", "-O1"]
         extra += ["-fno-sanitize-recover=all"]

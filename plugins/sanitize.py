@@ -45,7 +45,7 @@ WATCHES = {
         ("libtsan.so",),
         {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
         ("tests/plugins/test_linear.py", "tests/plugins/test_experts.py",
-         "tests/plugins/test_attention.py"),
+         "tests/plugins/test_attention.py", "tests/plugins/test_threads.py"),
     ),
 }  # fmt: skip
 
@@ -68,6 +68,8 @@ def run(name: str, watch: Watch) -> int:
         **watch.environment,
         "LD_PRELOAD": ":".join(found),
         "TRTCODER_KERNELS": str(library),
+        # Programs that tests compile are watched, too.
+        "TRTCODER_SANITIZE": watch.flags,
         # Sanitizers keep what is freed for a while: OpenBLAS' buffers would be too many.
         "OPENBLAS_NUM_THREADS": "1",
     }

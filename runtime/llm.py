@@ -264,6 +264,7 @@ def open_engine(
     *,
     threads: int | None = None,
     context: int | None = None,
+    speculate: bool | None = None,
     capability: Capability | None = None,
 ) -> LLM:
     """Load an engine folder; see `LLM`.
@@ -276,9 +277,10 @@ def open_engine(
         folder: what `trtcoder build` made.
         threads: of the matrix products; by default the cores that may be used.
         context: most tokens of a prompt and its answer; by default the model's context.
+        speculate: as in `EngineSettings`.
         capability: refuse at once when the model lacks it.
     """
-    settings = EngineSettings(threads=threads, context=context)
+    settings = EngineSettings(threads=threads, context=context, speculate=speculate)
     return LLM(folder, settings=settings, capability=capability)
 
 

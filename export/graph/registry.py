@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
@@ -34,7 +32,7 @@ class ModelGraph:
         builder: the graph in ONNX Runtime's own operators, and the plan of the weights.
         caches: the caches among its inputs.
         kernels: the graph in our operators, over the same weights and with the same inputs; None
-            where no weight is stored as they take it.
+            where an architecture has no node of them.
     """
 
     builder: GraphBuilder
@@ -63,7 +61,7 @@ def declare_graph(
     caches, same = (
         GRAPHS[model_type](ModelBuilder(b, checkpoint, recipe)) for b in (builder, kernels)
     )
-    if not any(map(reads_panels, kernels.nodes)):
+    if not any(node.domain == DOMAIN for node in kernels.nodes):
         return ModelGraph(builder, caches, None)
     # What only ONNX Runtime's operators need, such as tables, our kernels leave out.
     if not kernels.plan.declared.items() <= builder.plan.declared.items() or same != caches:
@@ -71,9 +69,9 @@ def declare_graph(
     return ModelGraph(builder, caches, kernels)
 
 
-def reads_panels(node: ir.Node) -> bool:
-    """Return whether a node is one of our operators and multiplies with weights in panels."""
-    return node.domain == DOMAIN and node.op_type in PANEL_OPERATORS
+def reads_panels(b: GraphBuilder) -> bool:
+    """Return whether our own operators multiply with some of a graph's weights."""
+    return any(node.domain == DOMAIN and node.op_type in PANEL_OPERATORS for node in b.nodes)
 
 
 def runs_stock_products(b: GraphBuilder) -> bool:

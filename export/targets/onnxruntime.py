@@ -14,7 +14,12 @@ from trtcoder.bundle.onnx import TARGET, GraphInfo, KernelGraph, OnnxParts, Requ
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.graph.inputs import CACHE_BLOCK
-from trtcoder.export.graph.registry import ModelGraph, declare_graph, runs_stock_products
+from trtcoder.export.graph.registry import (
+    ModelGraph,
+    declare_graph,
+    reads_panels,
+    runs_stock_products,
+)
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import Recipe, RecipeOptions, preset
 from trtcoder.export.weights.data_file import layout, open_data
@@ -119,7 +124,8 @@ class OnnxPlan:
         b = self.graph.kernels
         if b is None:
             return None
-        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole=not runs_stock_products(b))
+        whole = not runs_stock_products(b)
+        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole, products=reads_panels(b))
 
 
 class OnnxRuntime:

@@ -10,9 +10,11 @@ void check(const Matrix& m) {
   if (m.bits != 4 && m.bits != 8) refuse("bits: " + std::to_string(m.bits) + ", expected 4 or 8");
   if (m.block != 32 && m.block != 64 && m.block != 128)
     refuse("block: " + std::to_string(m.block) + ", expected 32, 64 or 128");
-  if (m.rows < 1 || m.width < 1)
+  // Bytes of a matrix are counted in 64 bits.
+  const int64_t most = int64_t{1} << 32;
+  if (m.rows < 1 || m.width < 1 || m.rows > most || m.width > most / 2)
     refuse("matrix: " + std::to_string(m.rows) + " x " + std::to_string(m.width) +
-           ", expected at least one row and column");
+           ", expected at least one row and column, and less than 2^31");
   if (!m.codes || !m.scales) refuse("matrix: codes or scales are missing");
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -16,35 +17,61 @@ struct alignas(64) Counter {
   int64_t take(int64_t step = 1) { return next.fetch_add(step, std::memory_order_relaxed); }
 };
 
-// Where the threads of a job wait for each other.
-class Barrier {
+// Who is at a job, and where its members wait for each other. Threads that have not come are not
+// waited for: whoever is awake takes their pieces. One that comes late passes the barriers that
+// the others have left behind, where no pieces are left for it.
+class Meeting {
  public:
-  explicit Barrier(int count) : count_(count) {}
-  void wait();
+  // Opens the next job, with the caller as its first member. Nobody may be at the last one.
+  void open();
+  // Returns the number of an open job, or one that ends the wait, other than `seen`.
+  uint32_t await_job(uint32_t seen);
+  // Joins the job of this number unless it is over; sets how many barriers lie behind it.
+  bool join(uint32_t number, int& barriers);
+  // Waits at the member's barrier `index` until every member has come there.
+  void wait(int index);
+  void leave();
+  // Lets nobody in any more, and returns when everybody but the caller has left.
+  void close();
+  // Ends all waits for a job, for good.
+  void dismiss();
 
  private:
-  const int count_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  // What threads sleep on: a half of the state.
+  enum Half { kMembers = 0, kJob = 1 };
+
+  template <class Wanted>
+  uint64_t await(Half half, std::chrono::microseconds spin, Wanted wanted);
+  void wake(Half half);
+
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<int> sleepers_[2]{};
 };
 
 // A thread's place in a running job.
-struct Member {
-  int index;
-  int count;
-  Barrier* meeting;
+class Member {
+ public:
+  // `behind` barriers were passed before it came; no meeting where it is alone.
+  Member(Meeting* meeting, int behind) : meeting_(meeting), behind_(behind) {}
 
   // Returns when all members have come here; what each wrote before is seen by all after it.
   void barrier() const {
-    if (count > 1) meeting->wait();
+    const int index = passed_++;
+    if (meeting_ && index >= behind_) meeting_->wait(index);
   }
+
+ private:
+  Meeting* const meeting_;
+  const int behind_;
+  mutable int passed_ = 0;
 };
 
 // Runs jobs on threads of its own, which spin between the jobs of a forward pass and sleep after
 // it. ONNX Runtime's pool cannot hold barriers: it may run two pieces of a loop one after another.
 class Team {
  public:
-  // A job does not throw, and each member comes to the same barriers.
+  // A job takes its pieces from `Counter`s, does not throw, and each member comes to the same
+  // barriers. It may run on fewer threads than the team has.
   using Job = void (*)(const Member&, void* context);
 
   Team();
@@ -56,8 +83,8 @@ class Team {
   void resize(int count);
   int size() const { return size_.load(std::memory_order_relaxed); }
 
-  // Runs the job on every thread and returns when all are done. While another thread's job is
-  // running, this one runs on the caller's thread alone.
+  // Runs the job on the threads that are there and returns when all are done. While another
+  // thread's job is running, this one runs on the caller's thread alone.
   void run(Job job, void* context);
 
   template <class Body>

@@ -11,8 +11,8 @@ trtcoder::Matrix form_of(const Attributes& attributes, const char* role, int64_t
   trtcoder::Matrix form{};
   form.rows = rows;
   form.width = width;
-  form.bits = int(attributes.integer((std::string(role) + "_bits").c_str()));
-  form.block = int(attributes.integer((std::string(role) + "_block").c_str()));
+  form.bits = int(attributes.size((std::string(role) + "_bits").c_str()));
+  form.block = int(attributes.size((std::string(role) + "_block").c_str()));
   return form;
 }
 
@@ -43,8 +43,8 @@ struct DenseMlp {
   static constexpr Argument kOutputs[] = {{kFloat}};
 
   explicit DenseMlp(const Attributes& attributes)
-      : hidden(attributes.integer("hidden")),
-        form(mlp_of(attributes, "shared", hidden, attributes.integer("inner"))) {}
+      : hidden(attributes.size("hidden")),
+        form(mlp_of(attributes, "shared", hidden, attributes.size("inner"))) {}
 
   void compute(const Call& call) {
     const Tensor x = call.input(0);
@@ -73,14 +73,14 @@ struct Experts {
   static constexpr Argument kOutputs[] = {{kFloat}, {kFloat, true}};
 
   explicit Experts(const Attributes& attributes)
-      : hidden(attributes.integer("hidden")), count(attributes.integer("experts")),
-        form(mlp_of(attributes, "experts", hidden, attributes.integer("inner"))) {
-    routing.top_k = attributes.integer("top_k");
-    routing.groups = attributes.integer("groups");
-    routing.top_groups = attributes.integer("top_groups");
-    routing.normalize = attributes.integer("normalize") != 0;
+      : hidden(attributes.size("hidden")), count(attributes.size("experts")),
+        form(mlp_of(attributes, "experts", hidden, attributes.size("inner"))) {
+    routing.top_k = attributes.size("top_k");
+    routing.groups = attributes.size("groups");
+    routing.top_groups = attributes.size("top_groups");
+    routing.normalize = attributes.size("normalize") != 0;
     routing.scale = attributes.number("scale");
-    if (const int64_t inner = attributes.integer("shared_inner"))
+    if (const int64_t inner = attributes.size("shared_inner"))
       shared_form = mlp_of(attributes, "shared", hidden, inner);
   }
 

@@ -58,14 +58,14 @@ struct LatentAttention {
   static constexpr Alias kAliases[] = {{15, 1}, {16, 2}};
 
   explicit LatentAttention(const Attributes& attributes)
-      : shape{attributes.integer("heads"), attributes.integer("nope"), attributes.integer("rope"),
-              attributes.integer("latent"), attributes.integer("value")},
-        nope_start(attributes.integer("nope_start")), rope_start(attributes.integer("rope_start")),
-        latent_start(attributes.integer("latent_start")),
-        key_rope_start(attributes.integer("key_rope_start")), scale(attributes.number("scale")),
-        epsilon(attributes.number("epsilon")), bits(int(attributes.integer("bits"))),
-        block(int(attributes.integer("block"))),
-        arithmetic(attributes.integer("int16") ? trtcoder::Arithmetic::int16
+      : shape{attributes.size("heads"), attributes.size("nope"), attributes.size("rope"),
+              attributes.size("latent"), attributes.size("value")},
+        nope_start(attributes.size("nope_start")), rope_start(attributes.size("rope_start")),
+        latent_start(attributes.size("latent_start")),
+        key_rope_start(attributes.size("key_rope_start")), scale(attributes.number("scale")),
+        epsilon(attributes.number("epsilon")), bits(int(attributes.size("bits"))),
+        block(int(attributes.size("block"))),
+        arithmetic(attributes.size("int16") ? trtcoder::Arithmetic::int16
                                                : trtcoder::Arithmetic::float32) {}
 
   HeadWeights weights(const Call& call, size_t first, int64_t inputs, int64_t outputs) const {

@@ -14,10 +14,10 @@ struct Linear {
   static constexpr Argument kOutputs[] = {{kFloat}};
 
   explicit Linear(const Attributes& attributes) {
-    matrix.rows = attributes.integer("N");
-    matrix.width = attributes.integer("K");
-    matrix.bits = int(attributes.integer("bits"));
-    matrix.block = int(attributes.integer("block"));
+    matrix.rows = attributes.size("N");
+    matrix.width = attributes.size("K");
+    matrix.bits = int(attributes.size("bits"));
+    matrix.block = int(attributes.size("block"));
   }
 
   void compute(const Call& call) {

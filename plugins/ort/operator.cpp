@@ -70,6 +70,14 @@ int64_t Attributes::integer(const char* name) const {
   return value;
 }
 
+int64_t Attributes::size(const char* name) const {
+  const int64_t value = integer(name), most = (int64_t{1} << 31) - 1;
+  if (value < 0 || value > most)
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(value) +
+                                ", expected 0 to " + std::to_string(most));
+  return value;
+}
+
 float Attributes::number(const char* name) const {
   float value = 0;
   check(GetFloatAttribute::call(*g_table, info_, name, &value));

@@ -52,6 +52,8 @@ class Attributes {
  public:
   explicit Attributes(const KernelInfo* info) : info_(info) {}
   int64_t integer(const char* name) const;
+  // One that counts something: products of two of them are in range. Throws std::invalid_argument.
+  int64_t size(const char* name) const;
   float number(const char* name) const;
 
  private:

@@ -30,6 +30,10 @@ class Matcher:
         """Return whether ``token`` may follow; much cheaper than `mask`."""
         return self._matcher.validate_tokens([token]) == 1
 
+    def fitting(self, tokens: list[int]) -> int:
+        """Return how many of ``tokens`` may follow one after another, from the first on."""
+        return self._matcher.validate_tokens(tokens)
+
     def mask(self) -> NDArray[np.bool_]:
         """Return which tokens may follow, [vocab].
 

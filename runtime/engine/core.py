@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +14,7 @@ from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.cache.latent_cache import LatentCache
 from trtcoder.runtime.cache.prefix_store import PrefixStore
 from trtcoder.runtime.constraints.compiler import ConstraintCompiler
+from trtcoder.runtime.engine import admission
 from trtcoder.runtime.engine.batch import PackedBatch, Span
 from trtcoder.runtime.engine.job import Job, Sink
 from trtcoder.runtime.engine.prefix_keeper import PrefixKeeper
@@ -32,6 +34,7 @@ from trtcoder.runtime.sampling.sampler import Report, best_of
 from trtcoder.runtime.scheduler.pace import Pace
 from trtcoder.runtime.scheduler.scheduler import Limits, Scheduler, Step, Work
 from trtcoder.runtime.scheduler.sequence import Sequence, State
+from trtcoder.runtime.speculation.speculator import Speculator
 from trtcoder.runtime.text.vocabulary import Vocabulary
 
 Logits = NDArray[np.float32]
@@ -82,6 +85,10 @@ class EngineCore:
             self.scheduler.restoring(self._keeper.restore)
         self.stats = EngineStats()
         self._pace = Pace(settings.chunk, settings.gap_seconds)
+        speculates = settings.speculate
+        if speculates is None:
+            speculates = runner.choice.whole and not settings.deterministic
+        self._speculator = Speculator() if speculates else None
         self._jobs: dict[Sequence, Job] = {}
         self.busy_since: float | None = None
         self._now = 0.0
@@ -125,26 +132,9 @@ class EngineCore:
             RequestError: a token or a parameter is out of range, the prompt is too long, or the
                 constraint is malformed.
         """
-        size = self._runner.vocab_size
-        prompt = request.prompt_ids
-        if not prompt:
-            raise RequestError("the prompt is empty")
-        if len(prompt) > self.context:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, and the context holds {self.context}; "
-                "shorten it"
-            )
         params = request.params.resolved(self._defaults)
-        for name, ids in (
-            ("the prompt", (min(prompt), max(prompt))),
-            ("stop_token_ids", params.stop_token_ids),
-            ("logit_bias", params.logit_bias),
-        ):
-            wrong = [token for token in ids if not 0 <= token < size]
-            if wrong:
-                raise RequestError(
-                    f"{name} has token id {wrong[0]}, outside the vocabulary of {size}"
-                )
+        prompt, size = request.prompt_ids, self._runner.vocab_size
+        admission.check(request, params, size, self.context)
         job = Job(request, params, sink, Usage(len(prompt)))
         leader: Sequence | None = None
         for index in range(params.n):
@@ -219,6 +209,7 @@ class EngineCore:
         self._cut(step)
         if not step.works:
             return
+        drafted = self._draft(step)
         try:
             logits = self._run(step.works)
             best = best_of(logits)
@@ -228,7 +219,11 @@ class EngineCore:
         else:
             self._now = time.monotonic()
             self._take(step.works, logits, best)
-        self._pace.note(step.num_tokens, self._now - started)
+        seconds = self._now - started
+        if drafted is not None and self._speculator is not None:
+            self._speculator.note(len(step.works), drafted, seconds)
+        if not drafted:
+            self._pace.note(step.num_tokens, seconds)
         self.stats.steps += 1
 
     def close(self) -> None:
@@ -241,6 +236,20 @@ class EngineCore:
         for job in set(self._jobs.values()):
             self._fail(job, error)
 
+    def _draft(self, step: Step) -> int | None:
+        """Let answers run ahead where their next tokens are likely; return by how many tokens.
+
+        None where nobody guesses, or a prompt runs in the step.
+        """
+        if self._speculator is None or not step.only_decodes:
+            return None
+        drafted = 0
+        for index, tokens in self._speculator.choose([work.sequence for work in step.works]):
+            sequence = step.works[index].sequence
+            answer = self._jobs[sequence].answers[sequence]
+            drafted += self.scheduler.draft(step, index, answer.fitting(tokens))
+        return drafted
+
     def _is_decoding(self) -> bool:
         return any(each.num_missing == 1 for each in self.scheduler.running)
 
@@ -248,11 +257,11 @@ class EngineCore:
         blocks_for = self.scheduler.cache.blocks_for
         spans = []
         for work in works:
-            stop = work.start + work.count
+            stop = work.start + work.num_tokens
             # Not those of tokens behind the step's: every block that is bound costs time.
             blocks = work.sequence.table.row[: blocks_for(stop)]
             tokens = work.sequence.tokens[work.start : stop]
-            spans.append(Span(tokens, work.start, blocks, work.samples))
+            spans.append(Span([*tokens, *work.draft], work.start, blocks, work.num_rows))
         return self._runner.forward(PackedBatch.pack(spans, self._runner.block_size))
 
     def _run_apart(self, works: list[Work]) -> None:
@@ -262,7 +271,8 @@ class EngineCore:
         first. Earlier rows are good: each step's logits were finite.
         """
         self._clear(works)
-        for work in works:
+        # A guess may be what is bad.
+        for work in (replace(work, draft=()) for work in works):
             try:
                 logits = self._run([work])
                 best = best_of(logits)
@@ -275,7 +285,7 @@ class EngineCore:
     def _clear(self, works: list[Work]) -> None:
         size = self._runner.block_size
         for work in works:
-            positions = np.arange(work.start, work.start + work.count)
+            positions = np.arange(work.start, work.start + work.num_tokens)
             blocks = work.sequence.table.row[positions // size]
             self._runner.clear_rows(blocks * size + positions % size)
 
@@ -286,28 +296,47 @@ class EngineCore:
         """
         end = 0
         for work in works:
-            start, end = end, end + work.samples
+            start, end = end, end + work.num_rows
             sequence = work.sequence
             job = self._jobs.get(sequence)
             if job is None:  # a neighbour's failure ended its request
                 continue
             if sequence.all_logits and work.start < sequence.num_prompt:
                 self._report_prompt(job, work, logits[start:end])
-            self.scheduler.advance(work)
+            self.scheduler.advance(sequence, work.count)
             if sequence.num_missing:
                 job.sink(
                     Progress(sequence.num_computed, sequence.num_prompt, sequence.num_cached or 0)
                 )
                 continue
-            self._sample(job, sequence, logits[end - 1], best[end - 1])
+            first = end - 1 - len(work.draft)
+            self._verify(job, work, logits[first:end], best[first:end])
 
-    def _sample(self, job: Job, sequence: Sequence, logits: Logits, best: int) -> None:
+    def _verify(self, job: Job, work: Work, logits: Logits, best: list[int]) -> None:
+        """Sample a work's answer row by row, for as long as what was drafted is what comes.
+
+        Each row is sampled as it would be without drafts, with the same draws, so the text and its
+        distribution are the same.
+        """
+        sequence, accepted = work.sequence, 0
+        token = self._sample(job, sequence, logits[0], best[0])
+        for row, drafted in enumerate(work.draft, start=1):
+            if token != drafted:
+                break
+            accepted += 1
+            self.scheduler.advance(sequence, 1)
+            token = self._sample(job, sequence, logits[row], best[row])
+        if work.draft:
+            self.stats.count_draft(len(work.draft), accepted)
+
+    def _sample(self, job: Job, sequence: Sequence, logits: Logits, best: int) -> int | None:
+        """Let an answer go on by a token, and return it; None where the answer has ended."""
         answer = job.answers[sequence]
         try:
             sample = answer.sample(logits, best)
         except TrtcoderError as error:
             self._fail(job, error)
-            return
+            return None
         sequence.tokens.append(sample.token)
         job.usage.count(self._now)
         self.stats.generated_tokens += 1
@@ -317,6 +346,7 @@ class EngineCore:
             self._end(sequence)
             self.stats.finished[chunk.finish_reason] += 1
         job.sink(chunk)
+        return sample.token if chunk.finish_reason is None else None
 
     def _report_prompt(self, job: Job, work: Work, logits: Logits) -> None:
         """Collect the prompt's log-probabilities; the row of a token is of the one before it."""
@@ -351,4 +381,6 @@ class EngineCore:
             if self._keeper is not None:
                 self._keeper.keep(sequence)
             self.scheduler.finish(sequence)
+        if self._speculator is not None:
+            self._speculator.forget(sequence)
         self._jobs.pop(sequence, None)

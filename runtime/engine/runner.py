@@ -76,7 +76,7 @@ class ModelRunner:
         self._session, self.choice = open_session(bundle, self.threads)
         heads = manifest.model.config.get("num_attention_heads")
         self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
-        if self.choice.whole:
+        if self.choice.library is not None:
             self.score_cells = _UNBOUNDED  # our attention keeps no scores
         self._binding = self._session.io_binding()
         self._arenas = [

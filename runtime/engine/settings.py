@@ -29,6 +29,8 @@ class EngineSettings:
             depend on what else is asked.
         prefix_store: a folder in which prefixes outlive the process; None keeps them in memory.
         prefix_store_bytes: that it may take.
+        speculate: guess tokens from what stands in the sequence already, and verify several in one
+            step. None does so where it cannot change a text: on our kernels alone.
         sampling: what a request's parameters are where it gives none.
     """
 
@@ -43,6 +45,7 @@ class EngineSettings:
     deterministic: bool = False
     prefix_store: Path | None = None
     prefix_store_bytes: int = 8 << 30
+    speculate: bool | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -66,5 +69,7 @@ class EngineSettings:
             ):
                 bounds = f"at least {least}" if most is None else f"from {least} to {most}"
                 raise RequestError(f"{name} is {value!r}; it must be a whole number {bounds}")
+        if self.speculate and self.deterministic:
+            raise RequestError("speculate: not together with deterministic; leave one of them out")
         if not self.gap_seconds > 0:
             raise RequestError(f"gap_seconds is {self.gap_seconds!r}; it must be above 0")

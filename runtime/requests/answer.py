@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 
 from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.constraints.matcher import Matcher
@@ -62,6 +63,18 @@ class Answer:
     def sample(self, logits: Logits, best: int) -> Sample:
         """Choose the next token; arguments and errors as of `Sampler.sample`."""
         return self.sampler.sample(logits, self._forced.allowed(), best)
+
+    def fitting(self, draft: list[int]) -> list[int]:
+        """Return the beginning of a draft that this answer could take and go on behind."""
+        if self._forced.rest:
+            return []
+        most = self._params.max_tokens
+        count = len(draft) if most is None else max(most - self._count - 1, 0)
+        fits = list(takewhile(lambda token: not self._ends(token), draft[:count]))
+        return self.sampler.fitting(fits)
+
+    def _ends(self, token: int) -> bool:
+        return token in self._eos or token in self._stop_ids
 
     def accept(self, sample: Sample, *, is_last: bool) -> Chunk:
         """Take a sampled token; ``is_last`` where the context has no room for another."""

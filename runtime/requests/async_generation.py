@@ -20,6 +20,7 @@ from trtcoder.runtime.requests.events import (
 )
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.requests.usage import Usage
+from trtcoder.runtime.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from trtcoder.runtime.engine.engine_thread import EngineThread
@@ -146,6 +147,11 @@ class AsyncGeneration(AsyncIterator[Chunk]):
     def prompt_ids(self) -> tuple[int, ...]:
         """What the model saw."""
         return self._job.request.prompt_ids
+
+    @property
+    def params(self) -> SamplingParams:
+        """How tokens are chosen, with the engine's defaults where nothing was asked."""
+        return self._job.params
 
     @property
     def num_answers(self) -> int:

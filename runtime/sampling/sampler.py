@@ -76,6 +76,10 @@ class Sampler:
         """Whether the constraint lets nothing follow."""
         return self._matcher is not None and self._matcher.is_over
 
+    def fitting(self, draft: list[int]) -> list[int]:
+        """Return the beginning of a draft that the constraint allows."""
+        return draft if self._matcher is None else draft[: self._matcher.fitting(draft)]
+
     def sample(
         self, logits: Logits, allowed: NDArray[np.int64] | None = None, best: int | None = None
     ) -> Sample:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from trtcoder.errors import BusyError, RequestError
+from trtcoder.errors import BusyError, ContextError, RequestError
 from trtcoder.runtime.cache.latent_cache import LatentCache, Prefix
 from trtcoder.runtime.scheduler.fair_share import FairShare
 from trtcoder.runtime.scheduler.sequence import Sequence, State
@@ -38,16 +38,36 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The next ``count`` tokens of a sequence; the logits of the last ``samples`` are wanted."""
+    """The next ``count`` tokens of a sequence; the logits of the last ``samples`` are wanted.
+
+    ``draft`` goes on with guesses behind them, which are not the sequence's before its logits say
+    so; the logits of all of them are wanted too.
+    """
 
     sequence: Sequence
     count: int
     samples: int
+    draft: tuple[int, ...] = ()
 
     @property
     def start(self) -> int:
         """Position of the first token."""
         return self.sequence.num_computed
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that run, drafted ones too."""
+        return self.count + len(self.draft)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of logits."""
+        return self.samples + len(self.draft)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it is the one token that an answer lacks."""
+        return self.count == 1 and self.start >= self.sequence.num_prompt
 
 
 @dataclass(slots=True)
@@ -67,7 +87,12 @@ class Step:
     @property
     def num_tokens(self) -> int:
         """Tokens of all sequences."""
-        return sum(work.count for work in self.works)
+        return sum(work.num_tokens for work in self.works)
+
+    @property
+    def only_decodes(self) -> bool:
+        """Whether no prompt runs in it."""
+        return all(work.is_decode for work in self.works)
 
 
 class Scheduler:
@@ -110,16 +135,14 @@ class Scheduler:
 
         Raises:
             BusyError: too many are waiting.
-            RequestError: a prompt is empty, or longer than the context.
+            RequestError: a prompt is empty.
+            ContextError: a prompt is longer than the context.
         """
         for sequence in sequences:
             if not sequence.tokens:
                 raise RequestError("the prompt is empty")
             if len(sequence.tokens) > self.limits.context:
-                raise RequestError(
-                    f"the prompt has {len(sequence.tokens)} tokens, and the context holds "
-                    f"{self.limits.context}; shorten it"
-                )
+                raise ContextError(len(sequence.tokens), self.limits.context)
         if len(self.waiting) + len(sequences) > self.limits.max_waiting:
             raise BusyError(
                 f"{len(self.waiting)} requests are waiting and at most "
@@ -168,6 +191,22 @@ class Scheduler:
             step.works.append(Work(sequence, count, count if sequence.all_logits else 1))
         return step
 
+    def draft(self, step: Step, index: int, tokens: list[int]) -> int:
+        """Let a work of a step go on with ``tokens``, as far as there is room: nobody makes way.
+
+        Returns how many of them run.
+        """
+        work, size = step.works[index], self.cache.block_size
+        sequence, end = work.sequence, work.start + work.count
+        blocks = len(sequence.table) + self.cache.num_available
+        count = min(len(tokens), blocks * size - end, self.limits.context - len(sequence.tokens))
+        self._grow(sequence, end + max(count, 0))
+        bound = max(self._highest(each.sequence, each.num_tokens) for each in step.works)
+        bound = max(bound, self._highest(sequence, work.count + max(count, 0)))
+        count = max(self._within_memory(count, step.num_tokens, bound), 0)
+        step.works[index] = replace(work, draft=tuple(tokens[:count]))
+        return count
+
     def copied(self) -> None:
         """Note that the step's copies are made: what they were made from may go.
 
@@ -177,13 +216,15 @@ class Scheduler:
             self.cache.release(block)
         self._pinned.clear()
 
-    def advance(self, work: Work) -> None:
-        """Note that a work's rows are in the cache, and good: others may find them."""
-        sequence = work.sequence
-        self._shares.charge(sequence.client, work.count)
-        if work.start < sequence.num_prompt:
-            sequence.served += work.count
-        sequence.num_computed += work.count
+    def advance(self, sequence: Sequence, count: int) -> None:
+        """Note that the rows of a sequence's next tokens are in the cache, and good.
+
+        Others may find them. Drafted tokens come one by one, when they are the sequence's.
+        """
+        self._shares.charge(sequence.client, count)
+        if sequence.num_computed < sequence.num_prompt:
+            sequence.served += count
+        sequence.num_computed += count
         if sequence.num_computed // self.cache.block_size > sequence.num_published:
             sequence.num_published = self.cache.publish(
                 sequence.salt,

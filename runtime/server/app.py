@@ -20,6 +20,7 @@ from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.errors import on_error
 from trtcoder.runtime.server.guard import Guard
 from trtcoder.runtime.server.llama_cpp import endpoints as llama_cpp
+from trtcoder.runtime.server.llama_cpp import props as llama_cpp_props
 from trtcoder.runtime.server.ollama import endpoints as ollama
 from trtcoder.runtime.server.ollama import models as ollama_models
 from trtcoder.runtime.server.openai import chat, completions, models, responses
@@ -39,6 +40,7 @@ ROUTERS = (
     messages,
     mistral,
     llama_cpp,
+    llama_cpp_props,
     ollama,
     ollama_models,
     tokens,
@@ -69,7 +71,7 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     tracing = Tracing(settings.otel_endpoint) if is_traced(settings.otel_endpoint) else None
-    app.state.service = Service(engines, settings)
+    service = app.state.service = Service(engines, settings)
     reports = app.state.reports = Reports(needs_pass=bool(settings.api_keys))
     for module in (*ROUTERS, *((page, report) if settings.page else ())):
         app.include_router(module.router)
@@ -81,6 +83,7 @@ def create_app(engines: Engines, settings: ServerSettings) -> FastAPI:
         settings=settings,
         is_draining=lambda: engines.is_draining,
         has_pass=reports.admits,
+        note=service.latencies.note,
     )
     # Around the guard: a browser asks without its key whether it may, and reads refusals too.
     if settings.cors_origins:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +32,14 @@ class Conversation:
         box: the tools.
         form: that the answer's text must have; None leaves it free.
         continues: the last turn is the beginning of the answer.
+        begins: what the format writes before an answer ends the prompt.
     """
 
     turns: tuple[Turn, ...]
     box: ToolBox = field(default_factory=ToolBox)
     form: Constraint | None = None
     continues: bool = False
+    begins: bool = True
 
     def prompt(self, served: Served) -> list[int]:
         """Return the prompt.
@@ -48,24 +50,43 @@ class Conversation:
         if not self.turns:
             raise RequestError("messages: a chat needs at least one message")
         messages = as_messages(self.turns, self.box.offered)
-        return served.llm.prompts.chat(messages, continue_last=self.continues)
+        return served.llm.prompts.chat(
+            messages, continue_last=self.continues, begin_answer=self.begins
+        )
 
     def constraint(self) -> Constraint | None:
         """Return the form of the whole answer."""
         return calling(self.box, self.form)
 
     async def start(
-        self, service: Service, served: Served, http: HttpRequest, params: SamplingParams
+        self,
+        service: Service,
+        served: Served,
+        http: HttpRequest,
+        params: SamplingParams,
+        *,
+        cut: Callable[[list[int]], list[int]] = lambda ids: ids,
+        salt: str = "",
     ) -> Talk:
         """Queue the conversation; ``params`` hold its `constraint`.
+
+        Args:
+            service: of the app.
+            served: the engine.
+            http: the request.
+            params: of the sampler.
+            cut: what a client wants left out of the prompt.
+            salt: prefixes are shared among requests of the same one.
 
         Raises:
             RequestError: it is malformed; nothing is queued.
             ApiError: the queue is full.
         """
-        ids = self.prompt(served)
-        spaced = served.llm.prompts.spaced_answers and not self.continues
-        generation = await service.start(served, http, ids, params, strip_leading_space=spaced)
+        ids = cut(self.prompt(served))
+        spaced = served.llm.prompts.spaced_answers and self.begins and not self.continues
+        generation = await service.start(
+            served, http, ids, params, strip_leading_space=spaced, salt=salt
+        )
         return Talk(generation, reads_calls=bool(self.box.offered))
 
 
@@ -78,6 +99,7 @@ class Said:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     logprobs: list[Any] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         """Take a piece."""
@@ -85,10 +107,9 @@ class Said:
             case Text():
                 self.text += piece.text
             case CallBegins():
-                self.calls.append(ToolCall(piece.id, piece.name, ""))
+                self.calls.append(ToolCall(piece.id, piece.name, "", piece.is_text))
             case Arguments():
-                last = self.calls[-1]
-                self.calls[-1] = ToolCall(last.id, last.name, last.arguments + piece.text)
+                self.calls[-1] = self.calls[-1].grown(piece.text)
 
 
 class Talk:
@@ -121,6 +142,8 @@ class Talk:
                 answer = said[chunk.index]
                 for piece in pieces:
                     answer.add(piece)
+                if chunk.token is not None:
+                    answer.ids.append(chunk.token)
                 if chunk.logprob is not None and chunk.token is not None:
                     answer.logprobs.append((chunk.token, chunk.logprob, chunk.top_logprobs))
                 answer.finish_reason = self.finish_reason(chunk)

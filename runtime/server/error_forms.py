@@ -19,6 +19,9 @@ _ANTHROPIC = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_LLAMA_CPP_PATHS = frozenset(
+    {"infill", "completion", "completions", "props", "slots", "apply-template"}
+)
 _LLAMA_CPP = {
     401: "authentication_error",
     403: "permission_error",
@@ -48,8 +51,11 @@ def anthropic(error: ApiError) -> dict[str, Any]:
 
 def llama_cpp(error: ApiError) -> dict[str, Any]:
     """Return an error as llama-server writes it."""
-    kind = _LLAMA_CPP.get(error.status, _other(error, "server_error"))
-    return {"error": {"code": error.status, "message": error.message, "type": kind}}
+    found = {"code": error.status, "message": error.message}
+    if error.overflow is not None:
+        numbers = {"n_prompt_tokens": error.overflow.num_tokens, "n_ctx": error.overflow.context}
+        return {"error": {**found, "type": "exceed_context_size_error", **numbers}}
+    return {"error": {**found, "type": _LLAMA_CPP.get(error.status, _other(error, "server_error"))}}
 
 
 def ollama(error: ApiError) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def form_of(path: str) -> ErrorForm:
     first = path.split("/", 2)[1:2]
     if first == ["api"]:
         return ollama
-    if first in (["infill"], ["completion"], ["completions"], ["props"]):
+    if first and first[0] in _LLAMA_CPP_PATHS:
         return llama_cpp
     return anthropic if path.startswith("/v1/messages") else openai
 

@@ -11,11 +11,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from trtcoder.errors import BusyError, RequestError, TrtcoderError
+from trtcoder.errors import BusyError, ContextError, RequestError, TrtcoderError
 from trtcoder.runtime.server.error_forms import form_of
 
 # The parameter that a library's message begins with: "top_p is 2; …", "messages[3]: …".
 _PARAMETER = re.compile(r"([a-z][a-z0-9_]*)(?:\[[^\]]*\]|\.[a-z_]+)*(?::| is | has )")
+
+_UNSUPPORTED = re.compile(r"\b(?:it is|they are) not supported\b")
 
 
 class ApiError(HTTPException):
@@ -31,12 +33,14 @@ class ApiError(HTTPException):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        overflow: ContextError | None = None,
     ) -> None:
         super().__init__(status, message, dict(headers or {}))
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.overflow = overflow  # where the prompt does not fit
 
     @classmethod
     def of(cls, error: TrtcoderError, retry_after: float | None = None) -> ApiError:
@@ -56,8 +60,12 @@ class ApiError(HTTPException):
             )
         if isinstance(error, RequestError):
             found = _PARAMETER.match(message)
-            code = "context_length_exceeded" if "the context holds" in message else None
-            return cls(400, message, param=found[1] if found else None, code=code)
+            overflow = error if isinstance(error, ContextError) else None
+            code = "context_length_exceeded" if overflow else None
+            if _UNSUPPORTED.search(message):
+                code = "unsupported_parameter"
+            param = found[1] if found else None
+            return cls(400, message, param=param, code=code, overflow=overflow)
         return cls(500, message, code="engine_failed")
 
     def response(self, path: str) -> JSONResponse:

@@ -11,14 +11,18 @@ from trtcoder.runtime.server.structure import StructureFields
 
 
 class StreamOptions(BaseModel):
-    """Options of a stream; ``include_usage`` asks for a last chunk with the usage."""
+    """Options of a stream.
 
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
+    ``include_usage`` asks for a last chunk with the usage, ``continuous_usage_stats`` (vLLM's) for
+    the usage so far in each chunk before it too.
+    """
+
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
 
 
-class SamplingFields(StructureFields):
-    """What may be asked of sampling; None is the engine's default.
+class SamplerFields(StructureFields):
+    """What may be asked of how tokens are chosen; None is the engine's default.
 
     Keys that are unknown here are passed over: clients send many that change nothing.
     """
@@ -26,18 +30,13 @@ class SamplingFields(StructureFields):
     # A number in quotes is no number; an integer is a float.
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    model: str | None = None
-    max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    n: int | None = None
     seed: int | None = None
     stop: Annotated[str | list[str] | None, Field(description="At most 32 strings.")] = None
     stop_token_ids: list[int] | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
@@ -45,7 +44,6 @@ class SamplingFields(StructureFields):
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
-    user: str | None = None
 
     def params(self, max_tokens: int | None, **more: Any) -> SamplingParams:
         """Return the sampler's parameters; ``more`` goes before the fields.
@@ -61,7 +59,6 @@ class SamplingFields(StructureFields):
             "top_p": self.top_p,
             "top_k": top_k,
             "min_p": self.min_p,
-            "n": self.n,
             "seed": None if self.seed == -1 else self.seed,
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids,
@@ -76,3 +73,18 @@ class SamplingFields(StructureFields):
             **more,
         }
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+
+class SamplingFields(SamplerFields):
+    """What completions, middles and chats share beside how tokens are chosen."""
+
+    model: str | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+    def params(self, max_tokens: int | None, **more: Any) -> SamplingParams:
+        """Return the sampler's parameters, with the number of answers."""
+        return super().params(max_tokens, **{"n": self.n, **more})

@@ -14,9 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trtcoder.runtime.server.errors import ApiError
 from trtcoder.runtime.server.settings import ServerSettings
+from trtcoder.runtime.server.work import Work
 
 # Asked by balancers and by people without a key.
-_OPEN = frozenset({"/health", "/health/live", "/health/ready", "/", "/docs", "/favicon.ico"})
+_OPEN = frozenset(
+    {"/health", "/v1/health", "/health/live", "/health/ready", "/", "/docs", "/favicon.ico"}
+)
 _OPEN_PREFIX = "/page/"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -41,11 +44,13 @@ class Guard:
         settings: ServerSettings,
         is_draining: Callable[[], bool],
         has_pass: Callable[[Scope], bool] = lambda _: False,
+        note: Callable[[Work], None] = lambda _: None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._is_draining = is_draining
         self._has_pass = has_pass
+        self._note = note
         self._keys = [key.encode() for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +83,7 @@ class Guard:
                 raise
             await error.response(scope["path"])(scope, receive, answer)
         finally:
+            self._note(Work.of(scope["state"]))
             _log.info(
                 "request",
                 id=request_id,

@@ -28,15 +28,17 @@ async def live() -> dict[str, str]:
 
 @router.get("/health/ready", responses=_ANSWERS)
 @router.get("/health", responses=_ANSWERS)
+@router.get("/v1/health", include_in_schema=False)
 async def ready(request: Request) -> JSONResponse:
     """Answer 200 while requests are taken: loaded, not draining, no engine dead or stuck."""
-    problem = _problem(Service.of(request))
+    problem = problem_of(Service.of(request))
     if problem is None:
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "not ready", "reason": problem}, 503)
 
 
-def _problem(service: Service) -> str | None:
+def problem_of(service: Service) -> str | None:
+    """Return why requests are not taken; None where they are."""
     if service.engines.is_draining:
         return "the server is shutting down"
     served = service.engines.all()

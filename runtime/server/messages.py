@@ -97,6 +97,12 @@ def as_turns(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
 
 
 def _call(given: dict[str, Any], place: str) -> ToolCall:
+    custom = given.get("custom")
+    if given.get("type") == "custom" and isinstance(custom, dict):
+        name, text = custom.get("name"), custom.get("input")
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise RequestError(f"{place}.custom: expected a name and an input")
+        return ToolCall(str(given.get("id") or name), name, text, is_text=True)
     function = given.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str):

@@ -1,6 +1,7 @@
 """`/metrics` for Prometheus: counters of each engine, under our names and under vLLM's.
 
 The values are read from the engine's counters when they are asked for; nothing is counted twice.
+Histograms count the requests that have ended.
 """
 
 from __future__ import annotations
@@ -13,53 +14,38 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
+from trtcoder.runtime.engine.figures import COUNTERS, GAUGES
 from trtcoder.runtime.server.document.errors import READING
-from trtcoder.runtime.server.engines import Engines
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
-
-# Our name, vLLM's where the meaning is the same, what it is, and the counter's attribute.
-_GAUGES = (
-    ("requests_running", "num_requests_running", "Answers that are computed.", "num_running"),
-    ("requests_waiting", "num_requests_waiting", "Answers that wait.", "num_waiting"),
-    ("cache_usage", "kv_cache_usage_perc", "Share of the cache in use, 0 to 1.", "cache_usage"),
-)
-_COUNTERS = (
-    ("prompt_tokens", "prompt_tokens", "Prompt tokens.", "asked_tokens"),
-    ("generation_tokens", "generation_tokens", "Tokens sampled.", "generated_tokens"),
-    ("preemptions", "num_preemptions", "Answers that lost their blocks.", "num_preemptions"),
-    ("prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up.", "asked_tokens"),
-    ("prefix_cache_hits", "prefix_cache_hits", "Prompt tokens found.", "cached_tokens"),
-    ("steps", None, "Forward passes.", "steps"),
-    ("requests", None, "Requests queued.", "requests"),
-    ("requests_failed", None, "Requests that ended with an error.", "failed"),
-)
 
 
 class EngineCollector(Collector):
     """Reads the counters of all engines."""
 
-    def __init__(self, engines: Engines, *, vllm: bool) -> None:
-        self._engines = engines
-        self._vllm = vllm
+    def __init__(self, service: Service) -> None:
+        self._engines = service.engines
+        self._latencies = service.latencies
+        self._vllm = service.settings.vllm_metrics
 
     def collect(self) -> Iterable[Metric]:
         """Yield one family a name, with a value for each engine."""
-        for kind, table in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for ours, theirs, text, attribute in table:
-                names = [f"trtcoder:{ours}"]
-                if theirs is not None and self._vllm:
-                    names.append(f"vllm:{theirs}")
+        for kind, figures in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for figure in figures:
+                names = [f"trtcoder:{figure.name}"]
+                if self._vllm:
+                    names += [f"vllm:{name}" for name in figure.vllm]
                 for name in names:
-                    family = kind(name, text, labels=["model_name"])
+                    family = kind(name, figure.text, labels=["model_name"])
                     for served in self._engines.all():
-                        core = served.llm.engine.thread.core
-                        owner = core if hasattr(core, attribute) else core.stats
-                        family.add_metric([served.name], float(getattr(owner, attribute)))
+                        value = figure.value(served.llm.engine.thread.core)
+                        family.add_metric([served.name], value)
                     yield family
         yield from self._finished()
+        yield from self._latencies.collect(vllm=self._vllm)
         if self._vllm:
+            yield self._accepted_at()
             yield self._cache_config()
 
     def _finished(self) -> Iterable[Metric]:
@@ -73,15 +59,36 @@ class EngineCollector(Collector):
                     family.add_metric([served.name, reason], float(count))
             yield family
 
+    def _accepted_at(self) -> Metric:
+        family = CounterMetricFamily(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafted tokens that came, by their place in a draft.",
+            labels=["model_name", "position"],
+        )
+        for served in self._engines.all():
+            counts = list(served.llm.engine.thread.core.stats.accepted_at)
+            for place, count in enumerate(counts):
+                family.add_metric([served.name, str(place)], float(count))
+        return family
+
     def _cache_config(self) -> Metric:
         family = GaugeMetricFamily(
             "vllm:cache_config_info",
             "Blocks of the cache.",
-            labels=["model_name", "block_size", "num_gpu_blocks"],
+            labels=[
+                "model_name",
+                "block_size",
+                "num_gpu_blocks",
+                "kv_cache_size_tokens",
+                "kv_cache_max_concurrency",
+            ],
         )
         for served in self._engines.all():
             cache = served.llm.engine.thread.core.scheduler.cache
-            family.add_metric([served.name, str(cache.block_size), str(cache.num_blocks)], 1.0)
+            size = cache.block_size * cache.num_blocks
+            most = f"{size / served.llm.context:.2f}"
+            labels = [served.name, str(cache.block_size), str(cache.num_blocks), str(size), most]
+            family.add_metric(labels, 1.0)
         return family
 
 
@@ -94,5 +101,5 @@ async def metrics(request: Request) -> Response:
     """Return all counters as text."""
     service = Service.of(request)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(EngineCollector(service.engines, vllm=service.settings.vllm_metrics))
+    registry.register(EngineCollector(service))
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")

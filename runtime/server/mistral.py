@@ -19,7 +19,8 @@ from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fields import SamplingFields
 from trtcoder.runtime.server.fim.filling import Filling, start_filling
 from trtcoder.runtime.server.fim.options import FimOptions
-from trtcoder.runtime.server.service import Service, finish, usage_of
+from trtcoder.runtime.server.openai.usage import usage_of
+from trtcoder.runtime.server.service import Service, finish
 from trtcoder.runtime.server.streams import DONE, event, unless_disconnected
 
 router = APIRouter(tags=["fill in the middle"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -12,20 +12,22 @@ from starlette.requests import Request as HttpRequest
 from trtcoder.errors import TrtcoderError
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.requests.request import Request
-from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.sampling.params import SamplingParams
 from trtcoder.runtime.server.engines import Engines, Served
 from trtcoder.runtime.server.errors import ApiError
+from trtcoder.runtime.server.latencies import Latencies
 from trtcoder.runtime.server.settings import ServerSettings
 from trtcoder.runtime.server.streams import Stream
+from trtcoder.runtime.server.work import Work
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The engines and the settings, for handlers."""
+    """The engines and the settings, for handlers; ``latencies`` counts what requests cost."""
 
     engines: Engines
     settings: ServerSettings
+    latencies: Latencies = field(default_factory=Latencies)
 
     @classmethod
     def of(cls, request: HttpRequest) -> Service:
@@ -47,8 +49,11 @@ class Service:
         *,
         strip_leading_space: bool = False,
         forced: bytes = b"",
+        salt: str = "",
     ) -> AsyncGeneration:
         """Queue a prompt, whose constraint is compiled beside the event loop before.
+
+        Requests share cached prefixes with those of the same key and the same ``salt``.
 
         Raises:
             ApiError: 400 or 429; nothing is queued.
@@ -63,7 +68,7 @@ class Service:
             params,
             strip_leading_space,
             client=client,
-            salt=client,
+            salt=f"{client}\n{salt}" if salt else client,
             forced=forced,
         )
         try:
@@ -71,26 +76,12 @@ class Service:
         except TrtcoderError as error:
             pace = served.llm.engine.thread.core.seconds_until_room()
             raise ApiError.of(error, pace) from error
-        work = http.scope["state"].get("work")
-        if work is not None:  # somebody traces it
-            work.add(served.name, params, generation)
+        Work.of(http.scope["state"]).add(served.name, params, generation)
         return generation
 
     def stream(self, frames: Any, **options: Any) -> Stream:
         """Return a streamed response of ``frames``."""
         return Stream(frames, keep_alive_seconds=self.settings.keep_alive_seconds, **options)
-
-
-def usage_of(*usages: Usage) -> dict[str, Any]:
-    """Return OpenAI's usage object of the prompts of a request together."""
-    prompt = sum(usage.prompt_tokens for usage in usages)
-    completion = sum(usage.completion_tokens for usage in usages)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in usages)},
-    }
 
 
 def finish(reason: str | None) -> str | None:

@@ -7,6 +7,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -160,7 +161,13 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let running answers end."""
+        """Let running answers end, and tell whoever comes meanwhile that the server is closing."""
         if self._signal is not None:
             _log.info("draining", signal=self._signal.name)
+        ends = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        # Requests that come now end at once: a page looks whether the server is ready.
+        while self.server_state.tasks and time.monotonic() < ends and not self.force_exit:
+            await asyncio.sleep(0.05)
+        left = max(1, round(ends - time.monotonic()))
+        self.config.timeout_graceful_shutdown = left
         await super().shutdown(sockets)

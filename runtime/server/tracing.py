@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trtcoder import __version__
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
-from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.server.work import Work
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -95,9 +95,8 @@ class Traced:
             await self._app(scope, receive, send)
             return
         span = self._tracing.begin(scope)
-        work = Work()
         state = scope.setdefault("state", {})
-        state["work"] = work
+        work = Work.of(state)
         state["trace"] = f"{span.get_span_context().trace_id:032x}"
         status = 500
 
@@ -114,54 +113,36 @@ class Traced:
             span.end()
 
 
-class Work:
-    """What a request has had an engine do."""
-
-    def __init__(self) -> None:
-        self._model = ""
-        self._params: SamplingParams | None = None
-        self._generations: list[AsyncGeneration] = []
-
-    def add(self, model: str, params: SamplingParams, generation: AsyncGeneration) -> None:
-        """Note a generation that has been queued."""
-        self._model, self._params = model, params
-        self._generations.append(generation)
-
-    @property
-    def failure(self) -> Exception | None:
-        """What a generation failed with, also where the response had begun."""
-        return next((each.failure for each in self._generations if each.failure), None)
-
-    def attributes(self, path: str) -> dict[str, Any]:
-        """Return the span's attributes; none where nothing was generated."""
-        if not self._generations or self._params is None:
-            return {}
-        usages = [generation.usage for generation in self._generations]
-        found: dict[str, Any] = {
-            "gen_ai.operation.name": _operation(path),
-            "gen_ai.provider.name": "trtcoder",
-            "gen_ai.request.model": self._model,
-            "gen_ai.response.model": self._model,
-            "gen_ai.response.finish_reasons": [
-                reason for generation in self._generations for reason in _reasons(generation)
-            ],
-            "gen_ai.usage.input_tokens": sum(each.prompt_tokens for each in usages),
-            "gen_ai.usage.cache_read.input_tokens": sum(each.cached_tokens for each in usages),
-            "gen_ai.usage.output_tokens": sum(each.completion_tokens for each in usages),
-        }
-        for name, field in _ASKED.items():
-            value = getattr(self._params, field)
-            if value is not None:
-                found[name] = value
-        queued = min(each.queued for each in usages)
-        firsts = [each.first_token for each in usages if each.first_token is not None]
-        starts = [each.started for each in usages if each.started is not None]
-        if firsts:
-            # Seconds, as the metric of this name.
-            found["gen_ai.server.time_to_first_token"] = min(firsts) - queued
-        if starts:
-            found["trtcoder.queue_seconds"] = min(starts) - queued
-        return found
+def _attributes(work: Work, path: str) -> dict[str, Any]:
+    """Return the span's attributes; none where nothing was generated."""
+    if work.params is None:
+        return {}
+    usages = [generation.usage for generation in work.generations]
+    found: dict[str, Any] = {
+        "gen_ai.operation.name": _operation(path),
+        "gen_ai.provider.name": "trtcoder",
+        "gen_ai.request.model": work.model,
+        "gen_ai.response.model": work.model,
+        "gen_ai.response.finish_reasons": [
+            reason for generation in work.generations for reason in _reasons(generation)
+        ],
+        "gen_ai.usage.input_tokens": sum(each.prompt_tokens for each in usages),
+        "gen_ai.usage.cache_read.input_tokens": sum(each.cached_tokens for each in usages),
+        "gen_ai.usage.output_tokens": sum(each.completion_tokens for each in usages),
+    }
+    for name, field in _ASKED.items():
+        value = getattr(work.params, field)
+        if value is not None:
+            found[name] = value
+    queued = min(each.queued for each in usages)
+    firsts = [each.first_token for each in usages if each.first_token is not None]
+    starts = [each.started for each in usages if each.started is not None]
+    if firsts:
+        # Seconds, as the metric of this name.
+        found["gen_ai.server.time_to_first_token"] = min(firsts) - queued
+    if starts:
+        found["trtcoder.queue_seconds"] = min(starts) - queued
+    return found
 
 
 def _describe(span: Span, scope: Scope, status: int, work: Work) -> None:
@@ -173,7 +154,7 @@ def _describe(span: Span, scope: Scope, status: int, work: Work) -> None:
         span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
     span.set_attribute("trtcoder.request_id", scope["state"].get("request_id", ""))
-    span.set_attributes(work.attributes(scope["path"]))
+    span.set_attributes(_attributes(work, scope["path"]))
     failure = work.failure
     if failure is not None or status >= 500:
         # The class alone: a message could quote what was asked.

@@ -49,9 +49,24 @@ class RequestError(TrtcoderError):
     """A request that this engine cannot serve: too long, bad parameters, missing capability."""
 
 
+class ContextError(RequestError):
+    """A prompt that is longer than the context, both in tokens."""
+
+    def __init__(self, num_tokens: int, context: int) -> None:
+        super().__init__(
+            f"the prompt has {num_tokens} tokens, and the context holds {context}; shorten it"
+        )
+        self.num_tokens = num_tokens
+        self.context = context
+
+
 class BusyError(TrtcoderError):
     """A request that has no place in the queue now, and may have one later."""
 
 
 class DependencyError(TrtcoderError):
     """A package that the command needs is not installed; the message names the extra."""
+
+
+class EvaluationError(TrtcoderError):
+    """A suite that cannot be asked or judged as it is: its data, its journal, or this host."""

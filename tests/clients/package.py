@@ -20,6 +20,7 @@ class Package:
         kind: the registry that it is from.
         name, version: of the package.
         also: what it is installed together with.
+        alone: without what it depends on, where only a file in it is wanted.
         room: the folder of the cache that it is in.
     """
 
@@ -27,6 +28,7 @@ class Package:
     name: str
     version: str
     also: tuple[str, ...] = ()
+    alone: bool = False
     room: str = "clients"
 
     @property
@@ -65,6 +67,7 @@ class Package:
                 "--quiet",
                 "--disable-pip-version-check",
             ]
+            command += ["--no-deps"] if self.alone else []
             command.append(f"{self.name}=={self.version}")
         else:
             command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix"]

@@ -95,6 +95,13 @@ def test_options_reach_the_sampler(tmp_path: Path, toy: str) -> None:
     assert again["text"] == first["text"]
 
 
+def test_drafts_change_no_answer(tmp_path: Path) -> None:
+    prompt = "abcdefgh abcd"
+    folder = engine(tmp_path, 1 + len(prompt), "efgh abcdefgh, or so")
+    for option in ("--speculate", "--no-speculate"):
+        assert run("complete", folder, prompt, option).stdout == "efgh abcdefgh, or so"
+
+
 def test_fill_takes_a_place_in_a_file(tmp_path: Path) -> None:
     source = tmp_path / "a.py"
     source.write_text("x = 1\ny = \nz = 3\n")
@@ -309,7 +316,7 @@ def test_ctrl_c_keeps_what_the_answer_had_so_far(
 
         monkeypatch.setattr(llm, "stream_chat", interrupted)
         options = GenerationOptions(
-            9, None, None, None, 0.0, None, 0.0, 0.0, None, (), None, None, False
+            9, None, None, None, 0.0, None, 0.0, 0.0, None, (), None, None, None, False
         )
         conversation = Conversation(llm, options, options.sampling_params(), None)
         monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))

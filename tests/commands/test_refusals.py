@@ -100,6 +100,7 @@ def assert_one_line(result: Result) -> None:
         "fill {engine} {path}:2:9",
         "chat {path} hi",
         "serve {path} --port 0",
+        "triton {path} -o {out}",
     ],
 )
 def test_a_path_that_is_something_else(

@@ -18,11 +18,12 @@ HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "numpy", "to
 CORE = ROOT / "src" / "trtcoder"
 PARTS = ("export", "calib", "runtime")
 # What not every room may import.
-GUARDED = {*PARTS, "commands", "report", "cli"}
+GUARDED = {*PARTS, "commands", "evaluation", "report", "cli"}
 # Room -> the guarded ones that it may import; every other room only itself.
 ALLOWED = {
     "export": {"export", "calib"},
-    "commands": {*PARTS, "commands", "report"},
+    "evaluation": {"runtime", "evaluation"},
+    "commands": {*PARTS, "commands", "evaluation", "report"},
     "cli.py": {"commands"},
     # The face: names that are imported when they are used.
     "__init__.py": {*PARTS},
@@ -136,10 +137,14 @@ def declared() -> dict[str, set[str]]:
     """Return the modules that each extra brings, those of the base install under ""."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sets = {"": project["dependencies"], **project["optional-dependencies"]}
-    return {
-        extra: {re.split(r"[^\w-]", name)[0].replace("-", "_").lower() for name in names}
-        for extra, names in sets.items()
-    }
+    # A distribution that is not named as what it brings.
+    modules = {"pyyaml": "yaml"}
+
+    def module(requirement: str) -> str:
+        name = re.split(r"[^\w-]", requirement)[0].replace("-", "_").lower()
+        return modules.get(name, name)
+
+    return {extra: set(map(module, names)) for extra, names in sets.items()}
 
 
 def test_the_base_install_brings_what_is_imported_and_no_more() -> None:

@@ -26,6 +26,10 @@ class Options:
     def __init__(self) -> None:
         self.libraries: list[str] = []
         self.intra_op_num_threads = self.inter_op_num_threads = 0
+        self.entries: dict[str, str] = {}
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        self.entries[key] = value
 
     def register_custom_ops_library(self, path: str) -> None:
         self.libraries.append(path)
@@ -55,7 +59,27 @@ def test_a_graph_of_both_keeps_the_threads_of_onnxruntime(monkeypatch: pytest.Mo
     parts = dataclasses.replace(PARTS, kernels=KernelGraph("kernels.onnx", OPERATORS, whole=False))
     choice = choose(parts)
     assert str(choice).endswith(", and ONNX Runtime's own operators")
-    assert options_of(choice).intra_op_num_threads == 3
+    options = options_of(choice)
+    assert options.intra_op_num_threads == 3
+    # Two pools that spin take the cores from each other.
+    assert options.entries == {"session.intra_op.allow_spinning": "0"}
+
+
+def test_an_engine_with_our_attention_alone_leaves_all_threads_to_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go("kernels", monkeypatch)
+    kernels = KernelGraph("kernels.onnx", OPERATORS, whole=False, products=False)
+    choice = choose(dataclasses.replace(PARTS, kernels=kernels))
+    isa = open_library().isa
+    assert str(choice) == f"trtcoder's attention, {isa}, and ONNX Runtime's own operators"
+    told: list[int] = []
+    monkeypatch.setattr(type(open_library()), "set_threads", lambda _, count: told.append(count))
+    options = options_of(choice)
+    assert options.libraries == [str(open_library().path)]
+    assert options.intra_op_num_threads == 3
+    assert options.entries == {}
+    assert told == []
 
 
 def test_hidden_kernels_leave_it_to_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,9 @@ def test_doctor_tells_which_kernels_run() -> None:
     found = library()
     result = CliRunner().invoke(main, ["doctor"])
     assert f"{found.isa}; this machine has {', '.join(found.isas)}" in result.output
+    told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)
+    assert (told["isa"], told["isas"]) == (found.isa, list(found.isas))
+    assert told["library"] == str(found.path)
 
 
 def test_doctor_tells_what_to_do_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +29,9 @@ def test_doctor_tells_what_to_do_without_kernels(monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
     assert "ONNX Runtime's own; the kernels are hidden by TRTCODER_PLUGINS=0" in result.output
+    told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)
+    assert told["isa"] is None
+    assert "TRTCODER_PLUGINS=0" in told["reason"]
     monkeypatch.delenv("TRTCODER_PLUGINS")
     monkeypatch.setenv("TRTCODER_KERNELS", "/nowhere.so")
     with pytest.raises(DependencyError, match="make plugins"):

@@ -43,11 +43,13 @@ class OllamaError(BaseModel):
 
 
 class LlamaErrorDetail(BaseModel):
-    """What was wrong; ``code`` is the status."""
+    """What was wrong; ``code`` is the status, and the numbers are of a prompt that does not fit."""
 
     code: int
     message: str
     type: str
+    n_prompt_tokens: int | None = None
+    n_ctx: int | None = None
 
 
 class LlamaError(BaseModel):
@@ -90,6 +92,7 @@ def answers(
     *,
     stream: str | None = None,
     reads: bool = False,
+    busy: str | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """Return all answers of an endpoint, for its route.
 
@@ -98,12 +101,15 @@ def answers(
         error: of its errors.
         stream: the type of an answer that is streamed.
         reads: it takes no body, and no engine computes.
+        busy: when one that reads answers 503.
     """
     found: dict[str, Any] = {"model": model, "description": "The answer."}
     if stream is not None:
         found["description"] = "The answer, whole or as a stream."
         found["content"] = {stream: {"schema": _EVENT if stream == SSE else {"type": "string"}}}
     statuses = READING if reads else {**READING, **_ASKING}
+    if busy is not None:
+        statuses = {**statuses, 503: busy}
     return {
         200: found,
         **{

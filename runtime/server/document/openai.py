@@ -43,14 +43,29 @@ class CompletionLogprobs(BaseModel):
     text_offset: list[int]
 
 
+class PromptLogprob(BaseModel):
+    """A token that was possible in the prompt; its rank is known among the most likely ones."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
+
+
+# By token id; the first token has none.
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+
+
 class CompletionChoice(BaseModel):
-    """One continuation or middle."""
+    """One continuation or middle; the last three are told where they were asked for."""
 
     index: int
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Reason | None
     stop_reason: str | int | None
+    token_ids: list[int] | None
+    prompt_token_ids: list[int] | None
+    prompt_logprobs: PromptLogprobs | None
 
 
 class Completion(Answered):
@@ -67,12 +82,20 @@ class CalledFunction(BaseModel):
     arguments: str
 
 
+class CalledTool(BaseModel):
+    """A custom tool, which takes text."""
+
+    name: str
+    input: str
+
+
 class Call(BaseModel):
-    """A tool that the model asks to be called."""
+    """A tool that the model asks to be called, of one of the two kinds."""
 
     id: str
-    type: Literal["function"]
-    function: CalledFunction
+    type: Literal["function", "custom"]
+    function: CalledFunction | None = None
+    custom: CalledTool | None = None
 
 
 class AnswerMessage(BaseModel):
@@ -111,13 +134,16 @@ class ChatChoice(BaseModel):
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls"] | None
     stop_reason: str | int | None
+    token_ids: list[int] | None
 
 
 class ChatCompletion(Answered):
-    """The answer of `/v1/chat/completions`."""
+    """The answer of `/v1/chat/completions`; the last two are told where they were asked for."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
+    prompt_token_ids: list[int] | None
+    prompt_logprobs: PromptLogprobs | None
 
 
 class FimChoice(BaseModel):
@@ -159,6 +185,13 @@ class ResponseAnswer(BaseModel):
     usage: ResponseUsage
 
 
+class InputTokens(BaseModel):
+    """How many tokens a prompt has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class Capabilities(BaseModel):
     """What an engine can do."""
 
@@ -174,6 +207,8 @@ class ServedModel(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: None
     max_model_len: int
     capabilities: Capabilities
     certificate: dict[str, Any] | None

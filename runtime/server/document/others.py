@@ -133,6 +133,31 @@ class Props(BaseModel):
     model_alias: str
     build_info: str
     modalities: dict[str, bool]
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    endpoint_slots: bool
+    endpoint_props: bool
+    endpoint_metrics: bool
+
+
+class Slot(BaseModel):
+    """Room for one answer."""
+
+    id: int
+    n_ctx: int
+    speculative: bool
+    is_processing: bool
+
+
+class Slots(RootModel[list[Slot]]):
+    """The answer of `/slots`."""
+
+
+class TemplateApplied(BaseModel):
+    """The answer of `/apply-template`."""
+
+    prompt: str
 
 
 class Piece(BaseModel):
@@ -148,6 +173,7 @@ class Tokens(BaseModel):
     tokens: list[int] | list[Piece]
     count: int
     max_model_len: int
+    token_strs: list[str] | None
 
 
 class Detokenized(BaseModel):

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from trtcoder.prompting.filling import FillPrompt, Hole, fill_prompt
 from trtcoder.prompting.line_ends import LineEnds
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
-from trtcoder.runtime.requests.events import Chunk, PromptLogprobs
+from trtcoder.runtime.requests.events import Chunk, Progress, PromptLogprobs
 from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.sampling.params import MAX_STOPS, SamplingParams
 from trtcoder.runtime.server.engines import Served
@@ -50,6 +50,11 @@ class Filling(AsyncIterator[Chunk]):
         return self.generation.num_answers
 
     @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What the model saw."""
+        return self.generation.prompt_ids
+
+    @property
     def prompt_logprobs(self) -> PromptLogprobs | None:
         """Log-probabilities of the prompt, where they were asked for."""
         return self.generation.prompt_logprobs
@@ -68,12 +73,29 @@ class Filling(AsyncIterator[Chunk]):
         self.generation.close()
 
     async def __anext__(self) -> Chunk:
+        while True:
+            event = await self.next_event()
+            if event is None:
+                raise StopAsyncIteration
+            if isinstance(event, Chunk):
+                return event
+
+    async def next_event(self) -> Chunk | Progress | PromptLogprobs | None:
+        """Return what comes next; None at the end.
+
+        Raises:
+            TrtcoderError: the request failed.
+        """
         while len(self._done) < self.num_answers:
-            chunk = await self.generation.__anext__()
-            if chunk.index not in self._done:
-                return self._edited(chunk)
+            event = await self.generation.next_event()
+            if event is None:
+                return None
+            if not isinstance(event, Chunk):
+                return event
+            if event.index not in self._done:
+                return self._edited(event)
         self.close()
-        raise StopAsyncIteration
+        return None
 
     def _edited(self, chunk: Chunk) -> Chunk:
         middle = self._middles[chunk.index]
@@ -95,6 +117,7 @@ async def start_filling(
     asked: FimOptions | None,
     *,
     asked_tokens: int | None = None,
+    salt: str = "",
 ) -> Filling:
     """Queue a hole; what does not fit into the context is cut round it.
 
@@ -106,6 +129,7 @@ async def start_filling(
         params: of the sampler.
         asked: the object ``trtcoder`` of the request.
         asked_tokens: the client's own limit of the answer, for which the context keeps room.
+        salt: prefixes are shared among requests of the same one.
 
     Raises:
         ApiError: the queue is full or a parameter is wrong.
@@ -133,7 +157,9 @@ async def start_filling(
         params = dataclasses.replace(
             params, stop=["\n", *kept[: MAX_STOPS - 1]], include_stop=False
         )
-    generation = await service.start(served, http, prompt.ids, params, forced=prompt.forced)
+    generation = await service.start(
+        served, http, prompt.ids, params, forced=prompt.forced, salt=salt
+    )
     middles = [
         Middle(hole.suffix, ends, trims=options.trim_suffix) for _ in range(generation.num_answers)
     ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
-from trtcoder.runtime.requests.events import Chunk
+from trtcoder.runtime.requests.events import Chunk, Progress
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.fim.filling import Filling
 from trtcoder.runtime.server.llama_cpp.fields import LlamaFields
+from trtcoder.runtime.server.llama_cpp.generation_settings import generation_settings
 from trtcoder.runtime.server.llama_cpp.line_limits import LineLimits
 from trtcoder.runtime.server.streams import event
 
@@ -54,10 +56,15 @@ class LlamaAnswer:
         """Yield one event a piece and one last for each answer."""
         usage = self._generation.usage
         try:
-            async for index, text, chunk in self._pieces():
+            async for piece in self._pieces():
+                if isinstance(piece, Progress):
+                    if self._body.return_progress:
+                        yield event(self._progress(piece))
+                    continue
+                index, text, chunk = piece
                 choice = self._choices[index]
                 if text:
-                    piece = {
+                    told = {
                         "index": self._first + index,
                         "content": text,
                         "tokens": [] if chunk.token is None else [chunk.token],
@@ -67,22 +74,55 @@ class LlamaAnswer:
                         "tokens_evaluated": usage.prompt_tokens,
                     }
                     if choice.probabilities:
-                        piece["completion_probabilities"] = choice.probabilities[choice.told :]
+                        told["completion_probabilities"] = choice.probabilities[choice.told :]
                         choice.told = len(choice.probabilities)
                     if self._body.timings_per_token:
-                        piece["timings"] = self._timings()
-                    yield event(piece)
+                        told["timings"] = self._timings()
+                    yield event(told)
                 if choice.stop_type != "none":
                     yield event(self._final(index, ""))
         finally:
             self._generation.close()
 
-    async def _pieces(self) -> AsyncIterator[tuple[int, str, Chunk]]:
-        """Yield each answer's text as it comes, with the chunk; the last has its stop type."""
+    def _progress(self, progress: Progress) -> dict[str, Any]:
+        """Return how much of the prompt is computed."""
+        since = self._generation.usage.started
+        elapsed = 0.0 if since is None else time.monotonic() - since
+        return {
+            "index": self._first,
+            "content": "",
+            "tokens": [],
+            "stop": False,
+            "id_slot": self._slot,
+            "tokens_predicted": 0,
+            "tokens_evaluated": progress.total,
+            "prompt_progress": {
+                "total": progress.total,
+                "cache": progress.cached,
+                "processed": progress.computed,
+                "time_ms": round(1000 * elapsed),
+            },
+        }
+
+    async def _pieces(self) -> AsyncIterator[tuple[int, str, Chunk] | Progress]:
+        """Yield each answer's text as it comes, with the chunk; the last has its stop type.
+
+        How much of the prompt is computed comes before, and that all of it is.
+        """
         warms = self._body.n_predict == 0
         left = len(self._choices)
+        is_computed = False
         try:
-            async for chunk in self._generation:
+            while (chunk := await self._generation.next_event()) is not None:
+                if isinstance(chunk, Progress):
+                    yield chunk
+                if not isinstance(chunk, Chunk):
+                    continue
+                if not is_computed:
+                    is_computed = True
+                    usage = self._generation.usage
+                    total = usage.prompt_tokens
+                    yield Progress(total, total, usage.cached_tokens)
                 choice = self._choices[chunk.index]
                 if choice.stop_type != "none":
                     continue
@@ -134,17 +174,18 @@ class LlamaAnswer:
             "tokens_predicted": len(choice.tokens),
             "tokens_evaluated": usage.prompt_tokens,
             "generation_settings": {
+                **generation_settings(self._source.params, seed=self._source.seed),
                 "n_ctx": self._served.llm.context,
                 "n_predict": body.n_predict,
-                "seed": self._seed,
                 "stream": body.stream,
             },
-            "prompt": "",
+            "prompt": self._prompt(),
             "has_new_line": "\n" in choice.text,
             "truncated": seen is not None and seen.is_cut,
             "stop_type": choice.stop_type,
             "stopping_word": choice.stopping_word,
-            "tokens_cached": usage.prompt_tokens + len(choice.tokens),
+            # The last token is told before its row is computed.
+            "tokens_cached": usage.prompt_tokens + max(len(choice.tokens) - 1, 0),
             "timings": self._timings(),
         }
         if choice.probabilities and not body.stream:
@@ -157,9 +198,16 @@ class LlamaAnswer:
         return max(self._body.id_slot, 0)
 
     @property
-    def _seed(self) -> int:
+    def _source(self) -> AsyncGeneration:
         generation = self._generation
-        return (generation.generation if isinstance(generation, Filling) else generation).seed
+        return generation.generation if isinstance(generation, Filling) else generation
+
+    def _prompt(self) -> str:
+        """Return the prompt to be read; a client that names its fields without it gets none."""
+        fields = self._body.response_fields
+        if fields and "prompt" not in fields:
+            return ""
+        return self._served.llm.tokenizer.spell(self._source.prompt_ids)
 
     def _timings(self) -> dict[str, Any]:
         usage = self._generation.usage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -13,7 +12,7 @@ from trtcoder.errors import RequestError
 from trtcoder.prompting.filling import Hole
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
 from trtcoder.runtime.server.document.errors import SSE, LlamaError, answers
-from trtcoder.runtime.server.document.others import LlamaAnswers, Props
+from trtcoder.runtime.server.document.others import LlamaAnswers
 from trtcoder.runtime.server.engines import Served
 from trtcoder.runtime.server.error_forms import llama_cpp
 from trtcoder.runtime.server.errors import ApiError
@@ -70,21 +69,6 @@ async def completion(body: CompletionRequest, request: Request) -> Response:
     if not generations:
         raise RequestError("prompt: there is none")
     return await _respond(service, served, request, body, generations)
-
-
-@router.get("/props", responses=answers(Props, LlamaError, reads=True))
-async def props(request: Request) -> dict[str, Any]:
-    """Describe the server and its first engine."""
-    service = Service.of(request)
-    served = service.engines.get(None)
-    return {
-        "default_generation_settings": {"n_ctx": served.llm.context},
-        "total_slots": served.llm.settings.max_batch,
-        "model_path": served.folder.name,
-        "model_alias": served.name,
-        "build_info": served.fingerprint,
-        "modalities": {"vision": False, "audio": False},
-    }
 
 
 def repository(extras: Sequence[Extra]) -> str:

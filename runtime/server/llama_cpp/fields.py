@@ -50,12 +50,39 @@ class LlamaFields(BaseModel):
     t_max_predict_ms: int = 0
     response_fields: list[str] | None = None
     return_tokens: bool = False
+    return_progress: bool = False
     timings_per_token: bool = False
     cache_prompt: bool = True
     id_slot: int = -1
     grammar: str | None = None
     json_schema: dict[str, Any] | bool | None = None
     trtcoder: FimOptions | None = None
+    # They would change how tokens are chosen, or what is told of them.
+    mirostat: int = 0
+    dry_multiplier: float = 0.0
+    dynatemp_range: float = 0.0
+    xtc_probability: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    post_sampling_probs: bool = False
+
+    def check(self) -> None:
+        """Refuse what is not served.
+
+        Raises:
+            RequestError: names the parameter.
+        """
+        for name, is_off in (
+            ("mirostat", self.mirostat == 0),
+            ("dry_multiplier", self.dry_multiplier == 0),
+            ("dynatemp_range", self.dynatemp_range == 0),
+            ("xtc_probability", self.xtc_probability == 0),
+            ("typical_p", self.typical_p >= 1),
+            ("top_n_sigma", self.top_n_sigma <= 0),
+            ("post_sampling_probs", not self.post_sampling_probs),
+        ):
+            if not is_off:
+                raise RequestError(f"{name}: it is not supported; leave it out")
 
     def params(self, service: Service, served: Served) -> SamplingParams:
         """Return the sampler's parameters.
@@ -63,6 +90,7 @@ class LlamaFields(BaseModel):
         Raises:
             RequestError: a value out of range, or a key that is not served.
         """
+        self.check()
         # -1 and -2 are llama-server's words for no limit, 0 asks for the prompt only.
         limit = None if self.n_predict < 0 else max(self.n_predict, 1)
         given: dict[str, Any] = {

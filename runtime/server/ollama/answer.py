@@ -76,7 +76,7 @@ class _Calls:
         if isinstance(piece, Arguments):
             if self._open is not None:
                 call = self._open
-                self._open = ToolCall(call.id, call.name, call.arguments + piece.text)
+                self._open = call.grown(piece.text)
             return None
         ended = self.end()
         if isinstance(piece, CallBegins):

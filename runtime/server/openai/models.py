@@ -36,6 +36,8 @@ def _describe(served: Served) -> dict[str, Any]:
         "object": "model",
         "created": served.created,
         "owned_by": "trtcoder",
+        "root": served.name,
+        "parent": None,
         "max_model_len": served.llm.context,
         "capabilities": {"completion": can.completion, "fim": can.fim, "chat": can.chat},
         "certificate": manifest.parity,

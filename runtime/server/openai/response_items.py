@@ -36,10 +36,12 @@ def turns_of(given: str | Sequence[Any], instructions: str | None) -> tuple[Turn
             role = str(item.get("role"))
             turns.append(Turn(ROLES.get(role, role), text_of(item.get("content"), place)))
         elif kind in _CALLS:
+            is_text = kind == "custom_tool_call"
             call = ToolCall(
                 str(item.get("call_id") or ""),
                 str(item.get("name") or ""),
-                str(item.get(_CALLS[kind]) or "{}"),
+                str(item.get(_CALLS[kind]) or ("" if is_text else "{}")),
+                is_text,
             )
             last = turns[-1] if len(turns) > before else None
             if last is not None and last.role == "assistant":

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from trtcoder.runtime.constraints.constraint import Constraint, schema_for
-from trtcoder.runtime.server.tools.spelling import ARGUMENTS, CLOSE, NAME, OPEN
-from trtcoder.runtime.server.tools.tool import ToolBox
+from trtcoder.runtime.server.tools.spelling import ARGUMENTS, CLOSE, NAME, OPEN, TEXT, TEXT_CLOSE
+from trtcoder.runtime.server.tools.tool import Tool, ToolBox
 
 
 def calling(box: ToolBox, form: Constraint | None) -> Constraint | None:
@@ -21,6 +21,11 @@ def calling(box: ToolBox, form: Constraint | None) -> Constraint | None:
     rules = [f"rest: ({' | '.join(f'rest{number}' for number in range(len(tools)))})"]
     named: dict[str, dict[str, Any]] = {}
     for number, tool in enumerate(tools):
+        if tool.is_text:
+            rules += _text_rules(number, tool)
+            if tool.form is not None:
+                named[f"text{number}"], *_ = tool.form.grammars()
+            continue
         head = json.dumps(f"{NAME}{tool.name}{ARGUMENTS}")
         rules.append(f"rest{number}: {head} @arguments{number} {json.dumps(CLOSE)}")
         schema = schema_for(tool.schema, lenient=not tool.strict)
@@ -38,3 +43,12 @@ def calling(box: ToolBox, form: Constraint | None) -> Constraint | None:
         rules.insert(0, f"start: TEXT | lead rest {more}")
         rules += ["TEXT: /(.|\\n)*/", f"lead[lazy]: TEXT {start}"]
     return Constraint.of({"lark_grammar": "\n".join(rules) + "\n"}, "tools", **named)
+
+
+def _text_rules(number: int, tool: Tool) -> list[str]:
+    """Return the rules of a call whose text is free, or has the form ``text<number>``."""
+    head, close = json.dumps(f"{NAME}{tool.name}{TEXT}"), json.dumps(TEXT_CLOSE)
+    if tool.form is not None:
+        return [f"rest{number}: {head} @text{number} {close}"]
+    # It ends with the first mark of its end.
+    return [f"rest{number}: {head} free{number}", f"free{number}[lazy]: /(.|\\n)*/ {close}"]

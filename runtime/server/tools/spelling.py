@@ -12,29 +12,56 @@ from trtcoder.runtime.server.tools.turn import Turn
 OPEN = "<tool_call>"
 NAME, ARGUMENTS = '\n{"name": "', '", "arguments": '
 CLOSE = "}\n</tool_call>"
+# Of a tool that takes text, which stands there as it is.
+TEXT, TEXT_CLOSE = '"}\n', "\n</tool_call>"
 
 
 def call_text(call: ToolCall) -> str:
     """Return a call as the model writes it."""
+    if call.is_text:
+        return f"{OPEN}{NAME}{call.name}{TEXT}{call.arguments}{TEXT_CLOSE}"
     return f"{OPEN}{NAME}{call.name}{ARGUMENTS}{call.arguments or '{}'}{CLOSE}"
 
 
 def instructions(tools: Sequence[Tool]) -> str:
     """Return the part of the system's message that tells the model of its tools."""
-    listed = "\n".join(
+    functions = [
         json.dumps(
             {"name": tool.name, "description": tool.description, "parameters": tool.schema},
             ensure_ascii=False,
         )
         for tool in tools
-    )
-    example = call_text(ToolCall("", "NAME", "{ARGUMENTS}"))
-    return (
-        "# Tools\n\nYou can call these functions. Each line has one, with the JSON schema of its "
-        f"arguments:\n<tools>\n{listed}\n</tools>\n\nTo call a function, write\n{example}\n"
-        "with its name and a JSON object of arguments, and nothing behind it. The result comes in "
-        "the next message, between <tool_response> and </tool_response>."
-    )
+        if not tool.is_text
+    ]
+    texts = [
+        json.dumps(
+            {"name": tool.name, "description": tool.description}
+            | ({"grammar": tool.grammar} if tool.grammar else {}),
+            ensure_ascii=False,
+        )
+        for tool in tools
+        if tool.is_text
+    ]
+    parts = ["# Tools"]
+    if functions:
+        example = call_text(ToolCall("", "NAME", "{ARGUMENTS}"))
+        parts.append(
+            "You can call these functions. Each line has one, with the JSON schema of its "
+            f"arguments:\n<tools>\n{_lines(functions)}\n</tools>\n\nTo call a function, write\n"
+            f"{example}\nwith its name and a JSON object of arguments, and nothing behind it."
+        )
+    if texts:
+        example = call_text(ToolCall("", "NAME", "TEXT", is_text=True))
+        parts.append(
+            f"You can call these tools, which take text:\n<tools>\n{_lines(texts)}\n</tools>\n\n"
+            f"To call one, write\n{example}\nwith its name and the text, and nothing behind it."
+        )
+    end = "The result comes in the next message, between <tool_response> and </tool_response>."
+    return "\n\n".join(parts) + f" {end}"
+
+
+def _lines(items: Sequence[str]) -> str:
+    return "\n".join(items)
 
 
 def as_messages(turns: Iterable[Turn], tools: Sequence[Tool]) -> list[Message]:

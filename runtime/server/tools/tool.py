@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.constraints.constraint import Constraint
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,256}")
 _MODES: dict[str, Literal["none", "auto", "required"]] = {
@@ -18,18 +20,31 @@ _MODES: dict[str, Literal["none", "auto", "required"]] = {
     "any": "required",
 }
 
+# Of grammars of text.
+_SYNTAXES = {"lark": Constraint.lark, "regex": Constraint.regex}
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask a client to call; ``schema`` is its arguments' JSON schema.
+    """What the model may ask a client to call: a function, or a tool that takes text.
 
-    ``strict``: keywords of the schema that cannot be held are refused instead of passed over.
+    Attributes:
+        name: by which it is called.
+        description: what it does, for the model.
+        schema: JSON schema of a function's arguments.
+        strict: keywords of the schema that cannot be held are refused instead of passed over.
+        is_text: it takes text as it is, in place of arguments.
+        form: of that text; None leaves it free.
+        grammar: the form as the client wrote it, for the model.
     """
 
     name: str
     description: str
     schema: Mapping[str, Any]
     strict: bool = False
+    is_text: bool = False
+    form: Constraint | None = None
+    grammar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +58,16 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model has asked for; ``arguments`` is JSON text."""
+    """A call that the model has asked for; ``arguments`` is JSON, or a text tool's text."""
 
     id: str
     name: str
     arguments: str
+    is_text: bool = False
+
+    def grown(self, more: str) -> ToolCall:
+        """Return the call with more of its arguments."""
+        return dataclasses.replace(self, arguments=self.arguments + more)
 
     @property
     def parsed(self) -> Any:
@@ -74,9 +94,20 @@ class ToolBox:
 
     @classmethod
     def of(
-        cls, given: Sequence[Any] | None, choice: Any = None, *, parallel: bool = True
+        cls,
+        given: Sequence[Any] | None,
+        choice: Any = None,
+        *,
+        parallel: bool = True,
+        texts: bool = False,
     ) -> ToolBox:
         """Read ``tools`` and ``tool_choice`` in OpenAI's or Anthropic's form.
+
+        Args:
+            given: the tools.
+            choice: whether they must be called.
+            parallel: several calls may come.
+            texts: the dialect has tools that take text, OpenAI's custom ones.
 
         Raises:
             RequestError: a malformed tool, or a choice of what is not there.
@@ -88,12 +119,13 @@ class ToolBox:
             if not isinstance(each, Mapping):
                 raise RequestError(f"{place}: expected an object, found {each!r}")
             kind = each.get("type") or "function"
-            # Anthropic's type of tools that are functions is custom, and OpenAI's custom ones are
-            # of free text.
-            if kind != "function" and "input_schema" not in each:
+            # Anthropic's type of tools that are functions is custom, and OpenAI's custom ones take
+            # text.
+            is_text = texts and kind == "custom" and "input_schema" not in each
+            if kind != "function" and "input_schema" not in each and not is_text:
                 ignored.append(str(kind)[:40])
                 continue
-            tool = _tool(each, place)
+            tool = _text_tool(each, place) if is_text else _tool(each, place)
             if tool.name in tools:
                 raise RequestError(f"{place}: there are two tools named {tool.name!r}")
             tools[tool.name] = tool
@@ -113,15 +145,43 @@ class ToolBox:
         return {"x-trtcoder-ignored-tools": ", ".join(names)} if names else {}
 
 
-def _tool(given: Mapping[str, Any], place: str) -> Tool:
-    inner = given.get("function", given)
+def _named(given: Mapping[str, Any], kind: str, place: str) -> tuple[Mapping[str, Any], str]:
+    """Return the object that describes a tool, which may stand below its kind, and its name."""
+    inner = given.get(kind, given)
     if not isinstance(inner, Mapping):
-        raise RequestError(f"{place}.function: expected an object, found {inner!r}")
+        raise RequestError(f"{place}.{kind}: expected an object, found {inner!r}")
     name = inner.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RequestError(
             f"{place}: the name is {name!r}; letters, digits and _ - . : / make one, 256 at most"
         )
+    return inner, name
+
+
+def _text_tool(given: Mapping[str, Any], place: str) -> Tool:
+    """Read a tool that takes text, free or of a grammar."""
+    inner, name = _named(given, "custom", place)
+    description = str(inner.get("description") or "")
+    form = inner.get("format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if kind == "text":
+        return Tool(name, description, {}, is_text=True)
+    # Chat has the grammar in an object of its own.
+    grammar = form.get("grammar", form) if isinstance(form, Mapping) else None
+    syntax = grammar.get("syntax") if isinstance(grammar, Mapping) else None
+    if kind != "grammar" or not isinstance(grammar, Mapping) or syntax not in _SYNTAXES:
+        raise RequestError(
+            f"{place}.format: it must be text, or a grammar whose syntax is lark or regex"
+        )
+    text = grammar.get("definition")
+    if not isinstance(text, str):
+        raise RequestError(f"{place}.format.definition: expected a grammar, found {text!r}")
+    found = _SYNTAXES[syntax](text, "tools")
+    return Tool(name, description, {}, is_text=True, form=found, grammar=text)
+
+
+def _tool(given: Mapping[str, Any], place: str) -> Tool:
+    inner, name = _named(given, "function", place)
     schema = inner.get("parameters", inner.get("input_schema"))
     if schema is None:
         schema = {"type": "object", "properties": {}}
@@ -141,8 +201,8 @@ def _choice(
         if given.get("disable_parallel_tool_use"):
             parallel = False
         kind = given.get("type")
-        if kind in ("function", "tool"):
-            inner = given.get("function", given)
+        if kind in ("function", "tool", "custom"):
+            inner = given.get(str(kind), given)
             name = inner.get("name") if isinstance(inner, Mapping) else None
             if name not in tools:
                 raise RequestError(f"tool_choice: there is no tool named {name!r}")

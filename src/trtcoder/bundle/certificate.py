@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,21 @@ class ReferenceInfo:
     versions: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationFile:
+    """The scores that were added to the engine: their file in its folder, and its sha256."""
+
+    file: str
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate(Comparison):
     """All of `parity.json`.
 
     ``weights_only_kl`` is the mean KL in nats with float32 activations in the kernels: what storing
     the weights cost, without what the int8 kernels add. None where they are the same.
+    ``evaluation`` is set where scores had been added to the engine before this was measured.
     """
 
     format: int = FORMAT
@@ -51,6 +60,7 @@ class Certificate(Comparison):
     tensors: tuple[Tensor, ...] = ()
     calibration: Calibration | None = None
     plan: Plan | None = None
+    evaluation: EvaluationFile | None = field(default=None, metadata={"omit_none": True})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of `parity.json`."""

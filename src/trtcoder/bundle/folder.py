@@ -90,8 +90,7 @@ class Bundle:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise EngineError(
-                f"{folder}: not an engine folder (no {FILE_NAME}); "
-                "make one with `trtcoder build CHECKPOINT --out FOLDER`"
+                f"{folder}: not an engine folder (no {FILE_NAME}); {_remedy(folder)}"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise EngineError(f"{path}: cannot be read ({reason(error)})") from error
@@ -158,3 +157,14 @@ class Bundle:
                 f"{self.folder}: does not match its manifest: {'; '.join(listed)}; "
                 "copy the folder again or build it again"
             )
+
+
+def _remedy(folder: Path) -> str:
+    """Return what to do with a folder that is no engine: in a hub's cache its snapshots may be."""
+    try:
+        snapshots = sorted(path.parent for path in folder.glob(f"snapshots/*/{FILE_NAME}"))
+    except OSError:
+        snapshots = []
+    if snapshots:
+        return f"it is a hub's cache of one; give its snapshot {snapshots[-1]}"
+    return "make one with `trtcoder build CHECKPOINT --out FOLDER`"

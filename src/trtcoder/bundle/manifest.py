@@ -9,6 +9,7 @@ a key named as the target (`trtcoder.bundle.onnx`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -25,6 +26,7 @@ from trtcoder.typed_json import MismatchError, read
 
 FORMAT = 2
 FILE_NAME = "manifest.json"
+_SAID_OF_IT = ("parity.json", "eval.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,16 @@ class Manifest:
     def model_name(self) -> str:
         """The model's name."""
         return self.model.name
+
+    def computing_digest(self) -> str:
+        """Return a sha256 of what decides an answer, in hex.
+
+        That is all of the engine but what was said about it: its certificate, its scores, and the
+        version that built it.
+        """
+        files = {name: info for name, info in self.files.items() if name not in _SAID_OF_IT}
+        computing = dataclasses.replace(self, files=files, parity=None, trtcoder="")
+        return hashlib.sha256(computing.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""

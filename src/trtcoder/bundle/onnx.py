@@ -44,11 +44,13 @@ class KernelGraph:
         file: its file; inputs, outputs and caches are the first one's.
         operators: the revision of the operators that it is made of.
         whole: whether they make every product, so that ONNX Runtime's threads have nothing to do.
+        products: whether they make any product with weights in panels, or attend only.
     """
 
     file: str
     operators: int
     whole: bool
+    products: bool = True
 
 
 @dataclass(frozen=True, slots=True)

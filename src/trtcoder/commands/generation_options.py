@@ -39,6 +39,7 @@ class GenerationOptions:
     stop: tuple[str, ...]
     threads: int | None
     context: int | None
+    speculate: bool | None
     as_json: bool
 
     def sampling_params(self) -> SamplingParams:
@@ -98,7 +99,11 @@ class GenerationOptions:
         from trtcoder.runtime.llm import open_engine
 
         return open_engine(
-            engine, threads=self.threads, context=self.context, capability=capability
+            engine,
+            threads=self.threads,
+            context=self.context,
+            speculate=self.speculate,
+            capability=capability,
         )
 
     def answer(self, generation: Generation, llm: LLM, ends: LineEnds | None = None) -> str:
@@ -188,6 +193,12 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
             "--context",
             type=TOKENS,
             help="Most tokens of prompt and answer together.  [default: the model's context]",
+        ),
+        click.option(
+            "--speculate/--no-speculate",
+            default=None,
+            help="Guess tokens from the text so far, and verify several in one step.  "
+            "[default: where that cannot change the answer]",
         ),
         click.option(
             "--json",

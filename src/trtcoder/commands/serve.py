@@ -132,6 +132,12 @@ def _from_file(
     help="One answer at a time, nothing reused: a text does not depend on what else is asked.",
 )
 @click.option(
+    "--speculate/--no-speculate",
+    default=None,
+    help="Guess tokens from what a sequence holds already, and verify several in one step.  "
+    "[default: where that cannot change a text]",
+)
+@click.option(
     "--no-prefix-cache",
     is_flag=True,
     help="Forget a request's rows when it ends.",
@@ -239,6 +245,7 @@ def serve(engines: tuple[Path, ...], config: Path | None, **values: Any) -> None
         max_queue=values["max_queue"],
         gap_seconds=values["gap"],
         deterministic=values["deterministic"],
+        speculate=values["speculate"],
         prefix_cache=not values["no_prefix_cache"],
         prefix_store=values["prefix_store"],
         prefix_store_bytes=round(values["prefix_store_gib"] * (1 << 30)),

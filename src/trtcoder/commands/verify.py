@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def verify(
         path = report or Path(f"{Path(os.path.realpath(engine)).name}.parity.json")
         target = OutputFile.check(path, "--report", force=force, inputs=[engine, reference, text])
 
-    from trtcoder.bundle.certificate import known_provenance
+    from trtcoder.bundle.certificate import EvaluationFile, known_provenance
     from trtcoder.bundle.folder import Bundle
+    from trtcoder.bundle.scores import FILE_NAME as SCORES
     from trtcoder.calib.text.heldout import load_heldout
     from trtcoder.checkpoint.reader import Checkpoint
     from trtcoder.errors import ParityError
@@ -100,6 +102,10 @@ def verify(
             on_step=advance,
             provenance=built,
         )
+    scores = bundle.manifest.files.get(SCORES)
+    if scores is not None:
+        link = EvaluationFile(SCORES, scores.sha256)
+        certificate = dataclasses.replace(certificate, evaluation=link)
     if target is not None:
         target.write(certificate.to_json())
     if as_json or target is None:

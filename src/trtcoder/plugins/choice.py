@@ -20,6 +20,7 @@ class Choice:
         reason: why it is none.
         is_broken: whether there is a library, and it cannot be used.
         whole: whether our kernels make every product.
+        products: whether they make any, or attend only.
     """
 
     file: str
@@ -27,12 +28,14 @@ class Choice:
     reason: str = ""
     is_broken: bool = False
     whole: bool = False
+    products: bool = True
 
     def __str__(self) -> str:
         if self.library is None:
             return f"ONNX Runtime's own operators: {self.reason}"
+        ours = "trtcoder's kernels" if self.products else "trtcoder's attention"
         rest = "" if self.whole else ", and ONNX Runtime's own operators"
-        return f"trtcoder's kernels, {self.library.isa}{rest}"
+        return f"{ours}, {self.library.isa}{rest}"
 
     @property
     def versions(self) -> dict[str, str]:
@@ -48,12 +51,17 @@ class Choice:
         options.inter_op_num_threads = 1
         if self.library is None:
             return
-        self.library.set_threads(threads)
         options.register_custom_ops_library(str(self.library.path))
+        if not self.products:
+            # Attention runs on the runtime's calling thread: it is a small part of such a step, and
+            # two pools that spin take the cores from each other.
+            return
+        self.library.set_threads(threads)
         if self.whole:
-            # Two pools that spin would take the cores from each other, and the runtime's own has
-            # nothing left that is worth sharing.
+            # The runtime's pool has nothing left that is worth sharing.
             options.intra_op_num_threads = 1
+        else:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
 def without_kernels(parts: OnnxParts, reason: str = "they were not asked for") -> Choice:
@@ -73,7 +81,7 @@ def choose(parts: OnnxParts) -> Choice:
             f"{OPERATORS}; build the engine again",
         )
     try:
-        return Choice(kernels.file, open_library(), whole=kernels.whole)
+        return Choice(kernels.file, open_library(), whole=kernels.whole, products=kernels.products)
     except DependencyError as error:
         return without_kernels(parts, str(error))
     except EngineError as error:

@@ -143,6 +143,12 @@ class Prompts:
                 f"{path}: cannot be read ({reason(error)}); build it again"
             ) from error
 
+    @property
+    def template(self) -> str | None:
+        """The chat template that is rendered; None where the format has parts, or no chat."""
+        form = None if self._chat is None else self._chat.form
+        return None if form is None or isinstance(form, ChatFormat) else form.text
+
     def start(self) -> list[int]:
         """Return what begins every prompt: BOS, or nothing."""
         return list(self._bos)
@@ -179,7 +185,11 @@ class Prompts:
         return [*self._bos, begin, *prefix, hole, *suffix, end]
 
     def chat(
-        self, messages: Sequence[Message | Mapping[str, str]], *, continue_last: bool = False
+        self,
+        messages: Sequence[Message | Mapping[str, str]],
+        *,
+        continue_last: bool = False,
+        begin_answer: bool = True,
     ) -> list[int]:
         """Return the conversation in the model's chat format, ready for the next answer.
 
@@ -190,6 +200,8 @@ class Prompts:
             messages: the conversation.
             continue_last: the last message is the beginning of the answer, and is continued. An
                 empty one is as none.
+            begin_answer: what the format writes before an answer ends the prompt; nothing does
+                where the last message is continued.
 
         Raises:
             RequestError: the model has no chat, there is no message, a role is unknown, or the
@@ -205,7 +217,8 @@ class Prompts:
             if not listed[-1]["content"]:
                 listed, continue_last = listed[:-1], False
         marks = chat.marks(listed, self.tokenizer.control)
-        text = chat.render(listed, marks, prompt=not continue_last, open_end=continue_last)
+        begins = begin_answer and not continue_last
+        text = chat.render(listed, marks, prompt=begins, open_end=continue_last)
         return self._not_empty(self._with_bos(self._encode(text, marks)))
 
     def conversation(

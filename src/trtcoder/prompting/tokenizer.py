@@ -143,6 +143,15 @@ class TextTokenizer:
         """Return the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, tokens)).decode("utf-8", "replace")
 
+    def spell(self, tokens: Iterable[int]) -> str:
+        """Return the text of ``tokens`` with control tokens as they are spelled, to be read.
+
+        It is no prompt: encoded, a spelled control token is text.
+        """
+        spelled = {id_: text.encode() for text, id_ in self.control.items()}
+        pieces = (spelled.get(token) or self.token_bytes(token) for token in tokens)
+        return b"".join(pieces).decode("utf-8", "replace")
+
     def _find_bytes(self, token: int) -> bytes:
         if token in self._control_ids:
             return b""

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from trtcoder.errors import DependencyError
@@ -139,3 +140,13 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def standalone(svg: str) -> str:
+    """Return a drawing as a file of its own, on paper: the page's light colours are filled in."""
+    css = files("trtcoder.report").joinpath("page.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--([\w-]+): ([^;]+);", css.partition("}")[0]))
+    svg = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], svg)
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    style = f"font-family: sans-serif; background: {light['paper']}"
+    return svg.replace("<svg ", f'<svg {spaces} style="{style}" ', 1) + "\n"

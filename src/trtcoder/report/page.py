@@ -6,13 +6,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from trtcoder import __version__
-from trtcoder.bundle.certificate import Certificate
 from trtcoder.bundle.provenance import Coverage
 from trtcoder.errors import DependencyError
 from trtcoder.printable import printable
 from trtcoder.report import comparison_plots, notation, statements, weight_plots
 from trtcoder.report.canvas import drawing_style
 from trtcoder.report.certified import CertifiedEngine
+from trtcoder.report.needle_plot import draw_needles
 from trtcoder.report.tensors import ClassSummary, by_class, fallbacks, snr_by_layer, worst
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WORST = 20
 # Rows of a list without end, and names in one of its cells.
 _ROWS, _NAMES = 40, 8
-_PLOTS = ("kl", "layers", "routers", "sizes", "ratios", "coverage", "plan")
+_PLOTS = ("kl", "layers", "routers", "sizes", "ratios", "coverage", "plan", "needle")
 _SECTIONS = {
     "verdict": "Gates",
     "compared": "Compared",
@@ -33,6 +33,7 @@ _SECTIONS = {
     "fallbacks": "Fallbacks",
     "calibration": "Calibration",
     "plan": "Plan",
+    "evaluation": "Suites",
     "files": "Files",
 }
 
@@ -56,7 +57,7 @@ def render(engine: CertifiedEngine, *, drawings: bool = True) -> str:
     fallen = fallbacks(certificate.tensors)
     absent = {
         *(() if classes else ("tensors", "fallbacks")),
-        *(() if engine.manifest else ("files",)),
+        *(() if engine.manifest else ("files", "evaluation")),
         # Its numbers are drawn and stand nowhere else.
         *(() if drawings else ("layers",)),
     }
@@ -67,7 +68,7 @@ def render(engine: CertifiedEngine, *, drawings: bool = True) -> str:
         engine=engine,
         certificate=certificate,
         sections=[(key, title) for key, title in _SECTIONS.items() if key not in absent],
-        plots=_draw(certificate, classes, experts) if drawings else dict.fromkeys(_PLOTS),
+        plots=_draw(engine, classes, experts) if drawings else dict.fromkeys(_PLOTS),
         drawn=drawings,
         figures=statements.figures(engine, total),
         verdict=statements.verdict(certificate),
@@ -91,9 +92,10 @@ def render(engine: CertifiedEngine, *, drawings: bool = True) -> str:
 
 
 def _draw(
-    certificate: Certificate, classes: list[ClassSummary], experts: Coverage | None
+    engine: CertifiedEngine, classes: list[ClassSummary], experts: Coverage | None
 ) -> dict[str, str | None]:
     """Return the drawings by name; None where there is nothing to draw."""
+    certificate, scores = engine.certificate, engine.scores
     plan = certificate.plan
     with drawing_style():
         return {
@@ -104,6 +106,7 @@ def _draw(
             "ratios": weight_plots.draw_ratios(snr_by_layer(certificate.tensors)),
             "coverage": None if experts is None else weight_plots.draw_coverage(experts),
             "plan": None if plan is None else weight_plots.draw_plan(plan),
+            "needle": None if scores is None else draw_needles(scores),
         }
 
 

@@ -27,6 +27,24 @@ target_delimiter: ""
 metric_list:
   - metric: acc
 """
+# Text is generated for it, and compared with what is expected.
+WRITTEN = """\
+task: written
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{before}}}}"
+doc_to_target: "{{{{choices[answer]}}}}"
+generation_kwargs:
+  until: ["\\n"]
+  max_gen_toks: 8
+  do_sample: false
+metric_list:
+  - metric: exact_match
+"""
 ITEMS = [
     {"before": "def add(a, b):\n    return", "choices": [" a + b", " a - b"], "answer": 0},
     {"before": "for i in", "choices": [" range(10):", " print("], "answer": 0},
@@ -35,10 +53,11 @@ ITEMS = [
 
 
 def run(session: Session) -> None:
-    """Evaluate a small task, and compare each log-probability with the library's."""
+    """Evaluate two small tasks, and compare log-probabilities and texts with the library's."""
     data = session.work / "items.jsonl"
     data.write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS))
     (session.work / "small.yaml").write_text(TASK.format(data=data))
+    (session.work / "written.yaml").write_text(WRITTEN.format(data=data))
     with session.demo("--deterministic") as server:
         model = server.client.get("/v1/models").json()["data"][0]["id"]
         address = f"base_url={server.address}/v1/completions"
@@ -47,7 +66,7 @@ def run(session: Session) -> None:
         session.run(
             PACKAGE.program("lm_eval"), "run", "--model", "local-completions",
             "--model_args", f"model={model},{address},{tokenizer},tokenized_requests=True",
-            "--tasks", "small", "--include_path", session.work,
+            "--tasks", "small,written", "--include_path", session.work,
             "--output_path", session.work / "out", "--log_samples",
         )  # fmt: skip
     (samples,) = (session.work / "out").rglob("samples_small_*.jsonl")
@@ -58,6 +77,10 @@ def run(session: Session) -> None:
     for text, value in expected.items():
         if abs(found[text] - value) > 1e-3:
             raise ClientError(f"{text!r}: offline {value}, by the harness {found[text]}")
+    (samples,) = (session.work / "out").rglob("samples_written_*.jsonl")
+    texts = [json.loads(line)["resps"][0][0] for line in samples.read_text().splitlines()]
+    if texts != _written():
+        raise ClientError(f"offline {_written()}, by the harness {texts}")
 
 
 def _log_probabilities(samples: Path) -> dict[str, float]:
@@ -86,11 +109,20 @@ def _offline() -> dict[str, float]:
     return found
 
 
+def _written() -> list[str]:
+    """Return what the library goes on with behind each item."""
+    with LLM(DEMO_ENGINE) as llm:
+        outputs = llm.generate(
+            [str(item["before"]) for item in ITEMS], max_tokens=8, stop=["\n"], temperature=0.0
+        )
+    return [output.outputs[0].text for output in outputs]
+
+
 CLIENT = Client(
     "lm-eval",
     PACKAGE,
     PACKAGE.version,
     ("/v1/completions",),
-    "log-probabilities of a multiple choice as the library's, within 0.001",
+    "log-probabilities of a multiple choice as the library's, within 0.001; a written answer",
     run,
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from trtcoder.export.weights.plan import Converted, DType, Part, Weight, WeightPlan
@@ -47,7 +49,7 @@ def test_a_module_is_in_one_shard_and_each_value_is_aligned(
             assert placed.offsets[weight.name] % weight.dtype.numpy.itemsize == 0
 
 
-def plan_of(values: dict[str, np.ndarray], dtypes: dict[str, DType]) -> WeightPlan:  # type: ignore[type-arg]
+def plan_of(values: dict[str, NDArray[Any]], dtypes: dict[str, DType]) -> WeightPlan:
     plan = WeightPlan()
     for name, value in values.items():
         weight = plan.declare(name, "norms", dtypes[name], value.shape)
@@ -61,7 +63,7 @@ def plan_of(values: dict[str, np.ndarray], dtypes: dict[str, DType]) -> WeightPl
 
 @pytest.fixture
 def plan() -> WeightPlan:
-    values = {
+    values: dict[str, NDArray[Any]] = {
         "a.weight": np.arange(6, dtype=np.uint8).reshape(2, 3),
         "a.scale": np.array([1.5], np.float32),
         "b.shape": np.array([2, 3], np.int64),

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engines import build_engine, write_checkpoint
+from tests.runtime.guesses import Guesses
 from trtcoder.bundle.folder import Bundle
 from trtcoder.errors import DependencyError
 from trtcoder.plugins.library import open_library
@@ -25,6 +26,7 @@ from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.requests.events import Chunk, Event
 from trtcoder.runtime.requests.request import Request
 from trtcoder.runtime.sampling.params import SamplingParams
+from trtcoder.runtime.speculation.speculator import Speculator
 from trtcoder.testing.random_checkpoint import tiny_config
 
 # The largest difference between a row alone and among others that was seen was 3e-6.
@@ -89,7 +91,7 @@ def answers_alone(bundle: Bundle, prompts: Prompts) -> list[list[Chunk]]:
     """Return each prompt's answer by an engine that has done nothing else."""
     found = []
     for prompt, _ in prompts:
-        core = open_core(bundle, max_batch=1, prefix_cache=False)
+        core = open_core(bundle, max_batch=1, prefix_cache=False, speculate=False)
         events = ask(core, prompt, 8)
         while core.has_work:
             core.step()
@@ -98,10 +100,12 @@ def answers_alone(bundle: Bundle, prompts: Prompts) -> list[list[Chunk]]:
 
 
 def answers_together(
-    bundle: Bundle, prompts: Prompts, chunk: int, blocks: int
+    bundle: Bundle, prompts: Prompts, chunk: int, blocks: int, speculator: Speculator | None = None
 ) -> list[list[Chunk]]:
     """Return the answers by one engine that batches, cuts, reuses and runs out of blocks."""
     core = open_core(bundle, blocks * 16, chunk=chunk, max_batch=4)
+    if speculator is not None:
+        core._speculator = speculator
     found: dict[int, list[Event]] = {}
     for number in range(200):
         for index, (prompt, when) in enumerate(prompts):
@@ -133,6 +137,21 @@ def test_on_our_kernels_it_is_the_same_text_with_the_same_bits(
     for found, wanted in zip(together, answers_alone(on_kernels, prompts), strict=True):
         assert [each.token for each in found] == [each.token for each in wanted]
         assert [each.top_logprobs for each in found] == [each.top_logprobs for each in wanted]
+
+
+@settings(max_examples=15)
+@given(prompts=PROMPTS, chunk=st.integers(16, 64), blocks=st.integers(12, 32), seed=st.integers())
+def test_on_our_kernels_it_is_the_same_text_with_the_same_bits_drafted_too(
+    on_kernels: Bundle, prompts: Prompts, chunk: int, blocks: int, seed: int
+) -> None:
+    wanted = answers_alone(on_kernels, prompts)
+    answers: dict[tuple[int, ...], list[list[int]]] = {}
+    for (prompt, _), each in zip(prompts, wanted, strict=True):
+        answers[tuple(prompt)] = [[chunk.token for chunk in each if chunk.token is not None]]
+    together = answers_together(on_kernels, prompts, chunk, blocks, Guesses(answers, seed))
+    for found, theirs in zip(together, wanted, strict=True):
+        assert [each.token for each in found] == [each.token for each in theirs]
+        assert [each.top_logprobs for each in found] == [each.top_logprobs for each in theirs]
 
 
 def test_the_deterministic_mode_gives_the_same_bits_whatever_else_is_asked(

@@ -31,7 +31,7 @@ def run(scheduler: Scheduler, budget: int) -> Step:
     step = scheduler.schedule(budget)
     scheduler.copied()
     for work in step.works:
-        scheduler.advance(work)
+        scheduler.advance(work.sequence, work.count)
         if not work.sequence.num_missing:
             work.sequence.tokens.append(7)
     for sequence in step.out_of_room:
@@ -85,7 +85,7 @@ def test_clients_get_equal_shares() -> None:
     for _ in range(8):
         for work in queue.schedule(8).works:
             served[work.sequence.client] += work.count
-            queue.advance(work)
+            queue.advance(work.sequence, work.count)
     assert abs(served["many"] - served["one"]) <= 8
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.runtime.server.talking import call
 from trtcoder.runtime.server.conversation import Said
 from trtcoder.runtime.server.tools.reader import Arguments, CallReader, Text
-from trtcoder.runtime.server.tools.spelling import OPEN
+from trtcoder.runtime.server.tools.spelling import CLOSE, OPEN
 
 values = st.recursive(
     st.one_of(
@@ -58,6 +58,15 @@ def test_an_answer_that_is_cut_keeps_what_came(
     for found in said.calls:
         assert found.name == wanted[0]
         assert found.arguments in whole
+
+
+@pytest.mark.parametrize("arguments", [{}, {"a": 40, "b": 2}, {"a": {"b": {}}}, {"a": "}\n</t"}])
+@pytest.mark.parametrize("cut", range(1, len(CLOSE)))
+def test_a_call_that_is_cut_in_its_end_has_whole_arguments(
+    arguments: dict[str, object], cut: int
+) -> None:
+    said = read(call("f", arguments)[:-cut], [5, 9])
+    assert json.loads(said.calls[0].arguments) == arguments
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "a <tool_cal", f"{OPEN}\n"])

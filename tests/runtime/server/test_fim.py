@@ -195,6 +195,19 @@ def test_completion_takes_several_prompts(server: Server) -> None:
         assert response.json()["error"]["message"].startswith("prompt")
 
 
+def test_a_prompt_beyond_the_context_has_llama_servers_type_and_numbers(server: Server) -> None:
+    response = server.post("/completion", prompt="a" * 5000, n_predict=1)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "exceed_context_size_error"
+    assert error["n_prompt_tokens"] == 5001
+    settings = server.client.get("/props").json()["default_generation_settings"]
+    assert error["n_ctx"] == settings["n_ctx"]
+    other = server.post("/completion", prompt="a", n_predict=1, top_p=7).json()["error"]
+    assert other["type"] == "invalid_request_error"
+    assert "n_ctx" not in other
+
+
 def test_a_bias_is_a_mapping_or_pairs_of_ids_or_texts(server: Server) -> None:
     def likely(prompt: str) -> list[dict[str, Any]]:
         answer = server.post("/completion", prompt=prompt, n_predict=1, n_probs=2).json()

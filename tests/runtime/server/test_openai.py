@@ -33,6 +33,7 @@ def llm(folder: Path) -> LLM:
 def test_models_say_what_they_can_and_how_they_were_certified(server: Server) -> None:
     (model,) = server.client.get("/v1/models").json()["data"]
     assert model["id"] == "deepseek-toy"
+    assert model["root"] == model["id"]
     assert model["capabilities"] == {"completion": True, "fim": True, "chat": True}
     assert server.client.get("/v1/models/deepseek-toy").json() == model
     assert server.client.get("/v1/models/other").status_code == 404
@@ -160,6 +161,27 @@ def test_log_probabilities_of_a_chat_hold_bytes(server: Server) -> None:
     assert content[0]["top_logprobs"][0]["bytes"] == content[0]["bytes"]
 
 
+def test_log_probabilities_are_of_the_tokens_whatever_the_text_drops(tmp_path: Path) -> None:
+    # The text of a chat begins behind the blank that follows "Assistant:"; the token has it.
+    messages = [{"role": "user", "content": "hi"}]
+    with LLM(write_toy_engine(tmp_path / "prompt")) as llm:
+        count = len(llm.prompts.chat(messages))
+    answer = [*TOKENIZER.encode(" ok"), EOS]
+    folder = write_toy_engine(tmp_path / "engine", scripted=script(count, answer))
+    with serve(folder, tmp_path) as server:
+        body: dict[str, Any] = {"messages": messages, "max_tokens": 9, "logprobs": True}
+        (choice,) = server.post("/v1/chat/completions", **body).json()["choices"]
+        streamed = server.events("/v1/chat/completions", **body)
+    assert choice["message"]["content"] == "ok"
+    content = choice["logprobs"]["content"]
+    assert [each["token"] for each in content[:3]] == [" ", "o", "k"]
+    assert bytes(byte for each in content[:3] for byte in each["bytes"]) == b" ok"
+    choices = [event["choices"][0] for event in streamed if event != "[DONE]"]
+    parts = [each["logprobs"]["content"] for each in choices if each["logprobs"]]
+    assert [each for part in parts for each in part] == content
+    assert "".join(each["delta"].get("content", "") for each in choices) == "ok"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -242,14 +264,3 @@ def test_a_stop_string_and_an_end_of_sequence_are_told_apart(tmp_path: Path) -> 
         )
         (stopped,) = server.post("/v1/completions", prompt="f(", stop="c").json()["choices"]
         assert (stopped["text"], stopped["stop_reason"]) == ("ab", "c")
-
-
-def test_tokens_there_and_back(server: Server) -> None:
-    found = server.post("/tokenize", content="héllo").json()
-    assert found["tokens"] == TOKENIZER.encode("héllo")
-    assert server.post("/detokenize", tokens=found["tokens"]).json()["content"] == "héllo"
-    pieces = server.post("/tokenize", content="é", with_pieces=True).json()["tokens"]
-    assert [each["piece"] for each in pieces] == [[0xC3], [0xA9]]
-    special = server.post("/tokenize", prompt="a", add_special_tokens=True).json()
-    assert special["tokens"] == [BOS, *TOKENIZER.encode("a")]
-    assert server.post("/detokenize", tokens=[99999]).status_code == 400

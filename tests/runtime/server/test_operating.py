@@ -137,6 +137,24 @@ def test_sigterm_lets_running_answers_end_and_takes_no_more(folder: Path, tmp_pa
         assert server.process.wait(timeout=20) in (0, 143)
 
 
+def test_a_server_that_drains_says_so_to_whoever_comes(folder: Path, tmp_path: Path) -> None:
+    body = {"prompt": "a", "max_tokens": ENDLESS, "ignore_eos": True, "stream": True}
+    with serve(folder, tmp_path, "--drain", "60") as server:
+        with server.client.stream("POST", "/v1/completions", json=body) as running:
+            lines = running.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: httpx.get(f"{server.address}/health/ready").status_code == 503)
+            found = httpx.get(f"{server.address}/health/ready").json()
+            assert found == {"status": "not ready", "reason": "the server is shutting down"}
+            refused = httpx.post(f"{server.address}/v1/completions", json={"prompt": "a"})
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "5"
+            next(lines)  # it goes on
+        # Its reader has left, and nothing else is to be waited for.
+        assert server.process.wait(timeout=30) in (0, 143)
+
+
 def test_sigterm_ends_answers_that_take_longer(folder: Path, tmp_path: Path) -> None:
     body = {**LONG, "max_tokens": 4000, "n": 8}
     with serve(folder, tmp_path, "--drain", "1") as server, ThreadPoolExecutor(1) as pool:

@@ -44,7 +44,7 @@ def test_an_answer_is_that_of_a_chat(roomy: Server, body: dict[str, Any]) -> Non
     answer = roomy.post(PATH, **body, max_output_tokens=6, store=False, include=[]).json()
     (item,) = answer["output"]
     assert item["content"][0]["text"] == chat["choices"][0]["message"]["content"]
-    assert answer["status"] == "incomplete"
+    assert (answer["status"], answer["completed_at"]) == ("incomplete", None)
     assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
 
 
@@ -77,6 +77,7 @@ def test_openais_client_reads_text_and_calls(speaking: Server, name: str) -> Non
             final: Any = stream.get_final_response()
     for response in (whole, final):
         assert response.status == "completed"
+        assert response.completed_at >= response.created_at
         assert response.output_text == SPOKEN[name].text
         assert [
             (item.name, json.loads(item.arguments))
@@ -140,11 +141,73 @@ def test_a_form_holds_the_text(roomy: Server) -> None:
     assert json.loads(answer["output"][0]["content"][0]["text"])["ok"] in (True, False)
 
 
+def test_log_probabilities_are_told_with_the_text(roomy: Server) -> None:
+    asked: dict[str, Any] = {"input": "x", "max_output_tokens": 5, "top_logprobs": 2}
+    body = {**asked, "include": ["message.output_text.logprobs"]}
+    (item,) = roomy.post(PATH, **body).json()["output"]
+    (part,) = item["content"]
+    chat = roomy.post(
+        "/v1/chat/completions",
+        messages=[{"role": "user", "content": "x"}],
+        max_tokens=5,
+        logprobs=True,
+        top_logprobs=2,
+    ).json()
+    assert part["logprobs"] == chat["choices"][0]["logprobs"]["content"]
+    events = roomy.events(PATH, **body)
+    deltas = [each for each in events if each["type"] == "response.output_text.delta"]
+    assert all(each["logprobs"] for each in deltas)
+    (done,) = [each for each in events if each["type"] == "response.output_text.done"]
+    assert done["logprobs"][: len(deltas)] == [one for each in deltas for one in each["logprobs"]]
+    assert done["logprobs"] == part["logprobs"]
+    (unasked,) = roomy.post(PATH, **asked).json()["output"]
+    assert unasked["content"][0]["logprobs"] == []
+
+
+def test_the_sampler_takes_what_a_chat_takes(roomy: Server) -> None:
+    fields: dict[str, Any] = {
+        "temperature": 900.0,
+        "seed": 5,
+        "top_k": 40,
+        "min_p": 0.0,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "logit_bias": {"65": -100.0},
+        "ignore_eos": True,
+    }
+    chat = roomy.post(
+        "/v1/chat/completions",
+        messages=[{"role": "user", "content": "x"}],
+        max_tokens=9,
+        **fields,
+    ).json()
+    (item,) = roomy.post(PATH, input="x", max_output_tokens=9, **fields).json()["output"]
+    assert item["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+
+
+def test_a_form_may_be_asked_for_as_in_a_chat(roomy: Server) -> None:
+    choice = {"structured_outputs": {"choice": ["yes", "no"]}}
+    (item,) = roomy.post(PATH, input="x", **choice, temperature=HOT).json()["output"]
+    assert item["content"][0]["text"] in ("yes", "no")
+    both = roomy.post(PATH, input="x", **choice, text={"format": {"type": "json_object"}})
+    assert both.json()["error"]["param"] == "structured_outputs"
+
+
+def test_an_answer_of_nothing_is_an_empty_message(speaking: Server) -> None:
+    asked: dict[str, Any] = {"model": "deepseek-text", "input": "x", "tools": TOOLS, "stop": "H"}
+    whole = speaking.post(PATH, **asked).json()
+    last = speaking.events(PATH, **asked)[-1]["response"]
+    for response in (whole, last):
+        (item,) = response["output"]
+        assert item["content"][0]["text"] == ""
+        assert response["status"] == "completed"
+
+
 def test_tools_that_cannot_be_had_are_passed_over_with_a_note(roomy: Server) -> None:
-    tools = [{"type": "web_search"}, {"type": "custom", "name": "apply_patch"}, *TOOLS]
+    tools = [{"type": "web_search"}, {"type": "namespace", "name": "n"}, *TOOLS]
     response = roomy.post(PATH, input="x", tools=tools, max_output_tokens=3)
     assert response.status_code == 200
-    assert response.headers["x-trtcoder-ignored-tools"] == "web_search, custom"
+    assert response.headers["x-trtcoder-ignored-tools"] == "web_search, namespace"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +226,8 @@ def test_tools_that_cannot_be_had_are_passed_over_with_a_note(roomy: Server) -> 
             "tool_choice",
         ),
         ({"input": "x", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "x", "min_p": 2.0}, "min_p"),
+        ({"input": "x", "stop": [""]}, "stop"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -171,4 +236,7 @@ def test_what_cannot_be_is_a_400_that_names_it(
 ) -> None:
     response = roomy.post(PATH, **body, stream=stream)
     assert response.status_code == 400, response.text
-    assert response.json()["error"]["param"] == param
+    error = response.json()["error"]
+    assert error["param"] == param
+    is_unsupported = param in ("previous_response_id", "conversation", "background")
+    assert (error["code"] == "unsupported_parameter") == is_unsupported

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from selenium.webdriver.common.keys import Keys
@@ -131,6 +132,22 @@ def test_what_the_server_refuses_is_said_in_words_and_can_be_asked_again(
     assert browser.text("#health") == "The server cannot be reached."
     words = "return [...document.querySelectorAll('#log [role=alert]')].at(-1).textContent"
     assert "cannot be reached. It may be stopping or starting again." in browser.run(words)
+
+
+def test_a_server_that_closes_says_so_while_answers_run(browser: Browser, tmp_path: Path) -> None:
+    # Answers that follow one another for longer than a browser takes to look.
+    body = {"prompt": "a", "n": 128, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+    options = ["--drain", "60", "--max-batch", "1", "--max-queue", "200"]
+    with (
+        serve(roomy_engine(tmp_path / "engine"), tmp_path, *options) as server,
+        server.client.stream("POST", "/v1/completions", json=body) as running,
+    ):
+        lines = running.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        browser.visit(server.address)
+        browser.wait("document.getElementById('health').textContent")
+        assert browser.text("#health") == "The server is shutting down."
 
 
 def test_an_engine_without_chat_says_so(browser: Browser, tmp_path: Path) -> None:

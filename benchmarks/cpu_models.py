@@ -1,0 +1,182 @@
+"""The Lite that `benchmarks.cpu` runs: an engine of ours, and GGUF files.
+
+A checkpoint of all 27 layers would take 31 GB, and 31 more on its way to llama.cpp. So three layers
+of random weights are written, one dense and two mixtures, and the mixtures take turns in the rest
+of the model: every file has its full size, and every layer of it bytes of its own. Which type
+llama.cpp gives each tensor of the whole model, llama-quantize says of a file without data.
+
+Everything lies in the user's cache; an engine of another revision of the exporter is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.llama_cpp import LlamaCpp, cache, obtain
+from benchmarks.llama_gguf import Types, gguf_tensors, write_gguf, write_hole, writing
+from benchmarks.speed import prepare
+from trtcoder.bundle.writer import BundleWriter
+from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.export.recipe import preset
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+from trtcoder.model.registry import read_config
+from trtcoder.prompting.source import read_prompting
+from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
+
+ROOT = Path(__file__).parents[1]
+# Two mixtures, since Q4_K_M stores some layers in more bits than others.
+WRITTEN_LAYERS = 3
+
+
+def repeated(few: Checkpoint, layers: int) -> Checkpoint:
+    """Return ``few`` with the layers behind its dense ones repeated up to ``layers``."""
+    config = read_config({**few.config.raw, "num_hidden_layers": layers}, "config")
+    dense = DeepseekV2Config.of(few.config).first_k_dense_replace
+    written = few.config.num_hidden_layers
+
+    def source(name: str) -> str:
+        found = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+        if not found or int(found[1]) < written:
+            return name
+        layer = dense + (int(found[1]) - dense) % (written - dense)
+        return f"model.layers.{layer}.{found[2]}"
+
+    tensors = {name: few.tensors[source(name)] for name in config.expected_tensors()}
+    return Checkpoint(few.folder, config, tensors)
+
+
+def write_layers(model: Checkpoint, few: Path, types: dict[str, str], path: Path) -> None:
+    """Write ``model`` as a GGUF of the given types, with the data of ``few``, a quantized GGUF.
+
+    A tensor takes the data of one of the same role and type; where ``few`` has none, its own
+    values are quantized here, which the gguf package can for the types without K.
+    """
+    stored: dict[tuple[str, str], list[NDArray[np.generic]]] = {}
+    for tensor in gguf.GGUFReader(few).tensors:
+        role = (_role(tensor.name), tensor.tensor_type.name)
+        stored.setdefault(role, []).append(tensor.data)
+    with writing(model, path, lambda name: Types[types[name]]) as write:
+        for number, wanted in enumerate(gguf_tensors(model)):
+            kind = types[wanted.name]
+            same = stored.get((_role(wanted.name), kind))
+            if same:
+                write(same[number % len(same)])
+            else:
+                write(gguf.quants.quantize(wanted.load(), Types[kind]))
+
+
+def _role(name: str) -> str:
+    return re.sub(r"^blk\.\d+\.", "", name)
+
+
+class Models:
+    """The files of a Lite of so many layers, made where they are not there."""
+
+    def __init__(self, layers: int, folder: Path | None = None) -> None:
+        """Make nothing yet."""
+        self.layers = layers
+        self.folder = folder or cache().parent / "lite-random"
+        self.written = min(layers, WRITTEN_LAYERS)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the model, whose layers repeat."""
+        folder = self.folder / f"checkpoint-{self.written}"
+        if not folder.is_dir():
+            _say(f"writing {self.written} layers of a Lite with random weights")
+            write_random_checkpoint(folder, LITE_CONFIG | {"num_hidden_layers": self.written})
+        return repeated(Checkpoint.open(folder), self.layers)
+
+    def engine(self, cache: str = "fp32") -> Path:
+        """Return our engine, int4 in blocks of 32, with a cache of this type."""
+        name = f"engine-{self.layers}-{cache}"
+        out = self.folder / f"{name}-{exporter_digest()}"
+        if not out.is_dir():
+            for old in self.folder.glob(f"{name}-*"):
+                shutil.rmtree(old)
+            if cache == "fp32":
+                _say(f"building an engine of {self.layers} layers")
+                prepare(out, self.checkpoint(), "int4")
+            else:
+                with_cache(self.engine(), self.checkpoint(), cache, out)
+        return out
+
+    def gguf(self, kind: str) -> Path:
+        """Return llama.cpp's file; ``kind`` is llama-quantize's."""
+        out = self.folder / f"{self.layers}-{kind}.gguf"
+        if not out.is_file():
+            llama, model = obtain(cache()), self.checkpoint()
+            few = self._few(llama, kind)
+            hole = self._made(f"hole-{self.layers}.gguf", lambda path: write_hole(model, path))
+            types = llama.types(hole, kind)
+            hole.unlink()
+            _say(f"writing {out.name}")
+            self._made(out.name, lambda path: write_layers(model, few, types, path))
+        return out
+
+    def tidy(self) -> None:
+        """Remove what the files were made of."""
+        for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob("few-*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _few(self, llama: LlamaCpp, kind: str) -> Path:
+        """Return a file with the data of every layer that was written: of fewer layers, or new."""
+        made = [path for path in self.folder.glob(f"*-{kind}.gguf") if path.stem[:1].isdigit()]
+        if made:
+            return made[0]
+
+        def make_plain(path: Path) -> None:
+            checkpoint = Checkpoint.open(self.folder / f"checkpoint-{self.written}")
+            write_gguf(checkpoint, path, as_stored=True)
+
+        plain = self._made(f"few-{self.written}.gguf", make_plain)
+        _say(f"quantizing {self.written} layers as {kind}")
+        return self._made(
+            f"few-{self.written}-{kind}.gguf", lambda path: llama.quantize(plain, path, kind)
+        )
+
+    def _made(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return a file of the folder; one that was interrupted is made anew."""
+        path, partial = self.folder / name, self.folder / f".{name}.partial"
+        if not path.is_file():
+            make(partial)
+            partial.rename(path)
+        return path
+
+
+def with_cache(engine: Path, source: Checkpoint, cache: str, out: Path) -> None:
+    """Build an engine that differs from ``engine`` in its cache: they share one data file.
+
+    Raises:
+        click.ClickException: their weights differ, too.
+    """
+    target = OnnxRuntime()
+    plan, other = (target.plan(source, preset("int4", cache=each)) for each in (cache, "fp32"))
+    if [*plan.weights.declared.items()] != [*other.weights.declared.items()]:
+        raise click.ClickException(f"{out}: its cache changed its weights")
+    with BundleWriter(out) as writer:
+        (writer.folder / DATA_FILE).hardlink_to(engine / DATA_FILE)
+        plan.write_rest(writer.folder)
+        writer.commit(plan.manifest(read_prompting(source), "not hashed"))
+
+
+def exporter_digest() -> str:
+    """Return a digest of the sources that decide what an engine's files hold."""
+    total = hashlib.sha256()
+    for folder in ("export/graph", "export/weights", "export/targets", "calib/storage"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            total.update(path.read_bytes())
+    return total.hexdigest()[:10]
+
+
+def _say(what: str) -> None:
+    click.echo(what, err=True)

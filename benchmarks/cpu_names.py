@@ -1,0 +1,3 @@
+"""What `benchmarks.cpu` calls our programs."""
+
+KERNELS, INT8, STOCK = "trtcoder", "trtcoder, int8 cache", "trtcoder, ONNX Runtime's operators"

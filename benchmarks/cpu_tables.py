@@ -1,0 +1,137 @@
+"""The tables of README.md and docs/performance.md of a whole Lite beside llama.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.cpu_names import INT8, KERNELS, STOCK
+from benchmarks.record import hardware
+
+Result = dict[str, Any]
+# Row -> the ratio to the best of llama.cpp that was aimed at, on AVX2, and on AVX-512 and AMX.
+GOALS = {
+    "decode at 0": (1.35, 1.1),
+    "decode at 2048": (1.6, 2.0),
+    "decode at 8192": (2.0, 3.0),
+    "prefill 512": (2.6, 5.0),
+    "8 sequences at 64": (2.0, 2.2),
+    "8 sequences at 512": (2.0, 3.0),
+}
+LOAD_GOAL, MEMORY_GOAL, LIMIT_GOAL = 2.0, 1.1, 0.9
+
+
+def best_peer(result: Result, row: str) -> str:
+    """Return the setting of llama.cpp that was the fastest at a row."""
+    speeds: dict[str, dict[str, float]] = result["tokens_per_second"]
+    peers = [name for name in speeds if name.startswith("llama.cpp")]
+    return max(peers, key=lambda name: speeds[name][row])
+
+
+def heading(result: Result) -> str:
+    """Return what was measured, and on what."""
+    isa = result["runs_on"].rpartition(", ")[2]
+    return (
+        f"A Lite of full width and {result['layers']} layers, random weights, int4 in blocks of 32 "
+        f"({result['engine_bytes'] / 1e9:.1f} GB), beside llama.cpp (`make bench-cpu`; "
+        f"{hardware(result['environment'])}; our kernels: {isa}; {result['rounds']} "
+        f"round{'s' * (result['rounds'] > 1)}, of which medians)"
+    )
+
+
+def verdict(value: float, goal: float, *, at_most: bool = False) -> str:
+    """Return whether a goal is met."""
+    is_met = value <= goal if at_most else value >= goal
+    return f"{'≤' if at_most else '≥'} {goal:g}: {'met' if is_met else '**missed**'}"
+
+
+def goals_table(result: Result) -> str:
+    """Return the goals and what became of them."""
+    speeds, ratios = result["tokens_per_second"], result["ratio_to_best_of_llama_cpp"]
+    which = 0 if result["runs_on"].endswith("avx2") else 1
+    with_int8 = INT8 in ratios
+    lines = [
+        f"{heading(result)}. Tokens a second, and the ratio to the best setting of llama.cpp in "
+        "the same round:",
+        "",
+        f"| | ours | llama.cpp | ratio |{' with an int8 cache |' * with_int8} goal |",
+        f"| --- | ---: | ---: | ---: |{' ---: |' * with_int8} --- |",
+    ]
+    for row, goals in GOALS.items():
+        if row not in ratios[KERNELS]:
+            continue
+        ratio, goal = ratios[KERNELS][row], goals[which]
+        cells = f"| {row} | {speeds[KERNELS][row]:,.1f} "
+        cells += f"| {speeds[best_peer(result, row)][row]:,.1f} | {ratio:.2f} |"
+        if with_int8:
+            cells += f" {ratios[INT8][row]:.2f} |"
+            ratio = max(ratio, ratios[INT8][row])
+        lines.append(f"{cells} {verdict(ratio, goal)} |")
+    rss = result["peak_rss_mb"][KERNELS] * 2**20 / result["engine_bytes"]
+    peers = [name for name in result["load_seconds"] if name.startswith("llama.cpp")]
+    quickest = min(peers, key=lambda name: result["load_seconds"][name])
+    leanest = min(peers, key=lambda name: _rss_share(result, name))
+    empty = " |" * (1 + with_int8)
+    load = result["load_seconds"][KERNELS]
+    lines.append(
+        f"| load, file in memory, s | {load:.2f} | {result['load_seconds'][quickest]:.2f} |{empty} "
+        f"{verdict(load, LOAD_GOAL, at_most=True)} |"
+    )
+    lines.append(
+        f"| peak memory over file size | {rss:.2f} | {_rss_share(result, leanest):.2f} |{empty} "
+        f"{verdict(rss, MEMORY_GOAL, at_most=True)} |"
+    )
+    if "decode at 0" in result["limits"]:
+        share = result["limits"]["decode at 0"]["share"]
+        lines.append(
+            f"| decode at 0 over what memory allows | {share:.2f} | |{empty} "
+            f"{verdict(share, LIMIT_GOAL)} |"
+        )
+    return "\n".join(lines)
+
+
+def _rss_share(result: Result, name: str) -> float:
+    kind = name.removeprefix("llama.cpp ").partition(",")[0]
+    share: float = result["peak_rss_mb"][name] * 2**20 / result["gguf_bytes"][kind]
+    return share
+
+
+def cpu_table(result: Result) -> str:
+    """Return every row: all programs, the ratios, and how far we are from the machine's limit."""
+    speeds, ratios = result["tokens_per_second"], result["ratio_to_best_of_llama_cpp"]
+    columns = [name for name in (KERNELS, INT8, STOCK) if name in speeds]
+    titles = {KERNELS: "ours", INT8: "int8 cache", STOCK: "ONNX Runtime's operators"}
+    peaks = result["peaks"]
+    int8 = ", ".join(f"{name} {each / 1e12:.2f}" for name, each in peaks["int8"].items())
+    lines = [
+        f"{heading(result)}. Tokens a second. The machine reads {peaks['read'] / 1e9:.1f} GB/s and "
+        f"makes at most so many 10^12 int8 operations a second: {int8}, measured in the same run; "
+        "a row's limit is what these allow for the weights and the cache that it reads and the "
+        "products that it makes.",
+        "",
+        f"| | {' | '.join(titles[name] for name in columns)} | llama.cpp, best | its setting "
+        f"| {' | '.join(f'ratio, {titles[name]}' for name in columns if name in ratios)} "
+        "| limit | by | reached |",
+        f"| --- |{' ---: |' * len(columns)} ---: | --- |{' ---: |' * len(ratios)} ---: | --- "
+        "| ---: |",
+    ]
+    for row, limit in result["limits"].items():
+        best = best_peer(result, row)
+        cells = [row, *(f"{speeds[name][row]:,.1f}" for name in columns)]
+        cells += [f"{speeds[best][row]:,.1f}", best.removeprefix("llama.cpp ")]
+        cells += [f"{ratios[name][row]:.2f}" for name in columns if name in ratios]
+        cells += [f"{limit['limit']:,.1f}", limit["by"], f"{limit['share']:.0%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| | load, s | peak memory, MB | over its file |", "| --- | ---: | ---: | ---: |"]
+    for name in speeds:
+        share = (
+            _rss_share(result, name)
+            if name.startswith("llama.cpp")
+            else result["peak_rss_mb"][name] * 2**20 / result["engine_bytes"]
+        )
+        lines.append(
+            f"| {name} | {result['load_seconds'][name]:.2f} | {result['peak_rss_mb'][name]:,.0f} "
+            f"| {share:.2f} |"
+        )
+    for name, why in result["failed"].items():
+        lines.append(f"| {name} | {why} | | |")
+    return "\n".join(lines)

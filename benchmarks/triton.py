@@ -1,0 +1,157 @@
+"""What a token costs inside Triton, beside the engine's own loop: streams over gRPC and HTTP.
+
+Every way decodes the same number of tokens greedily; the ways take turns, so that what else the
+machine does falls on all of them alike. The clients run on the same cores.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from click.testing import CliRunner
+
+from benchmarks.engines import demo_engine, lite_engine
+from benchmarks.overhead import BATCHES, core_rate
+from benchmarks.record import keep, kept
+from tests.runtime.triton.server.installation import SERVER, install
+from tests.runtime.triton.server.requests import request
+from tests.runtime.triton.server.running import Triton, serve
+from trtcoder.bundle.folder import Bundle
+from trtcoder.cli import main as trtcoder
+from trtcoder.prompting.prompts import Prompts
+from trtcoder.runtime.engine.runner import ModelRunner
+
+ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
+
+
+def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
+    """Return the rate of ``size`` streams by NVIDIA's client, from first responses to ends."""
+    asked = []
+    for index in range(size):
+        text = f"# {index}"
+        if older:
+            each = request(
+                text, model="tensorrt_llm_bls", shape=(1, 1), max_tokens=count + 1, end_id=-1
+            )
+            each["inputs"]["stream"] = ["BOOL", (1, 1), [True]]
+        else:
+            each = request(
+                text,
+                streaming=True,
+                stream_deltas=True,
+                sampling_param_max_tokens=count + 1,
+                sampling_param_ignore_eos=True,
+                sampling_param_temperature=0.0,
+            )
+        asked.append(each)
+    found = triton.ask(*asked, seconds=150)
+    if any(each["error"] for each in found):
+        raise click.ClickException(f"a stream failed: {found[0]['error']}")
+    span = float(max(each["end"] for each in found) - min(each["first"] for each in found))
+    return size * count / span
+
+
+def http_rate(triton: Triton, size: int, count: int) -> float:
+    """Return the same of `/generate_stream`."""
+    firsts, ends = [0.0] * size, [0.0] * size
+    url = f"{triton.client.base_url}v2/models/tensorrt_llm/generate_stream"
+
+    def read(index: int) -> None:
+        body = {f"sampling_param_{name}": value for name, value in ASKED.items()}
+        body |= {"text_input": f"# {index}", "streaming": True, "stream_deltas": True}
+        body["sampling_param_max_tokens"] = count + 1
+        with httpx.stream("POST", url, json=body, timeout=150) as response:
+            for _ in response.iter_raw():
+                firsts[index] = firsts[index] or time.perf_counter()
+        ends[index] = time.perf_counter()
+
+    readers = [threading.Thread(target=read, args=(index,)) for index in range(size)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    return size * count / (max(ends) - min(firsts))
+
+
+def cancel_ms(triton: Triton) -> list[float]:
+    """Return the ms from a client's leaving until Triton has its request's end, sorted."""
+    found = []
+    for _ in range(20):
+        body = {"text_input": "#", "streaming": True, "sampling_param_ignore_eos": True}
+        body |= {"sampling_param_max_tokens": 4000}
+        url = f"{triton.client.base_url}v2/models/tensorrt_llm/generate_stream"
+        labels = {"model": "tensorrt_llm", "reason": "CANCELED"}
+        before = triton.metric("nv_inference_request_failure", **labels)
+        with httpx.stream("POST", url, json=body, timeout=150) as response:
+            next(response.iter_raw())
+        left = time.perf_counter()
+        while triton.metric("nv_inference_request_failure", **labels) == before:
+            if time.perf_counter() - left > 30:
+                raise click.ClickException("a request that was left did not end")
+            time.sleep(0.001)
+        found.append(1e3 * (time.perf_counter() - left))
+    return sorted(found)
+
+
+def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
+    """Return the rates of each number of streams, and how long a cancellation takes."""
+    bundle = Bundle.load(folder, verify_hashes=False)
+    runner = ModelRunner(bundle, cache_tokens=4608)
+    prompts = Prompts.load(bundle.folder, bundle.manifest)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        repository = Path(work, "repository")
+        options = ["--older-names", "--cache-tokens", "4608", "--no-prefix-cache"]
+        arguments = ["triton", str(folder), "-o", str(repository), *options]
+        CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
+        with serve(repository, Path(work, "server")) as triton:
+            for size in BATCHES:
+                ways: dict[str, Callable[[], float]] = {
+                    "core": partial(core_rate, runner, prompts, size, count),
+                    "grpc": partial(grpc_rate, triton, False, size, count),
+                    "http": partial(http_rate, triton, size, count),
+                    "older": partial(grpc_rate, triton, True, size, count),
+                }
+                found: dict[str, list[float]] = {name: [] for name in ways}
+                for index in range(rounds + 1):
+                    for name, way in ways.items():
+                        rate = way()
+                        if index:  # the first warms up
+                            found[name].append(rate)
+                rates = {name: statistics.median(each) for name, each in found.items()}
+                row: dict[str, Any] = {"streams": size}
+                row |= {f"{name}_tokens_per_second": round(rate, 1) for name, rate in rates.items()}
+                for name in ("grpc", "http", "older"):
+                    lost = 1 / rates[name] - 1 / rates["core"]
+                    row[f"{name}_token_us"] = round(1e6 * lost, 1)
+                rows.append(row)
+                click.echo(f"{folder.name:<14} {row}", err=True)
+            return {"rows": rows, "cancel_ms": [round(each, 1) for each in cancel_ms(triton)]}
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--only", type=click.Choice(["demo", "lite"]), help="One of the two engines.")
+def main(rounds: int, only: str | None) -> None:
+    """Measure both engines and print a table, then one JSON line."""
+    install()
+    engines: dict[str, Any] = {}
+    if only != "lite":
+        engines["demo"] = measure(demo_engine(), 256, rounds)
+    if only != "demo":
+        engines["Lite, 4 layers"] = measure(lite_engine(), 64, rounds)
+    engines = kept("triton", "engines") | engines
+    keep("triton", {"server": SERVER[0], "engines": engines})
+
+
+if __name__ == "__main__":
+    main()

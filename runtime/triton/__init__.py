@@ -1,0 +1,1 @@
+"""An engine inside NVIDIA's Triton Inference Server, by its Python backend."""

@@ -1,0 +1,1 @@
+"""Who is asked: an engine in this process, or a server."""
