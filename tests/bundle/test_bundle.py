@@ -195,7 +195,10 @@ def test_a_malformed_manifest_of_format_1_is_refused_by_name(text: str, message:
 def test_an_engine_of_another_target_needs_no_onnx_and_says_so_where_it_is_wanted(
     tmp_path: Path,
 ) -> None:
-    manifest = dataclasses.replace(MANIFEST, target="compressed-tensors", onnx=None)
+    parts = QuantizedParts("pack-quantized", ("vllm", "sglang"), {})
+    manifest = dataclasses.replace(
+        MANIFEST, target="compressed-tensors", onnx=None, quantized=parts
+    )
     with BundleWriter(tmp_path / "engine") as writer:
         (writer.folder / "model.safetensors").write_bytes(b"weights")
         writer.commit(manifest)

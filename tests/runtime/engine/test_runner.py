@@ -30,6 +30,7 @@ from tests.toy_engine import (
 )
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.onnx import CacheInfo, OnnxParts, Requires
+from trtcoder.bundle.quantized import QuantizedParts
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.errors import DependencyError, EngineError
 from trtcoder.runtime.engine.batch import PackedBatch, Span
@@ -225,7 +226,9 @@ def test_a_failure_inside_onnxruntime_is_an_engine_error(runner: ModelRunner) ->
          r"built for onnxruntime 1\.12, found .*; `pip install 'onnxruntime==1\.12\.\*'`"),
         ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.31", "CUDAExecutionProvider"))},
          "built for CUDAExecutionProvider"),
-        ({"target": "tensorrt-llm", "onnx": None}, "an engine for tensorrt-llm.*--target onnx"),
+        ({"target": "tensorrt-llm", "onnx": None,
+          "quantized": QuantizedParts("fp8-block", ("vllm",), {})},
+         "an engine for tensorrt-llm.*vllm serve it.*--target onnx"),
     ],
 )  # fmt: skip
 def test_an_engine_for_another_runtime_is_refused(

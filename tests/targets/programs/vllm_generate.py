@@ -7,10 +7,6 @@ import json
 import os
 import sys
 
-# Packages for images and sound, which its wheel asks for in a form that does not load: absent.
-for _name in ("torchvision", "torchaudio", "torchcodec"):
-    sys.modules[_name] = None  # type: ignore[assignment]
-
 
 def main() -> None:
     """Run."""
