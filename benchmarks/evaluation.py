@@ -2,15 +2,19 @@
 
 Each engine is built with its certificate and asked every suite that needs no file; each is then
 paired with float32 on the same problems. The demo model is tiny: it writes next to no function that
-passes HumanEval's tests, so lines to fill in carry the comparison.
+passes HumanEval's tests, and few of its lines. So lines of *classics* carry the comparison, the
+functions that it was trained on in random spellings: each is to be what was there, to the letter.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,18 @@ import click
 from benchmarks.engines import build_engine
 from benchmarks.record import keep
 from benchmarks.speed import WORK
+from demo.recipe.classics import spell
 from trtcoder.bundle.certificate import Certificate
 from trtcoder.bundle.scores import Scores
 from trtcoder.evaluation.comparison import compare
+from trtcoder.evaluation.journal import Journal
+from trtcoder.evaluation.models.engine_model import EngineModel
+from trtcoder.evaluation.problem import Judge, Outcome, Problem
+from trtcoder.evaluation.run import Chosen, evaluate
+from trtcoder.evaluation.sandbox.sandbox import Sandbox
+from trtcoder.evaluation.suite import Setup, Suite
+from trtcoder.progress import step_progress
+from trtcoder.runtime.engine.settings import EngineSettings
 
 EXACT = "fp32"
 VARIANTS: dict[str, list[str]] = {
@@ -33,6 +46,37 @@ VARIANTS: dict[str, list[str]] = {
 # Completion is what the demo model is best at; the needle's lengths are those it was trained on,
 # and one beyond.
 OPTIONS = ["--form", "complete", "--needle-lengths", "256,512,1024,2048"]
+
+
+CLASSICS, AT_ONCE, CONTEXT = 1000, 16, 2048
+
+
+def classics(setup: Setup) -> Iterator[Problem]:
+    """Yield a line of each of many functions, to be filled in."""
+    rng = random.Random(1)
+    for number in range(CLASSICS):
+        lines = spell(rng).code.splitlines(keepends=True)
+        index = rng.choice([place for place, line in enumerate(lines) if place and line.strip()])
+        middle = lines[index].rstrip("\n")
+        yield Problem(
+            id=str(number),
+            form="fill",
+            prompt="".join(lines[:index]),
+            suffix="\n" + "".join(lines[index + 1 :]),
+            max_tokens=64,
+            stop=("\n",),
+            judge=is_line(middle),
+        )
+
+
+def is_line(middle: str) -> Judge:
+    """Return the judge of what is to be a line, spaces at its end aside."""
+    return lambda answer, sandbox: Outcome(answer.rstrip() == middle.rstrip())
+
+
+LINES = Suite(
+    name="classics", title="Classics", forms=("fill",), load=classics, measure="exact match"
+)
 
 
 @click.command()
@@ -52,7 +96,9 @@ def main(only: tuple[str, ...], limit: int | None) -> None:
             build_engine(folder / name, options)
         if label in only or not (folder / f"{name}.eval.json").exists():
             seconds = ask(folder, name, limit)
-        found[label] = Scores.load(folder / f"{name}.eval.json")
+        if label in only or not (folder / f"{name}.classics.json").exists():
+            ask_lines(folder, name)
+        found[label] = merged(folder / f"{name}.eval.json", folder / f"{name}.classics.json")
         certificate = Certificate.load(folder / name / "parity.json")
         rows[label] = {
             "options": options,
@@ -77,6 +123,26 @@ def ask(folder: Path, name: str, limit: int | None) -> float:
     started = time.monotonic()
     subprocess.run(command, cwd=folder, check=True)
     return time.monotonic() - started
+
+
+def ask_lines(folder: Path, name: str) -> None:
+    """Ask an engine the lines of classics, and write its scores."""
+    settings = EngineSettings(max_batch=AT_ONCE, context=CONTEXT)
+    problems = LINES.problems(Setup(form="fill"))
+    with (
+        EngineModel(folder / name, settings) as model,
+        Journal(folder / f"{name}.classics.jsonl", {"engine": model.digest}, resume=True) as kept,
+        step_progress("filling in", len(problems)) as advance,
+    ):
+        scores = evaluate(model, [Chosen(LINES, problems)], Sandbox(), kept, advance)
+    (folder / f"{name}.classics.json").write_text(scores.to_json(), encoding="utf-8")
+
+
+def merged(*paths: Path) -> Scores:
+    """Return the suites of several files as one."""
+    first, *others = map(Scores.load, paths)
+    more = (suite for other in others for suite in other.suites)
+    return dataclasses.replace(first, suites=(*first.suites, *more))
 
 
 def figures(suite: Any) -> dict[str, Any]:

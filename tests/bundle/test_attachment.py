@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.toy_engine import write_toy_engine
 from trtcoder.bundle.attachment import attach
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.lock import FileLock
+from trtcoder.bundle.manifest import Manifest
 from trtcoder.errors import EngineError
 
 
@@ -36,6 +38,17 @@ def test_what_decides_an_answer_changes_the_digest(tmp_path: Path) -> None:
     one = Bundle.load(write_toy_engine(tmp_path / "one")).manifest
     other = Bundle.load(write_toy_engine(tmp_path / "other", scripted={1: 2})).manifest
     assert one.computing_digest() != other.computing_digest()
+
+
+def test_a_later_version_with_more_fields_finds_the_same_digest(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Later(Manifest):
+        more: bool = True
+
+    before = Bundle.load(write_toy_engine(tmp_path / "toy")).manifest
+    fields = {each.name: getattr(before, each.name) for each in dataclasses.fields(before)}
+    assert Later(**fields).computing_digest() == before.computing_digest()
+    assert Later(**fields, more=False).computing_digest() != before.computing_digest()
 
 
 @pytest.mark.parametrize("step", range(1, 8))

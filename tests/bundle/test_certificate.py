@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.certificates import certificate, old_certificate
+from trtcoder.bundle.attachment import attach
 from trtcoder.bundle.certificate import FILE_NAME, FORMAT, Certificate, known_provenance
 from trtcoder.bundle.provenance import Provenance
 from trtcoder.cli import main
@@ -32,10 +33,13 @@ def test_verify_carries_over_how_the_weights_came_to_be(tmp_path: Path) -> None:
     manifest = json.loads((engine / "manifest.json").read_text())
     del manifest["files"][FILE_NAME]  # its hash; what is carried over is no evidence
     (engine / "manifest.json").write_text(json.dumps(manifest))
+    # Scores that were added to the engine are linked.
+    added = attach(engine, "eval.json", "{}").files["eval.json"].sha256
+    link = {"evaluation": {"file": "eval.json", "sha256": added}}
     arguments = ["verify", str(engine), "--reference", str(source), "--report", str(report)]
     verified = CliRunner().invoke(main, [*arguments, *enough])
     assert verified.exit_code == 0, verified.output
-    assert json.loads(report.read_text()) == built_with | known
+    assert json.loads(report.read_text()) == built_with | known | link
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.evaluation.published import GSM8K, HUMAN_EVAL, REPOBENCH, write
 from tests.runtime.server.serving import serve
 from tests.toy_engine import write_toy_engine
 from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.lock import FileLock
 from trtcoder.bundle.scores import Scores
 from trtcoder.cli import main
 
@@ -180,6 +181,15 @@ def test_scores_that_are_there_are_kept(engine: Path) -> None:
     result = run(engine, *SMALL, status=1)
     assert "go on with --resume, begin anew with --force" in result.output
     run(engine, *SMALL, "--force")
+
+
+def test_a_second_run_does_not_write_the_same_journal(engine: Path) -> None:
+    lock = FileLock(Path(".scripted.eval.jsonl.lock"))
+    assert lock.acquire()
+    result = run(engine, *SMALL, status=1)
+    assert "another run is writing it" in result.output
+    lock.release()
+    run(engine, *SMALL)
 
 
 def test_problems_beyond_the_context_count_as_not_solved(engine: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -200,11 +200,12 @@ class Manifest:
         """Return a sha256 of what decides an answer, in hex.
 
         That is all of the engine but what was said about it: its certificate, its scores, and the
-        version that built it.
+        version that built it. A field with its default does not count, so that a later version,
+        which may have more of them, finds the same digest.
         """
         files = {name: info for name, info in self.files.items() if name not in _SAID_OF_IT}
         computing = dataclasses.replace(self, files=files, parity=None, trtcoder="")
-        return hashlib.sha256(computing.to_json().encode()).hexdigest()
+        return hashlib.sha256(dumps(_stated(computing), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
@@ -288,6 +289,19 @@ class Manifest:
             path = PurePosixPath(name)
             if not name or path.is_absolute() or ".." in path.parts or name == FILE_NAME:
                 yield f"files: {name!r} is not a name inside the folder"
+
+
+def _stated(value: Any) -> Any:
+    """Return a dataclass as JSON has it, without the fields that have their defaults."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _stated(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default
+        }
+    if isinstance(value, Mapping):
+        return {key: _stated(item) for key, item in value.items()}
+    return [_stated(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:

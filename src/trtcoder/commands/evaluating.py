@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtcoder.bundle.lock import FileLock
 from trtcoder.commands.eval_options import EvalOptions
 from trtcoder.commands.terminal import say
 from trtcoder.errors import EvaluationError, RequestError
@@ -57,6 +58,7 @@ def evaluate_target(target: str, options: EvalOptions) -> Scores:
     if any(suite.runs_code for suite in chosen_suites):
         sandbox.check()
     with ExitStack() as stack:
+        _lock(record, stack)
         stack.enter_context(model)
         chosen = _all_chosen(chosen_suites, model, options)
         asked = {"model": model.name, "engine": model.digest, "address": target if is_url else None}
@@ -80,6 +82,18 @@ def evaluate_target(target: str, options: EvalOptions) -> Scores:
         attach(Path(target), FILE_NAME, scores.to_json())
         say(f"added to {target} as {FILE_NAME}")
     return scores
+
+
+def _lock(record: Path, stack: ExitStack) -> None:
+    """Keep other runs from writing the same journal until ``stack`` is left.
+
+    Raises:
+        RequestError: one does.
+    """
+    lock = FileLock(record.with_name(f".{record.name}.lock"))
+    if not lock.acquire():
+        raise RequestError(f"{record}: another run is writing it; wait, or give another --out")
+    stack.callback(lock.release)
 
 
 def _model(target: str, options: EvalOptions, *, is_url: bool) -> Model:

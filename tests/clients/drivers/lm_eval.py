@@ -112,9 +112,9 @@ def _offline() -> dict[str, float]:
 def _written() -> list[str]:
     """Return what the library goes on with behind each item."""
     with LLM(DEMO_ENGINE) as llm:
-        outputs = llm.generate(
-            [str(item["before"]) for item in ITEMS], max_tokens=8, stop=["\n"], temperature=0.0
-        )
+        # As the harness sends them: token ids, and no BOS in front.
+        asked = [llm.tokenizer.encode(str(item["before"])) for item in ITEMS]
+        outputs = llm.generate(prompt_token_ids=asked, max_tokens=8, stop=["\n"], temperature=0.0)
     return [output.outputs[0].text for output in outputs]
 
 
