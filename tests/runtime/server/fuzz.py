@@ -31,7 +31,9 @@ def run(server: Server, folder: Path, options: Sequence[str]) -> subprocess.Comp
     command = [str(program), "run", f"{server.address}/openapi.json", "--checks", "all"]
     command += ["--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]
     command += ["--header", f"Authorization: Bearer {KEY}", "--request-timeout", "60", "--no-color"]
-    command += ["--output-sanitize", "false", "--warnings", "off", *options]
+    command += ["--output-sanitize", "false", "--warnings", "off"]
+    # They judge how fast and how large data is made, which a busy machine fails.
+    command += ["--suppress-health-check", "all", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
