@@ -14,12 +14,10 @@ from trtcoder import LLM, SamplingParams
 
 MAX_TOKENS = 160
 SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": MAX_TOKENS, "ignore_eos": True}
-# Longer than any router's block of text, and than the blocks of our cache.
-_PREFIXES = (
-    "# Notes on sorting: a list is sorted when no element is smaller than the one before it.\n",
-    "# Notes on trees: every node but the root has one parent, and a leaf has no children.\n",
-    "# Notes on graphs: an edge joins two nodes, and a path is a row of edges that meet.\n",
-    "# Notes on text: a line ends where the next one begins, and the last may end with none.\n",
+# Longer than any router's block of text, and than the blocks of our cache; each begins otherwise.
+_SUBJECTS = ("Lists", "Trees", "Graphs", "Words", "Sums", "Queues", "Maps", "Heaps")
+_PREFIX = (
+    "{0} are what this file is about, and {0} it is that all of its functions take and give.\n"
 )
 
 
@@ -32,6 +30,7 @@ class Ask:
         stream: whether the answer comes in pieces.
         text: that came.
         cached: tokens of the prompt that were in a cache.
+        opened: whether the head of a stream had come.
         begun: whether a piece of the answer had come.
         whole: whether it came to its end.
         problem: why it did not.
@@ -41,6 +40,7 @@ class Ask:
     stream: bool = True
     text: str = ""
     cached: int = 0
+    opened: bool = False
     begun: bool = False
     whole: bool = False
     problem: str = ""
@@ -74,13 +74,14 @@ class Tally:
         """Raise AssertionError where more was lost than what was streaming, or a text is wrong."""
         for ask in self.lost:
             assert ask.stream, f"a request that was not streaming is lost: {ask.problem}"
-            assert ask.begun, f"a stream is lost before its first piece: {ask.problem}"
+            assert ask.opened, f"a stream is lost before its head came: {ask.problem}"
         assert not self.wrong, f"a text differs: {self.wrong[0]}"
 
 
 def group(number: int, count: int) -> list[str]:
     """Return ``count`` prompts that begin alike, and like no other group's."""
-    return [f"{_PREFIXES[number] * 4}def task_{number}_{each}(" for each in range(count)]
+    prefix = _PREFIX.format(_SUBJECTS[number]) * 4
+    return [f"{prefix}def task_{number}_{each}(" for each in range(count)]
 
 
 def offline(engine: str, prompts: Sequence[str]) -> dict[str, str]:
@@ -135,6 +136,7 @@ async def _ask(
             if answer.status_code != 200:
                 ask.problem = f"{answer.status_code}: {(await answer.aread()).decode()[:300]}"
                 return
+            ask.opened = True
             async for line in answer.aiter_lines():
                 if not line.startswith("data: "):
                     continue

@@ -27,7 +27,7 @@ def main(port: int, temporary: str) -> None:
         _temp_dir=temporary,
         object_store_memory=200_000_000,
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    _start_proxy({"host": "127.0.0.1", "port": port})
     _say({"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
@@ -40,6 +40,20 @@ def main(port: int, temporary: str) -> None:
             _say({"replicas": deployments["replicas"].replica_states.get("RUNNING", 0)})
     serve.shutdown()
     ray.shutdown()
+
+
+def _start_proxy(options: dict[str, Any]) -> None:
+    """Start Serve's proxy, for which it waits a minute: on a busy machine it takes more."""
+    from ray import serve
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    for _ in range(4):
+        try:
+            serve.start(http_options=options)
+            return
+        except (GetTimeoutError, RayActorError) as error:
+            print(f"not yet: {error}", file=sys.stderr, flush=True)
+    serve.start(http_options=options)
 
 
 def _say(value: Any) -> None:

@@ -88,6 +88,9 @@ def cluster(work: Path) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "disabled",
         # On a busy machine its processes start slowly.
         "RAY_raylet_start_wait_time_s": "300",
+        "RAY_agent_register_timeout_ms": "300000",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
     # Paths of sockets have at most 107 letters, and Ray's are long.

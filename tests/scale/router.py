@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import socket
@@ -15,10 +17,10 @@ import httpx
 from tests.clients.package import Package
 from tests.clients.session import DEMO_ENGINE
 from tests.runtime.server.serving import Server, serve
-from tests.scale.asking import Ask, Tally, ask_all, group, offline
+from tests.scale.asking import MAX_TOKENS, Ask, Tally, ask_all, group, offline
 
 PACKAGE = Package("pip", "vllm-router", "0.1.17")
-SESSION = "x-session-id"
+SESSION, REQUEST = "x-session-id", "x-request-id"
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def routed(servers: list[Server], work: Path, policy: str) -> Iterator[str]:
         "--health-check-endpoint", "/health/ready", "--health-check-interval-secs", 1,
         "--health-failure-threshold", 1, "--worker-startup-check-interval", 1,
         # Prompts that share a tenth of their text go together; queues are looked at beyond eight.
-        "--cache-threshold", 0.1, "--balance-abs-threshold", 8,
+        "--cache-threshold", 0.1, "--balance-abs-threshold", 16,
         "--worker-urls", *(server.address for server in servers),
     ]  # fmt: skip
     log = work / f"router-{policy}.log"
@@ -71,7 +73,7 @@ def free_port() -> int:
 
 def run(work: Path) -> list[tuple[str, str]]:
     """Show what the router does with our servers; return what was seen."""
-    groups = [group(number, 6) for number in range(4)]
+    groups = [group(number, 3) for number in range(8)]
     flat = [prompt for each in groups for prompt in each]
     texts = offline(str(DEMO_ENGINE), flat)
     seen = []
@@ -91,27 +93,47 @@ def run(work: Path) -> list[tuple[str, str]]:
 
 
 def _by_prefix(servers: list[Server], address: str, policy: str, groups: list[list[str]]) -> str:
-    """Ask one after another; each group stays at the server that it came to first."""
-    places: list[set[int]] = []
-    with httpx.Client(base_url=address, timeout=60) as client:
-        for number, prompts in enumerate(groups):
-            at = set()
-            for prompt in prompts:
-                before = [server.metric("trtcoder:requests_total") for server in servers]
-                answer = client.post(
-                    "/v1/completions",
-                    json={"prompt": prompt, "max_tokens": 2, "model": "default"},
-                    headers={SESSION: f"{policy}-{number}"},
-                )
-                answer.raise_for_status()
-                after = [server.metric("trtcoder:requests_total") for server in servers]
-                (place,) = [n for n, pair in enumerate(zip(before, after, strict=True))
-                            if pair[0] != pair[1]]  # fmt: skip
-                at.add(place)
-            places.append(at)
+    """Ask; each group stays at the server that it came to first, and both servers have some.
+
+    The first of each group are asked at once, since a router sends what is alone to any server.
+    """
+    rows = list(zip(*groups, strict=True))
+    with httpx.Client(base_url=address, timeout=120) as client:
+
+        def ask(row: int, number: int) -> None:
+            answer = client.post(
+                "/v1/completions",
+                json={
+                    "prompt": rows[row][number],
+                    "max_tokens": 2 if row else MAX_TOKENS,
+                    "ignore_eos": True,
+                    "model": "default",
+                },
+                headers={SESSION: f"{policy}-{number}", REQUEST: f"{policy}-{number}-{row}"},
+            )
+            answer.raise_for_status()
+
+        with ThreadPoolExecutor(len(groups)) as pool:
+            list(pool.map(ask, [0] * len(groups), range(len(groups))))
+        for row in range(1, len(rows)):
+            for number in range(len(groups)):
+                ask(row, number)
+    places = [
+        {number for number, server in enumerate(servers) if _answered(server, f"{policy}-{each}-")}
+        for each in range(len(groups))
+    ]
     assert all(len(at) == 1 for at in places), f"a group went to both servers: {places}"
-    used = {place for at in places for place in at}
-    return f"{len(groups)} groups of {len(groups[0])}, each at one of {len(used)} servers used"
+    counts = [sum(number in at for at in places) for number in range(len(servers))]
+    assert all(counts), f"one server got all groups: {counts}"
+    return (
+        f"{len(groups)} groups of {len(rows)}, {counts[0]} at one server, {counts[1]} at the other"
+    )
+
+
+def _answered(server: Server, prefix: str) -> bool:
+    """Return whether the log of a server has a request whose id begins so."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
+    return any(str(line.get("id", "")).startswith(prefix) for line in lines)
 
 
 def _killed(servers: list[Server], address: str, prompts: list[str], texts: dict[str, str]) -> str:
