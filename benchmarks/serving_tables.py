@@ -222,11 +222,15 @@ def triton_table(result: Result) -> str:
             ]
             lines.append(f"| {name} | {row['streams']} | {' | '.join(cells)} |")
     left = "; ".join(
-        f"{name} {each['cancel_ms'][len(each['cancel_ms']) // 2]:.0f} ms "
-        f"(longest {each['cancel_ms'][-1]:.0f})"
-        for name, each in result["engines"].items()
+        f"{name} {times[len(times) // 2]:.0f} (longest {times[-1]:.0f}) by `{model}`"
+        for name, engine in result["engines"].items()
+        for model, times in engine["cancel_ms"].items()
     )
-    lines += ["", f"From a client's leaving to the end of its request, medians of 20: {left}."]
+    lines += [
+        "",
+        "From a client's leaving to the first token of the one that waited for its place, ms, "
+        f"medians of 10: {left}.",
+    ]
     return "\n".join(lines)
 
 

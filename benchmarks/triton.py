@@ -6,17 +6,19 @@ machine does falls on all of them alike. The clients run on the same cores.
 
 from __future__ import annotations
 
+import json
+import socket
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 from click.testing import CliRunner
 
 from benchmarks.engines import demo_engine, lite_engine
@@ -30,6 +32,7 @@ from trtcoder.cli import main as trtcoder
 from trtcoder.prompting.prompts import Prompts
 from trtcoder.runtime.engine.runner import ModelRunner
 
+STREAM = "/v2/models/tensorrt_llm/generate_stream"
 ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
 
@@ -63,13 +66,12 @@ def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
 def http_rate(triton: Triton, size: int, count: int) -> float:
     """Return the same of `/generate_stream`."""
     firsts, ends = [0.0] * size, [0.0] * size
-    url = f"{triton.client.base_url}v2/models/tensorrt_llm/generate_stream"
 
     def read(index: int) -> None:
         body = {f"sampling_param_{name}": value for name, value in ASKED.items()}
         body |= {"text_input": f"# {index}", "streaming": True, "stream_deltas": True}
         body["sampling_param_max_tokens"] = count + 1
-        with httpx.stream("POST", url, json=body, timeout=150) as response:
+        with triton.client.stream("POST", STREAM, json=body) as response:
             for _ in response.iter_raw():
                 firsts[index] = firsts[index] or time.perf_counter()
         ends[index] = time.perf_counter()
@@ -82,24 +84,45 @@ def http_rate(triton: Triton, size: int, count: int) -> float:
     return size * count / (max(ends) - min(firsts))
 
 
-def cancel_ms(triton: Triton) -> list[float]:
-    """Return the ms from a client's leaving until Triton has its request's end, sorted."""
+def cancel_ms(triton: Triton, model: str) -> list[float]:
+    """Return the ms from a client's leaving until the next one's first token, sorted.
+
+    The engine computes one answer at a time: the next one has its turn when the first has ended.
+    """
     found = []
-    for _ in range(20):
-        body = {"text_input": "#", "streaming": True, "sampling_param_ignore_eos": True}
-        body |= {"sampling_param_max_tokens": 4000}
-        url = f"{triton.client.base_url}v2/models/tensorrt_llm/generate_stream"
-        labels = {"model": "tensorrt_llm", "reason": "CANCELED"}
-        before = triton.metric("nv_inference_request_failure", **labels)
-        with httpx.stream("POST", url, json=body, timeout=150) as response:
-            next(response.iter_raw())
+    pool = ThreadPoolExecutor(1)
+    for _ in range(10):
+        asked = {"text_input": "#", "sampling_param_ignore_eos": True}
+        with socket.create_connection(("127.0.0.1", triton.client.base_url.port or 0)) as leaves:
+            body = json.dumps({**asked, "sampling_param_max_tokens": 4000}).encode()
+            leaves.sendall(
+                b"POST /v2/models/%s/generate HTTP/1.1\r\nhost: localhost\r\n"
+                b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+                % (model.encode(), len(body), body)
+            )
+            triton.until("trtcoder:requests_running", 1)
+            stays = pool.submit(_first_byte, triton, asked)
+            triton.until("trtcoder:requests_waiting", 1)
         left = time.perf_counter()
-        while triton.metric("nv_inference_request_failure", **labels) == before:
-            if time.perf_counter() - left > 30:
-                raise click.ClickException("a request that was left did not end")
-            time.sleep(0.001)
-        found.append(1e3 * (time.perf_counter() - left))
+        found.append(round(1e3 * (stays.result() - left), 1))
+        triton.until("trtcoder:requests_running", 0)
     return sorted(found)
+
+
+def _first_byte(triton: Triton, asked: dict[str, Any]) -> float:
+    body = {**asked, "sampling_param_max_tokens": 2, "streaming": True}
+    with triton.client.stream("POST", STREAM, json=body) as response:
+        parts = response.iter_raw()
+        next(parts)
+        found = time.perf_counter()
+        for _ in parts:
+            pass
+    return found
+
+
+def write(arguments: list[str]) -> None:
+    """Run `trtcoder` in this process."""
+    CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
 
 
 def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
@@ -112,7 +135,7 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
         repository = Path(work, "repository")
         options = ["--older-names", "--cache-tokens", "4608", "--no-prefix-cache"]
         arguments = ["triton", str(folder), "-o", str(repository), *options]
-        CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
+        write(arguments)
         with serve(repository, Path(work, "server")) as triton:
             for size in BATCHES:
                 ways: dict[str, Callable[[], float]] = {
@@ -135,7 +158,12 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
                     row[f"{name}_token_us"] = round(1e6 * lost, 1)
                 rows.append(row)
                 click.echo(f"{folder.name:<14} {row}", err=True)
-            return {"rows": rows, "cancel_ms": [round(each, 1) for each in cancel_ms(triton)]}
+        write([*arguments, "--max-batch", "1", "--force"])
+        with serve(repository, Path(work, "server")) as triton:
+            cancelled = {
+                model: cancel_ms(triton, model) for model in ("tensorrt_llm", "tensorrt_llm_unary")
+            }
+    return {"rows": rows, "cancel_ms": cancelled}
 
 
 @click.command()

@@ -6,6 +6,7 @@ Nothing of ours runs there: the files say where the checkpoint is and how it is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,24 @@ class Checkpoint:
         """Which of NVIDIA's backends reads it: TensorRT-LLM has no int4 experts."""
         return "tensorrtllm" if self.quant_method in ("fp8", "modelopt") else "vllm"
 
+    def advice(self, gpus: int) -> str | None:
+        """Return TensorRT-LLM's settings for so many GPUs, which `trtcoder build` left beside it.
+
+        Those for the least memory: they start on larger GPUs too.
+        """
+        found = {}
+        for path in self.folder.glob(f"launch/tensorrt-llm-{gpus}x*gb.yaml"):
+            memory = path.stem.rsplit("x", 1)[1].removesuffix("gb")
+            if memory.isdecimal():
+                found[int(memory)] = path
+        if not found:
+            return None
+        path = found[min(found)]
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise EngineError(explain(error, path)) from error
+
     def files(self) -> list[str]:
         """Return the names of all its files."""
         found = (path for path in self.folder.rglob("*") if path.is_file())
@@ -99,6 +118,8 @@ def checkpoint_models(
         engine = {
             "model": place,
             "tensor_parallel_size": gpus,
+            # The experts' rows and scales are not always divided by the number of GPUs.
+            "enable_expert_parallel": gpus > 1,
             "gpu_memory_utilization": 0.9,
             **({} if longest is None else {"max_model_len": longest}),
         }
@@ -107,12 +128,13 @@ def checkpoint_models(
             comment=f"{WRITTEN}: a checkpoint for Triton's vLLM backend.",
         )  # fmt: skip
         return [ModelFolder(config, {"model.json": json.dumps(engine, indent=2) + "\n"})]
-    settings: dict[str, Any] = {
-        "model": place,
-        "backend": "_autodeploy",
-        "tensor_parallel_size": gpus,
-        **({} if longest is None else {"max_seq_len": longest}),
-    }
+    settings: dict[str, Any] = {"model": place, "backend": "_autodeploy"}
+    advice = checkpoint.advice(gpus)
+    if advice is None:
+        settings["world_size"] = gpus
+        settings |= {} if longest is None else {"max_seq_len": longest}
+    elif context is not None:
+        advice = re.sub(r"(?m)^max_seq_len: .*$", f"max_seq_len: {context}", advice)
     triton = {"max_batch_size": 0, "decoupled": True}
     config = ModelConfig(
         name,
@@ -120,7 +142,7 @@ def checkpoint_models(
         llmapi.UPSTREAM_OUTPUTS,
         comment=f"{WRITTEN}: a checkpoint for NVIDIA's own llmapi model.",
     )
-    text = f"{_yaml(settings)}triton_config:\n{_yaml(triton, '  ')}"
+    text = f"{_yaml(settings)}{advice or ''}triton_config:\n{_yaml(triton, '  ')}"
     return [ModelFolder(config, {"model.py": _CODE, "model.yaml": text})]
 
 

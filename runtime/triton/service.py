@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from trtcoder.runtime.requests.events import Cancelled, Chunk, Event, Failed
 from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.triton.answers import Answers
 from trtcoder.runtime.triton.asked import Asked
+from trtcoder.runtime.triton.outbox import Outbox
 from trtcoder.runtime.triton.reply import CancelledError, Reply
 from trtcoder.runtime.triton.settings import ModelSettings
 from trtcoder.runtime.triton.tensor import Inputs
@@ -50,7 +50,6 @@ class _Running:
     is_queued: threading.Event = field(default_factory=threading.Event)
     is_over: bool = False
     is_cancelled: bool = False
-    events: list[Event] = field(default_factory=list)
 
 
 class TritonService:
@@ -69,7 +68,7 @@ class TritonService:
         self._lock = threading.Lock()
         self._running: set[_Running] = set()
         self._by_id: dict[str, set[_Running]] = defaultdict(set)
-        self._outbox: queue.SimpleQueue[tuple[_Running, Event] | None] = queue.SimpleQueue()
+        self._outbox: Outbox[_Running] = Outbox(llm.engine.thread)
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=f"trtcoder-triton-{name}", daemon=True)
@@ -104,7 +103,7 @@ class TritonService:
         """End what is running; returns when every answer is sent and the engine has ended."""
         self._closing.set()
         self.llm.close()
-        self._outbox.put(None)
+        self._outbox.close()
         for thread in self._threads:
             thread.join()
 
@@ -129,7 +128,7 @@ class TritonService:
             self._running.add(running)
             if running.id:
                 self._by_id[running.id].add(running)
-        running.job = thread.submit(asked.request, lambda event: self._outbox.put((running, event)))
+        running.job = thread.submit(asked.request, lambda event: self._outbox.put(running, event))
         running.is_queued.set()
 
     def _stop(self, request_id: str) -> None:
@@ -156,23 +155,10 @@ class TritonService:
                     del self._by_id[running.id]
 
     def _send(self) -> None:
-        while True:
-            item = self._outbox.get()
-            found: dict[_Running, None] = {}
-            while item is not None:
-                running, event = item
-                running.events.append(event)
-                found[running] = None
-                try:
-                    item = self._outbox.get_nowait()
-                except queue.Empty:
-                    break
-            for running in found:
-                events, running.events = running.events, []
+        while (found := self._outbox.get()) is not None:
+            for running, events in found.items():
                 if not running.is_over:
                     self._answer(running, events)
-            if item is None:
-                return
 
     def _answer(self, running: _Running, events: list[Event]) -> None:
         """Send what a request's events have come to."""

@@ -38,7 +38,7 @@ def test_what_requests_on_the_page_send_is_declared() -> None:
 def test_options_on_the_page_exist() -> None:
     known = {option for each in triton.params for option in each.opts}
     # Of Triton's own program, and of docker's.
-    others = {"--model-repository", "--exit-timeout-secs", "--rm"}
+    others = {"--model-repository", "--exit-timeout-secs", "--backend-config", "--rm"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) <= known | others
 
 

@@ -53,6 +53,7 @@ def test_vllms_backend_is_told_where_and_how(tmp_path: Path) -> None:
     found = json.loads((out / "vllm_model" / "1" / "model.json").read_text())
     assert found["model"] == "/models/vllm_model/1/engine"
     assert found["tensor_parallel_size"] == 4
+    assert found["enable_expert_parallel"] is True
     assert found["max_model_len"] == 2048
     assert 'backend: "vllm"' in (out / "vllm_model" / "config.pbtxt").read_text()
 
@@ -65,7 +66,7 @@ def test_nvidias_llmapi_model_is_told_and_run(tmp_path: Path) -> None:
     assert settings == {
         "model": str(version / "engine"),
         "backend": "_autodeploy",
-        "tensor_parallel_size": 1,
+        "world_size": 1,
         "max_seq_len": 4096,
         "triton_config": {"max_batch_size": 0, "decoupled": True},
     }
@@ -86,6 +87,20 @@ def test_nvidias_llmapi_model_is_told_and_run(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == "NVIDIA\n"
+
+
+def test_what_the_build_advises_for_so_many_gpus_is_taken(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "fp8", FP8)
+    (source / "launch").mkdir()
+    for name, length in (("1x24gb", 100), ("8x80gb", 300), ("8x192gb", 400)):
+        text = f"world_size: {name[0]}\nmax_seq_len: {length}\n"
+        (source / "launch" / f"tensorrt-llm-{name}.yaml").write_text(text)
+    for gpus, options, expected in ((1, (), 100), (8, (), 300), (8, ("--context", 50), 50)):
+        out = tmp_path / f"r{expected}"
+        assert triton(source, "-o", out, "--gpus", gpus, *options).exit_code == 0
+        settings = yaml.safe_load((out / "tensorrt_llm" / "1" / "model.yaml").read_text())
+        assert (settings["world_size"], settings["max_seq_len"]) == (gpus, expected)
+        assert settings["triton_config"]["decoupled"] is True
 
 
 @pytest.mark.parametrize("quantization", [None, "fp8", {"bits": 4}])
