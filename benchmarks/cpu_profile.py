@@ -20,14 +20,12 @@ from typing import Any
 import click
 
 from benchmarks.cpu_models import Models
+from benchmarks.cpu_names import REST
 from benchmarks.cpu_ours import Engine, rows_of
 from benchmarks.cpu_work import DECODE_STEPS, WARM, Work, all_work
-from benchmarks.record import hardware, keep
+from benchmarks.record import keep
 
 ROWS = ("decode at 0", "decode at 2048", "decode at 8192", "8 sequences at 512", "prefill 512")
-REST = "between nodes"
-# Roles with less of every step are one row of the table.
-SMALL = 0.01
 
 
 def role_of(node: str) -> str:
@@ -77,34 +75,6 @@ def profile(folder: Path, work: Work) -> dict[str, float]:
         path = Path(engine.runner._session.end_profiling())
         events = json.loads(path.read_text(encoding="utf-8"))
     return times(events, WARM, wall[WARM:])
-
-
-def profile_table(result: dict[str, Any]) -> str:
-    """Return the page's table."""
-    rows: dict[str, dict[str, float]] = result["milliseconds"]
-    totals = {row: sum(found.values()) for row, found in rows.items()}
-    roles = list(dict.fromkeys(role for found in rows.values() for role in found))
-    small = [
-        role
-        for role in roles
-        if role != REST
-        and all(found.get(role, 0) < SMALL * totals[row] for row, found in rows.items())
-    ]
-    lines = [
-        f"`python -m benchmarks.cpu_profile` ({hardware(result['environment'])}; a Lite of "
-        f"{result['layers']} layers): milliseconds a step, those of all layers together.",
-        "",
-        f"| | {' | '.join(rows)} |",
-        f"| --- |{' ---: |' * len(rows)}",
-    ]
-    shown: dict[str, list[str]] = {role: [role] for role in roles if role not in small}
-    shown[f"{len(small)} others"] = small
-    for name, members in shown.items():
-        sums = [sum(found.get(role, 0) for role in members) for found in rows.values()]
-        label = name if name == REST or members == small else f"`{name}`"
-        lines.append(f"| {label} | {' | '.join(f'{value:,.2f}' for value in sums)} |")
-    lines.append(f"| **a step** | {' | '.join(f'{total:,.2f}' for total in totals.values())} |")
-    return "\n".join(lines)
 
 
 @click.command()

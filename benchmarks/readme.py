@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contention import contention_table
-from benchmarks.cpu_profile import profile_table
-from benchmarks.cpu_tables import cpu_table
+from benchmarks.cpu_tables import contention_table, cpu_table, profile_table
 from benchmarks.cpu_tables import goals_table as cpu_goals
 from benchmarks.evaluation_table import evaluation_table
 from benchmarks.record import RESULTS, hardware

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cpu_profile import REST, profile_table, role_of, times
+from benchmarks.cpu_names import REST
+from benchmarks.cpu_profile import role_of, times
+from benchmarks.cpu_tables import profile_table
 
 
 def event(name: str, micros: float) -> dict[str, Any]:
