@@ -75,6 +75,7 @@ bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shape
 
 bench-cpu: bench-extra  ## A whole Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 28 GB in ~/.cache, an hour). ARGS=--minutes 25.
 	$(BIN)/python -m benchmarks.cpu $(ARGS)
+	$(BIN)/python -m benchmarks.cpu_profile
 	$(BIN)/python -m benchmarks.readme
 
 bench-contention: bench-extra  ## What decoding keeps of its speed beside busy programs: ten minutes.

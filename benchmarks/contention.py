@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from benchmarks.record import hardware, keep
+from benchmarks.record import keep
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = 512
@@ -84,23 +84,6 @@ def run(program: str, model: Path, seconds: float, **environment: str) -> float:
         cwd=ROOT, env={**os.environ, **environment},
     )  # fmt: skip
     return float(result.stdout.split()[-1])
-
-
-def contention_table(result: dict[str, Any]) -> str:
-    """Return the page's table."""
-    lines = [
-        f"`make bench-contention` ({hardware(result['environment'])}; a Lite of "
-        f"{result['layers']} layers; medians of {result['rounds']} turns): decoded tokens a second "
-        f"at {result['context']} tokens of context, and what is left of the speed alone.",
-        "",
-        "| | alone | beside one busy process | beside two |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for name, rows in result["tokens_per_second"].items():
-        alone, *others = rows.values()
-        cells = [f"{value:.1f} ({value / alone:.0%})" for value in others]
-        lines.append(f"| {name} | {alone:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def programs(layers: int, libraries: tuple[str, ...], peer: bool) -> dict[str, Any]:

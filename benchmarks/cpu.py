@@ -132,8 +132,8 @@ def main(
         raise click.BadParameter(
             f"{', '.join(absent)}; there are {[_label(p.name) for p in peers]}"
         )
-    models.tidy()
     if prepare:
+        models.tidy()
         return
     runs = Runs(models.folder / f"runs-{layers}.jsonl", minutes)
     if fresh:
@@ -164,6 +164,7 @@ def main(
     if no_keep:
         click.echo(json.dumps(result))
     else:
+        models.tidy()
         keep("cpu", result)
 
 

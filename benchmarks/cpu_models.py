@@ -28,6 +28,7 @@ from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
+from trtcoder.export.targets.target import EnginePlan
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.model.registry import read_config
 from trtcoder.prompting.source import read_prompting
@@ -90,24 +91,35 @@ class Models:
 
     def checkpoint(self) -> Checkpoint:
         """Return the model, whose layers repeat."""
-        folder = self.folder / f"checkpoint-{self.written}"
-        if not folder.is_dir():
+        folder = self._written_folder()
+        if not any(folder.glob("*.safetensors")):
+            shutil.rmtree(folder, ignore_errors=True)
             _say(f"writing {self.written} layers of a Lite with random weights")
             write_random_checkpoint(folder, LITE_CONFIG | {"num_hidden_layers": self.written})
         return repeated(Checkpoint.open(folder), self.layers)
 
     def engine(self, cache: str = "fp32") -> Path:
-        """Return our engine, int4 in blocks of 32, with a cache of this type."""
-        name = f"engine-{self.layers}-{cache}"
-        out = self.folder / f"{name}-{exporter_digest()}"
+        """Return our engine, int4 in blocks of 32, with a cache of this type.
+
+        Engines whose weights lie alike share one data file, so that only graphs are written anew
+        for another cache, or another revision of the exporter.
+        """
+        if not self._written_folder().is_dir():
+            self.checkpoint()
+        source = repeated(Checkpoint.describe(self._written_folder()), self.layers)
+        plan = OnnxRuntime().plan(source, preset("int4", cache=cache))
+        weights = hashlib.sha256(repr([*plan.weights.declared.values()]).encode()).hexdigest()[:8]
+        out = self.folder / f"engine-{self.layers}-{cache}-{weights}-{exporter_digest()}"
         if not out.is_dir():
-            for old in self.folder.glob(f"{name}-*"):
-                shutil.rmtree(old)
-            if cache == "fp32":
+            same = [*self.folder.glob(f"engine-{self.layers}-*-{weights}-*")]
+            if same:
+                link_engine(same[0] / DATA_FILE, plan, out)
+            else:
                 _say(f"building an engine of {self.layers} layers")
                 prepare(out, self.checkpoint(), "int4")
-            else:
-                with_cache(self.engine(), self.checkpoint(), cache, out)
+            for old in self.folder.glob(f"engine-{self.layers}-{cache}-*"):
+                if old != out:
+                    shutil.rmtree(old)
         return out
 
     def gguf(self, kind: str) -> Path:
@@ -124,9 +136,12 @@ class Models:
         return out
 
     def tidy(self) -> None:
-        """Remove what the files were made of."""
-        for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob("few-*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove what the files were made of, but for the checkpoint's small files."""
+        for path in (*self.folder.glob("few-*"), *self.folder.glob("checkpoint-*/*.safetensors")):
+            path.unlink()
+
+    def _written_folder(self) -> Path:
+        return self.folder / f"checkpoint-{self.written}"
 
     def _few(self, llama: LlamaCpp, kind: str) -> Path:
         """Return a file with the data of every layer that was written: of fewer layers, or new."""
@@ -135,8 +150,7 @@ class Models:
             return made[0]
 
         def make_plain(path: Path) -> None:
-            checkpoint = Checkpoint.open(self.folder / f"checkpoint-{self.written}")
-            write_gguf(checkpoint, path, as_stored=True)
+            write_gguf(Checkpoint.open(self._written_folder()), path, as_stored=True)
 
         plain = self._made(f"few-{self.written}.gguf", make_plain)
         _say(f"quantizing {self.written} layers as {kind}")
@@ -153,24 +167,17 @@ class Models:
         return path
 
 
-def with_cache(engine: Path, source: Checkpoint, cache: str, out: Path) -> None:
-    """Build an engine that differs from ``engine`` in its cache: they share one data file.
-
-    Raises:
-        click.ClickException: their weights differ, too.
-    """
-    target = OnnxRuntime()
-    plan, other = (target.plan(source, preset("int4", cache=each)) for each in (cache, "fp32"))
-    if [*plan.weights.declared.items()] != [*other.weights.declared.items()]:
-        raise click.ClickException(f"{out}: its cache changed its weights")
+def link_engine(data: Path, plan: EnginePlan, out: Path) -> None:
+    """Write an engine whose weights are in a file that there is."""
     with BundleWriter(out) as writer:
-        (writer.folder / DATA_FILE).hardlink_to(engine / DATA_FILE)
+        (writer.folder / data.name).hardlink_to(data)
         plan.write_rest(writer.folder)
-        writer.commit(plan.manifest(read_prompting(source), "not hashed"))
+        prompting = read_prompting(plan.checkpoint)
+        writer.commit(plan.manifest(prompting, "not hashed"))
 
 
 def exporter_digest() -> str:
-    """Return a digest of the sources that decide what an engine's files hold."""
+    """Return a digest of the sources that decide what an engine's graphs are."""
     total = hashlib.sha256()
     for folder in ("export/graph", "export/weights", "export/targets", "calib/storage"):
         for path in sorted((ROOT / folder).glob("*.py")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.cpu_names import INT8, KERNELS, STOCK
+from benchmarks.cpu_names import INT8, KERNELS, REST, STOCK
 from benchmarks.record import hardware
 
 Result = dict[str, Any]
@@ -17,6 +17,8 @@ GOALS = {
     "8 sequences at 64": (2.0, 2.2),
     "8 sequences at 512": (2.0, 3.0),
 }
+# Roles of nodes with less of every step are one row of the table.
+SMALL = 0.01
 LOAD_GOAL, MEMORY_GOAL, LIMIT_GOAL = 2.0, 1.1, 0.9
 
 
@@ -134,4 +136,49 @@ def cpu_table(result: Result) -> str:
         )
     for name, why in result["failed"].items():
         lines.append(f"| {name} | {why} | | |")
+    return "\n".join(lines)
+
+
+def profile_table(result: dict[str, Any]) -> str:
+    """Return the page's table."""
+    rows: dict[str, dict[str, float]] = result["milliseconds"]
+    totals = {row: sum(found.values()) for row, found in rows.items()}
+    roles = list(dict.fromkeys(role for found in rows.values() for role in found))
+    small = [
+        role
+        for role in roles
+        if role != REST
+        and all(found.get(role, 0) < SMALL * totals[row] for row, found in rows.items())
+    ]
+    lines = [
+        f"`python -m benchmarks.cpu_profile` ({hardware(result['environment'])}; a Lite of "
+        f"{result['layers']} layers): milliseconds a step, those of all layers together.",
+        "",
+        f"| | {' | '.join(rows)} |",
+        f"| --- |{' ---: |' * len(rows)}",
+    ]
+    shown: dict[str, list[str]] = {role: [role] for role in roles if role not in small}
+    shown[f"{len(small)} others"] = small
+    for name, members in shown.items():
+        sums = [sum(found.get(role, 0) for role in members) for found in rows.values()]
+        label = name if name == REST or members == small else f"`{name}`"
+        lines.append(f"| {label} | {' | '.join(f'{value:,.2f}' for value in sums)} |")
+    lines.append(f"| **a step** | {' | '.join(f'{total:,.2f}' for total in totals.values())} |")
+    return "\n".join(lines)
+
+
+def contention_table(result: dict[str, Any]) -> str:
+    """Return the page's table."""
+    lines = [
+        f"`make bench-contention` ({hardware(result['environment'])}; a Lite of "
+        f"{result['layers']} layers; medians of {result['rounds']} turns): decoded tokens a second "
+        f"at {result['context']} tokens of context, and what is left of the speed alone.",
+        "",
+        "| | alone | beside one busy process | beside two |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, rows in result["tokens_per_second"].items():
+        alone, *others = rows.values()
+        cells = [f"{value:.1f} ({value / alone:.0%})" for value in others]
+        lines.append(f"| {name} | {alone:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contention import contention_table
-from benchmarks.cpu_tables import cpu_table
+from benchmarks.cpu_tables import contention_table, cpu_table, profile_table
 from benchmarks.cpu_tables import goals_table as cpu_goals
 from benchmarks.evaluation_table import evaluation_table
 from benchmarks.record import RESULTS, hardware
@@ -159,7 +158,7 @@ def render_evaluation(text: str) -> str:
 
 def render_performance(text: str) -> str:
     """Return the page on speed with its generated parts replaced."""
-    for name, part in (("cpu", cpu_table), ("contention", contention_table)):
+    for name, part in PERFORMANCE.items():
         if (RESULTS / f"{name}.json").exists():
             text = _replace(text, name, part(_load(name)))
     return text
@@ -191,6 +190,11 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
+PERFORMANCE = {
+    "cpu": cpu_table,
+    "cpu_profile": profile_table,
+    "contention": contention_table,
+}
 PAGES = {
     "README.md": render_readme,
     "docs/evaluation.md": render_evaluation,

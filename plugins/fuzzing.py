@@ -1,12 +1,13 @@
 """Asks our operators for right and wrong things, made out of bytes, and looks whether they hold.
 
-    python -m plugins.fuzzing [--seconds N] [--seed N] [--target TRIPLE] [--plain]
+    python -m plugins.fuzzing [--seconds N] [--seed N] [--plain | --libfuzzer | --target TRIPLE]
 
 Runs the corpus in `plugins/fuzz/corpus`, then changes of it. The library and the program are
 compiled with the sanitizers of addresses and undefined behaviour, but for `--plain`; in either case
-each tensor ends at a page that may not be touched. Where `$CXX` is clang, libFuzzer chooses the
-changes by what code they reach. With `--target` the program runs in qemu, and what it computes on
-each instruction set there is compared with the portable one's here, bit by bit.
+each tensor ends at a page that may not be touched. With `--libfuzzer`, clang's libFuzzer chooses
+the changes by what code they reach, and keeps what reaches new code in `build/fuzz/found`. With
+`--target` the program runs in qemu, and what it computes on each instruction set there is compared
+with the portable one's here, bit by bit.
 """
 
 from __future__ import annotations
@@ -103,6 +104,27 @@ def build_library(library: Path, *options: str) -> Path:
     return library
 
 
+def run_libfuzzer(seconds: int) -> int:
+    """Let libFuzzer change the corpus for a while; return its exit status."""
+    clang = next(filter(None, map(shutil.which, ("clang++", "clang++-14", "clang++-19"))), None)
+    if clang is None:
+        raise SystemExit("clang is missing: apt-get install clang libclang-rt-14-dev")
+    os.environ["CXX"] = clang
+    folder = BUILD / "fuzz" / "libfuzzer"
+    found = BUILD / "fuzz" / "found"
+    found.mkdir(parents=True, exist_ok=True)
+    kinds = f"{SANITIZERS},fuzzer-no-link"
+    library = build_library(folder / "libtrtcoder_kernels.so", "--sanitize", kinds)
+    sources = [str(ROOT / "fuzz" / name) for name in ("operators.cpp", "runtime.cpp")]
+    flags = ["-std=c++20", "-O1", "-g1", f"-I{ROOT}", "-pthread", f"-fsanitize={SANITIZERS},fuzzer"]
+    program = folder / "fuzz"
+    linked = [str(library), f"-Wl,-rpath,{folder}", "-o", str(program)]
+    subprocess.run([clang, *flags, *sources, *linked], check=True)
+    options = [f"-max_total_time={seconds}", "-max_len=256", "-print_final_stats=1"]
+    command = [str(program), *options, f"-artifact_prefix={folder}/", str(found), str(CORPUS)]
+    return subprocess.run(command, check=False, env=variables()).returncode
+
+
 def compare(target: str) -> int:
     """Compare every instruction set of another machine with this one's portable code."""
     folder = BUILD / "fuzz"
@@ -135,10 +157,15 @@ def main() -> int:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--target", help="compare this triple in qemu, such as aarch64-linux-gnu")
     parser.add_argument("--plain", action="store_true", help="without sanitizers")
+    parser.add_argument("--libfuzzer", action="store_true", help="with clang's libFuzzer")
     given = parser.parse_args()
+    if given.libfuzzer:
+        return run_libfuzzer(int(given.seconds))
     if given.target:
         return compare(given.target)
     kind = "plain" if given.plain else "sanitized"
+    # The sanitizers of GCC, as in plugins/sanitize.py, whose objects are the same.
+    os.environ.setdefault("CXX", "g++")
     folder = BUILD / "fuzz" / kind
     options = [] if given.plain else ["--sanitize", SANITIZERS]
     library = build_library(folder / "libtrtcoder_kernels.so", *options)

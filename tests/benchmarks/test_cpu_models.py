@@ -6,9 +6,8 @@ import gguf
 import numpy as np
 import pytest
 
-from benchmarks.cpu_models import repeated, with_cache, write_layers
+from benchmarks.cpu_models import Models, repeated, write_layers
 from benchmarks.llama_gguf import gguf_types, write_gguf, write_hole
-from benchmarks.speed import prepare
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.targets.onnxruntime import DATA_FILE
@@ -62,11 +61,21 @@ def test_a_file_of_many_layers_has_the_data_of_the_few_where_types_agree(
     np.testing.assert_allclose(values, stored["blk.0.ffn_down.weight"].data, atol=1e-2)
 
 
-def test_an_engine_with_another_cache_shares_its_weights(few: Checkpoint, tmp_path: Path) -> None:
-    engine = prepare(tmp_path / "fp32", few, "int4")
-    other = tmp_path / "int8"
-    with_cache(engine, few, "int8", other)
+def test_engines_whose_weights_lie_alike_share_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.cpu_models.LITE_CONFIG", tiny_config())
+    models = Models(5, tmp_path)
+    engine, other = models.engine(), models.engine("int8")
     assert (engine / DATA_FILE).samefile(other / DATA_FILE)
-    found = Bundle.load(other).manifest
-    assert found.graph.caches[0].dtype == "int8"
-    assert Bundle.load(engine).manifest.graph.caches[0].dtype == "float32"
+    assert Bundle.load(other).manifest.graph.caches[0].dtype == "int8"
+    # Another revision of the exporter writes other graphs over the same weights, which need no
+    # checkpoint any more.
+    models.tidy()
+    assert models.engine() == engine
+    monkeypatch.setattr("benchmarks.cpu_models.exporter_digest", lambda: "another")
+    newer = models.engine()
+    assert newer.name.endswith("-another")
+    assert (newer / DATA_FILE).samefile(other / DATA_FILE)
+    assert not engine.exists()
+    assert Bundle.load(newer).manifest.model == Bundle.load(other).manifest.model

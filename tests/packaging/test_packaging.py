@@ -48,6 +48,8 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
     environment = {**os.environ, "TRTCODER_PLUGINS": "0"}
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
+    # No library in it: it is for any machine.
+    assert wheel.name.endswith("-py3-none-any.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trtcoder/")}
     source = ROOT / "src" / "trtcoder"
     expected = {f"trtcoder/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
