@@ -33,11 +33,12 @@ ENGINES = {
     "fp32": (FP32, False),
 }
 # Nothing is reused, so that only batch and chunks differ.
-ALONE = {"max_batch": 1, "chunk": 512, "prefix_cache": False}
+ALONE = {"max_batch": 1, "chunk": 512, "prefix_cache": False, "speculate": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch of 8": ALONE | {"max_batch": BATCH},
     "chunks of 64": ALONE | {"chunk": 64},
     "with the prefix cache": ALONE | {"prefix_cache": True},
+    "with drafts": ALONE | {"speculate": True},
 }
 
 

@@ -41,6 +41,11 @@ def prompt(index: int) -> list[int]:
     return [10 + index] * PROMPT
 
 
+def settings(size: int) -> EngineSettings:
+    """Return how the core runs: a token a step and answer, and nothing found from before."""
+    return EngineSettings(max_batch=size, prefix_cache=False, speculate=False)
+
+
 class _Timed:
     """A session that adds up how long it runs."""
 
@@ -95,7 +100,7 @@ def greedy(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> list
         if isinstance(event, Chunk) and event.token is not None:
             found[row].append(event.token)
 
-    core = EngineCore(runner, prompts.tokenizer, EngineSettings(max_batch=size, prefix_cache=False))
+    core = EngineCore(runner, prompts.tokenizer, settings(size))
     params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
     for row in range(size):
         core.submit(core.prepare(Request(tuple(prompt(row)), params), partial(take, row)))
@@ -106,7 +111,7 @@ def greedy(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> list
 
 def core_rate(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> float:
     """Return the rate of the engine's loop in this thread: schedule, run, sample, text."""
-    core = EngineCore(runner, prompts.tokenizer, EngineSettings(max_batch=size, prefix_cache=False))
+    core = EngineCore(runner, prompts.tokenizer, settings(size))
     params = SamplingParams(temperature=0.0, max_tokens=count + 1, ignore_eos=True)
     for index in range(size):
         request = Request(tuple(prompt(index)), params)
@@ -154,7 +159,8 @@ def measure(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
     prompts = Prompts.load(bundle.folder, bundle.manifest)
     bare = Bare(runner)
     rows = []
-    with serving(folder, "--cache-tokens", "4608", "--no-prefix-cache") as server:
+    options = ["--cache-tokens", "4608", "--no-prefix-cache", "--no-speculate"]
+    with serving(folder, *options) as server:
         for size in BATCHES:
             answers = greedy(runner, prompts, size, count)
             ways: dict[str, Callable[[], float]] = {

@@ -37,7 +37,7 @@ class ModelRunner:
         max_positions: length of the model's context in tokens.
         vocab_size: logits of a token.
         score_cells: most tokens x bound rows of a step that keep attention in `SCORE_BYTES`; no
-            bound where it runs on our kernels.
+            bound where our kernels attend.
         threads: of the matrix products.
         choice: whether our kernels or ONNX Runtime's own run it.
     """
@@ -76,7 +76,8 @@ class ModelRunner:
         self._session, self.choice = open_session(bundle, self.threads)
         heads = manifest.model.config.get("num_attention_heads")
         self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
-        if self.choice.library is not None:
+        self._attends = self.choice.library is not None
+        if self._attends:
             self.score_cells = _UNBOUNDED  # our attention keeps no scores
         self._binding = self._session.io_binding()
         self._arenas = [
@@ -104,7 +105,9 @@ class ModelRunner:
                 view = self._bind_index(name, values.shape)
             view[...] = values
         logits = self._bind_logits(len(batch.sample_rows))
-        self._bind_caches((int(batch.block_table.max()) + 1) * self.block_size)
+        # Our attention reads a sequence's own blocks, others every row that is bound.
+        blocks = self.num_blocks if self._attends else int(batch.block_table.max()) + 1
+        self._bind_caches(blocks * self.block_size)
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's classes share no public base
