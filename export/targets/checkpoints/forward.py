@@ -140,7 +140,7 @@ class Forward:
         return output, probabilities
 
     def _linear(self, module: str, x: Floats) -> Floats:
-        if self._rounds and self.twin.is_quantized(module):
+        if self._rounds and self.twin.is_float8(module):
             x = self._rounded(module, x)
         product: Floats = x @ self.twin.read(f"{module}.weight").T
         return product

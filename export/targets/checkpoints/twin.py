@@ -65,6 +65,11 @@ class Twin:
         weight = self.tensors.get(f"{module}.weight")
         return weight is None or weight.dtype == "F8_E4M3"
 
+    def is_float8(self, module: str) -> bool:
+        """Return whether a linear module is float8, so that servers round what it multiplies."""
+        weight = self.tensors.get(f"{module}.weight")
+        return weight is not None and weight.dtype == "F8_E4M3"
+
     def input_scale(self, module: str) -> Floats | None:
         """Return what activations of a module are divided by, float32 ``[]``; None if dynamic."""
         stored = self.tensors.get(f"{module}.input_scale")

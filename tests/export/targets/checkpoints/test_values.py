@@ -11,8 +11,10 @@ import pytest
 
 from tests.export.targets.checkpoints.conftest import Quantized, Source
 from tests.quantized_checkpoints import FORMS, build
+from tests.reference import NumpyReference
 from tests.reference.quantized import QuantizedWeights, float8
 from tests.reference.weights import Weights
+from trtcoder.export.targets.checkpoints.probe import CheckpointProbe
 from trtcoder.export.targets.checkpoints.twin import Twin
 
 
@@ -53,6 +55,25 @@ def test_values_are_the_nearest_of_their_grid_and_what_is_excluded_is_exact(
                 error <= np.maximum(np.abs(exact) / 16 * 1.001, np.abs(exact).max() / 4e4)
             ).all()
     assert kept > len(wanted._places) / 10
+
+
+@pytest.mark.parametrize("kind", ["lite", "236b"])
+@pytest.mark.parametrize("form", ["int4-32", "fp8-modelopt"])
+def test_what_is_certified_is_what_the_stored_values_compute(
+    quantized: Quantized, kind: str, form: str
+) -> None:
+    folder, ids = quantized(kind, form), [5, 300, 17, 44, 291, 8]
+    wanted = NumpyReference(folder, QuantizedWeights(folder)).run(ids).logits
+    found = {}
+    for rounds in (True, False):
+        probe = CheckpointProbe(folder, rounds_activations=rounds)
+        states = [probe.start(ids)]
+        for layer in range(2):
+            probe.run_layer(layer, states)
+        (found[rounds],) = probe.logits(states)
+    np.testing.assert_allclose(found[False], wanted, atol=1e-4 * np.abs(wanted).max())
+    # Only float8 rounds what it multiplies: int4 is certified with activations as they are.
+    assert np.array_equal(found[True], found[False]) == form.startswith("int4")
 
 
 @pytest.mark.parametrize("form", FORMS)
