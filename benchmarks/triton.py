@@ -39,7 +39,10 @@ ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
 
 def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
-    """Return the rate of ``size`` streams by NVIDIA's client, from first responses to ends."""
+    """Return the rate of ``size`` streams by NVIDIA's client, from their start to their ends.
+
+    Not from the first responses, which may hold several tokens.
+    """
     asked = []
     for index in range(size):
         text = f"# {index}"
@@ -61,13 +64,13 @@ def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
     found = triton.ask(*asked, seconds=150)
     if any(each["error"] for each in found):
         raise click.ClickException(f"a stream failed: {found[0]['error']}")
-    span = float(max(each["end"] for each in found) - min(each["first"] for each in found))
+    span = float(max(each["end"] for each in found) - min(each["start"] for each in found))
     return size * count / span
 
 
 def http_rate(triton: Triton, size: int, count: int) -> float:
     """Return the same of `/generate_stream`."""
-    firsts, ends = [0.0] * size, [0.0] * size
+    ends = [0.0] * size
 
     def read(index: int) -> None:
         body = {f"sampling_param_{name}": value for name, value in ASKED.items()}
@@ -75,15 +78,16 @@ def http_rate(triton: Triton, size: int, count: int) -> float:
         body["sampling_param_max_tokens"] = count + 1
         with triton.client.stream("POST", STREAM, json=body) as response:
             for _ in response.iter_raw():
-                firsts[index] = firsts[index] or time.perf_counter()
+                pass
         ends[index] = time.perf_counter()
 
     readers = [threading.Thread(target=read, args=(index,)) for index in range(size)]
+    started = time.perf_counter()
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    return size * count / (max(ends) - min(firsts))
+    return size * count / (max(ends) - started)
 
 
 def cancel_ms(triton: Triton, model: str) -> list[float]:

@@ -4,7 +4,7 @@ The server's own Python runs it, with the address as argument. Standard input is
 which are asked all at a time: ``model``; ``inputs``, by name a list of type, shape and values;
 ``outputs`` that are asked for, all if left out; ``id``; ``stream`` (a stream of gRPC) or not (a
 unary call); ``cancel_after``, the number of responses behind which the client leaves (0: at once).
-Of each the output has the responses, by name of tensor, the error, and when the first response and
+Of each the output has the responses, by name of tensor, the error, and when it was asked and when
 the end came, in seconds of a monotonic clock.
 """
 
@@ -53,12 +53,11 @@ class Outcome:
         self.error: str | None = None
         self.ended = threading.Event()
         self.came = threading.Semaphore(0)
-        self.first = self.end = 0.0
+        self.start = self.end = 0.0
 
     def take(self, result: Any, error: Any) -> None:
         """Take a response or an error."""
         self.end = time.monotonic()
-        self.first = self.first or self.end
         if error is not None:
             self.fail(error)
             return
@@ -84,6 +83,7 @@ def ask(address: str, asked: dict[str, Any], outcome: Outcome) -> None:
         options["outputs"] = [triton.InferRequestedOutput(name) for name in asked["outputs"]]
     with triton.InferenceServerClient(address) as client:
         call = None
+        outcome.start = time.monotonic()
         if asked["stream"]:
             client.start_stream(outcome.take)
             client.async_stream_infer(
@@ -122,7 +122,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    shown = ("responses", "error", "first", "end")
+    shown = ("responses", "error", "start", "end")
     json.dump([{name: getattr(each, name) for name in shown} for each in outcomes], sys.stdout)
 
 
