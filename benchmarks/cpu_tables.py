@@ -64,10 +64,12 @@ def goals_table(result: Result) -> str:
         ratio, goal = ratios[KERNELS][row], goals[which]
         cells = f"| {row} | {speeds[KERNELS][row]:,.1f} "
         cells += f"| {speeds[best_peer(result, row)][row]:,.1f} | {ratio:.2f} |"
+        outcome = verdict(ratio, goal)
         if with_int8:
             cells += f" {ratios[INT8][row]:.2f} |"
-            ratio = max(ratio, ratios[INT8][row])
-        lines.append(f"{cells} {verdict(ratio, goal)} |")
+            if ratio < goal <= ratios[INT8][row]:
+                outcome = f"{verdict(ratios[INT8][row], goal)} with an int8 cache"
+        lines.append(f"{cells} {outcome} |")
     rss = result["peak_rss_mb"][KERNELS] * 2**20 / result["engine_bytes"]
     peers = [name for name in result["load_seconds"] if name.startswith("llama.cpp")]
     quickest = min(peers, key=lambda name: result["load_seconds"][name])

@@ -138,6 +138,9 @@ def test_the_tables_name_the_best_setting_and_say_what_was_missed() -> None:
     goals = goals_table(result).splitlines()
     assert any(line.startswith("| decode at 0 |") and "≥ 1.1: met" in line for line in goals)
     assert any(line.startswith("| prefill 512 |") and "≥ 5: **missed**" in line for line in goals)
+    result["ratio_to_best_of_llama_cpp"][INT8] = {"decode at 0": 1.0, "prefill 512": 6.0}
+    goals = goals_table(result).splitlines()
+    assert any(line.endswith("≥ 5: met with an int8 cache |") for line in goals)
     assert "75%" in cpu_table(result)
 
 
