@@ -62,11 +62,11 @@ quality: plugins  ## The demo model in our formats and in llama.cpp's, which it 
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.readme
 
-eval: plugins  ## What the demo engine solves of the suites that need no file: five minutes.
+eval: plugins  ## What the demo engine solves of the suites that need no file: some six minutes of the processor.
 	test -d engines/demo-int4 || $(BIN)/trtcoder build demo/checkpoint --out engines/demo-int4 --weights int4
 	$(BIN)/trtcoder eval engines/demo-int4 --form complete --needle-lengths 256,512,1024,2048,4096 --force --attach --out engines/demo-int4.eval.json
 
-bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem by problem: half an hour.
+bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem by problem.
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.readme
 

@@ -13,7 +13,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,24 +79,28 @@ LINES = Suite(
 
 
 @click.command()
-@click.option("--only", multiple=True, help="A precision by name; others keep their figures.")
-@click.option("--limit", type=int, help="Problems of each suite, for a look.")
-def main(only: tuple[str, ...], limit: int | None) -> None:
-    """Build, ask, pair with float32, and print a table, then one JSON line."""
+@click.option("--engine", "engines", multiple=True, help="A precision by name.  [default: all]")
+@click.option("--suite", "suites", multiple=True, help="A suite by name.  [default: all]")
+@click.option("--limit", type=int, help="Only the first so many problems of each suite.")
+@click.option("--lines", default=CLASSICS, show_default=True, help="Lines of classics.")
+def main(engines: tuple[str, ...], suites: tuple[str, ...], limit: int | None, lines: int) -> None:
+    """Build, ask, pair with float32, and print a table, then one JSON line.
+
+    What was asked before, of the same engine, is not asked again.
+    """
     folder = WORK / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Scores] = {}
     rows: dict[str, Any] = {}
     for label, options in VARIANTS.items():
+        if engines and label not in engines:
+            continue
         name = label.replace(",", "").replace(" ", "-")
-        seconds = 0.0
         if not (folder / name / "manifest.json").exists():
             click.echo(f"building {label}", err=True)
             build_engine(folder / name, options)
-        if label in only or not (folder / f"{name}.eval.json").exists():
-            seconds = ask(folder, name, limit)
-        if label in only or not (folder / f"{name}.classics.json").exists():
-            ask_lines(folder, name)
+        ask(folder, name, suites, limit)
+        ask_lines(folder, name, lines)
         found[label] = merged(folder / f"{name}.eval.json", folder / f"{name}.classics.json")
         certificate = Certificate.load(folder / name / "parity.json")
         rows[label] = {
@@ -106,7 +109,6 @@ def main(only: tuple[str, ...], limit: int | None) -> None:
             "top1_agreement": certificate.logits.top1_agreement,
             "lost_context": certificate.lost_context,
             "quality": certificate.quality,
-            "seconds": round(seconds, 1),
             "suites": {suite.suite: figures(suite) for suite in found[label].suites},
             "against_fp32": paired(found[EXACT], found[label]),
         }
@@ -116,19 +118,19 @@ def main(only: tuple[str, ...], limit: int | None) -> None:
     keep("evaluation", result)
 
 
-def ask(folder: Path, name: str, limit: int | None) -> float:
-    """Run `trtcoder eval` on an engine; return the seconds that it took."""
+def ask(folder: Path, name: str, suites: tuple[str, ...], limit: int | None) -> None:
+    """Run `trtcoder eval` on an engine."""
     command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "eval", name]
-    command += [*OPTIONS, "--force", *(["--limit", str(limit)] if limit else [])]
-    started = time.monotonic()
+    command += [*OPTIONS, "--resume", *(["--limit", str(limit)] if limit else [])]
+    for suite in suites:
+        command += ["--suite", suite]
     subprocess.run(command, cwd=folder, check=True)
-    return time.monotonic() - started
 
 
-def ask_lines(folder: Path, name: str) -> None:
+def ask_lines(folder: Path, name: str, count: int) -> None:
     """Ask an engine the lines of classics, and write its scores."""
     settings = EngineSettings(max_batch=AT_ONCE, context=CONTEXT)
-    problems = LINES.problems(Setup(form="fill"))
+    problems = LINES.problems(Setup(form="fill"))[:count]
     with (
         EngineModel(folder / name, settings) as model,
         Journal(folder / f"{name}.classics.jsonl", {"engine": model.digest}, resume=True) as kept,

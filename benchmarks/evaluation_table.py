@@ -28,15 +28,23 @@ def evaluation_table(result: Result) -> str:
         suites, flips = row["suites"], row["against_fp32"]["classics"]
         lines.append(
             f"| {label} | {row['kl_mean']:.1e} | {row['lost_context']:.2%} "
-            f"| {row['top1_agreement']:.1%} | {_share(suites['human-eval'])} "
-            f"| {_share(suites['infilling'])} "
-            f"| {suites['needle']['passed']} of {suites['needle']['asked']} "
+            f"| {row['top1_agreement']:.1%} | {_share(suites.get('human-eval'))} "
+            f"| {_share(suites.get('infilling'))} "
+            f"| {_count(suites.get('needle'))} "
             f"| {_share(suites['classics'])} | {flips['lost']} / {flips['won']} "
             f"| {flips['p_value']:.2g} | {flips['verdict']} |"
         )
     return "\n".join(lines)
 
 
-def _share(suite: Result) -> str:
+def _share(suite: Result | None) -> str:
+    """Return the share with its interval and of how many; nothing where it was not asked."""
+    if suite is None:
+        return ""
     low, high = suite["interval"]
-    return f"{suite['passed'] / suite['asked']:.1%} ({low:.1%} to {high:.1%})"
+    share = suite["passed"] / suite["asked"]
+    return f"{share:.1%} of {suite['asked']:,} ({low:.1%} to {high:.1%})"
+
+
+def _count(suite: Result | None) -> str:
+    return "" if suite is None else f"{suite['passed']} of {suite['asked']}"

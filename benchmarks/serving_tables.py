@@ -214,7 +214,7 @@ def triton_table(result: Result) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, engine in result["engines"].items():
-        for row in engine["rows"]:
+        for row in engine.get("rows", ()):
             cells = [f"{row['core_tokens_per_second']:,.0f}"]
             cells += [
                 f"{row[f'{way}_tokens_per_second']:,.0f} ({row[f'{way}_token_us']:+,.0f} µs)"
@@ -224,7 +224,7 @@ def triton_table(result: Result) -> str:
     left = "; ".join(
         f"{name} {times[len(times) // 2]:.0f} (longest {times[-1]:.0f}) by `{model}`"
         for name, engine in result["engines"].items()
-        for model, times in engine["cancel_ms"].items()
+        for model, times in engine.get("cancel_ms", {}).items()
     )
     lines += [
         "",

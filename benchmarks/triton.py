@@ -6,13 +6,14 @@ machine does falls on all of them alike. The clients run on the same cores.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from trtcoder.cli import main as trtcoder
 from trtcoder.prompting.prompts import Prompts
 from trtcoder.runtime.engine.runner import ModelRunner
 
+CACHE = 4608
 STREAM = "/v2/models/tensorrt_llm/generate_stream"
 ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
@@ -120,64 +122,75 @@ def _first_byte(triton: Triton, asked: dict[str, Any]) -> float:
     return found
 
 
-def write(arguments: list[str]) -> None:
-    """Run `trtcoder` in this process."""
-    CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
-
-
-def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
-    """Return the rates of each number of streams, and how long a cancellation takes."""
+def measure_rates(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
+    """Return the rates of each number of streams, and what a token costs beside the loop."""
     bundle = Bundle.load(folder, verify_hashes=False)
-    runner = ModelRunner(bundle, cache_tokens=4608)
+    runner = ModelRunner(bundle, cache_tokens=CACHE)
     prompts = Prompts.load(bundle.folder, bundle.manifest)
     rows = []
+    with serving(folder) as triton:
+        for size in BATCHES:
+            ways: dict[str, Callable[[], float]] = {
+                "core": partial(core_rate, runner, prompts, size, count),
+                "grpc": partial(grpc_rate, triton, False, size, count),
+                "http": partial(http_rate, triton, size, count),
+                "older": partial(grpc_rate, triton, True, size, count),
+            }
+            found: dict[str, list[float]] = {name: [] for name in ways}
+            for index in range(rounds + 1):
+                for name, way in ways.items():
+                    rate = way()
+                    if index:  # the first warms up
+                        found[name].append(rate)
+            rates = {name: statistics.median(each) for name, each in found.items()}
+            row: dict[str, Any] = {"streams": size}
+            row |= {f"{name}_tokens_per_second": round(rate, 1) for name, rate in rates.items()}
+            for name in ("grpc", "http", "older"):
+                lost = 1 / rates[name] - 1 / rates["core"]
+                row[f"{name}_token_us"] = round(1e6 * lost, 1)
+            rows.append(row)
+            click.echo(f"{folder.name:<14} {row}", err=True)
+    return rows
+
+
+def measure_cancelling(folder: Path) -> dict[str, list[float]]:
+    """Return how long a cancellation takes, by model."""
+    with serving(folder, "--max-batch", "1") as triton:
+        models = ("tensorrt_llm", "tensorrt_llm_unary")
+        return {model: cancel_ms(triton, model) for model in models}
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Triton]:
+    """Serve an engine under all names."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         repository = Path(work, "repository")
-        options = ["--older-names", "--cache-tokens", "4608", "--no-prefix-cache"]
-        arguments = ["triton", str(folder), "-o", str(repository), *options]
-        write(arguments)
+        arguments = ["triton", str(folder), "-o", str(repository), "--older-names"]
+        arguments += ["--cache-tokens", str(CACHE), "--no-prefix-cache", *options]
+        CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
         with serve(repository, Path(work, "server")) as triton:
-            for size in BATCHES:
-                ways: dict[str, Callable[[], float]] = {
-                    "core": partial(core_rate, runner, prompts, size, count),
-                    "grpc": partial(grpc_rate, triton, False, size, count),
-                    "http": partial(http_rate, triton, size, count),
-                    "older": partial(grpc_rate, triton, True, size, count),
-                }
-                found: dict[str, list[float]] = {name: [] for name in ways}
-                for index in range(rounds + 1):
-                    for name, way in ways.items():
-                        rate = way()
-                        if index:  # the first warms up
-                            found[name].append(rate)
-                rates = {name: statistics.median(each) for name, each in found.items()}
-                row: dict[str, Any] = {"streams": size}
-                row |= {f"{name}_tokens_per_second": round(rate, 1) for name, rate in rates.items()}
-                for name in ("grpc", "http", "older"):
-                    lost = 1 / rates[name] - 1 / rates["core"]
-                    row[f"{name}_token_us"] = round(1e6 * lost, 1)
-                rows.append(row)
-                click.echo(f"{folder.name:<14} {row}", err=True)
-        write([*arguments, "--max-batch", "1", "--force"])
-        with serve(repository, Path(work, "server")) as triton:
-            cancelled = {
-                model: cancel_ms(triton, model) for model in ("tensorrt_llm", "tensorrt_llm_unary")
-            }
-    return {"rows": rows, "cancel_ms": cancelled}
+            yield triton
 
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--only", type=click.Choice(["demo", "lite"]), help="One of the two engines.")
-def main(rounds: int, only: str | None) -> None:
+@click.option("--part", type=click.Choice(["rates", "cancelling"]), help="One of the two parts.")
+def main(rounds: int, only: str | None, part: str | None) -> None:
     """Measure both engines and print a table, then one JSON line."""
     install()
-    engines: dict[str, Any] = {}
-    if only != "lite":
-        engines["demo"] = measure(demo_engine(), 256, rounds)
-    if only != "demo":
-        engines["Lite, 4 layers"] = measure(lite_engine(), 64, rounds)
-    engines = kept("triton", "engines") | engines
+    engines = kept("triton", "engines")
+    for short, name, make, count in (
+        ("demo", "demo", demo_engine, 256),
+        ("lite", "Lite, 4 layers", lite_engine, 64),
+    ):
+        if only in (None, short):
+            folder = make()
+            found = engines.setdefault(name, {})
+            if part != "cancelling":
+                found["rows"] = measure_rates(folder, count, rounds)
+            if part != "rates":
+                found["cancel_ms"] = measure_cancelling(folder)
     keep("triton", {"server": SERVER[0], "engines": engines})
 
 

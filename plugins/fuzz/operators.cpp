@@ -97,7 +97,7 @@ void add_matrices(Bytes& bytes, Node& node, const std::string& role, int64_t cou
 constexpr int kBits[] = {4, 8}, kBlocks[] = {32, 64, 128};
 constexpr int64_t kWidths[] = {64, 1, 16, 31, 32, 70, 96, 130};
 constexpr int64_t kRows[] = {16, 1, 17, 32, 50};
-constexpr int64_t kTokens[] = {1, 2, 3, 5, 12, 13, 0, 33};
+constexpr int64_t kTokens[] = {1, 2, 3, 70, 12, 13, 0, 33};
 
 const char* make_linear(Bytes& bytes, Node& node) {
   const int64_t tokens = bytes.one_of(kTokens), width = bytes.one_of(kWidths);

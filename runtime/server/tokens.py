@@ -59,12 +59,12 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     tokens: list[Any] = list(ids)
     if body.with_pieces:
         tokens = [{"id": token, "piece": _piece(tokenizer.token_bytes(token))} for token in ids]
-    texts = [tokenizer.decode([token]) for token in ids] if body.return_token_strs else None
+    entries = [tokenizer.entry(token) for token in ids] if body.return_token_strs else None
     return {
         "tokens": tokens,
         "count": len(ids),
         "max_model_len": served.llm.context,
-        "token_strs": texts,
+        "token_strs": entries,
     }
 
 

@@ -68,7 +68,7 @@ class Session:
         yield from self._serve(folder, *options)
 
     def run(
-        self, *command: object, cwd: Path | None = None, seconds: float = 240, **environment: str
+        self, *command: object, cwd: Path | None = None, seconds: float = 900, **environment: str
     ) -> str:
         """Run a program of the client and return its standard output.
 

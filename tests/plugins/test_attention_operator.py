@@ -169,7 +169,8 @@ def test_a_cache_that_is_not_bound_in_place_is_copied(kind: str) -> None:
     ("attribute", "value", "message"),
     [
         ("key_rope_start", 59, "latent: columns 59 to 63 of"),
-        ("nope_start", -1, "query: columns -1 to 23"),
+        ("nope_start", -1, "nope_start"),
+        ("nope_start", 99, "query: columns 99 to"),
         ("latent", 16, r"norm: \[20\], expected \[16\]"),
         ("value", 9, "weights of the heads"),
         ("heads", 2, "weights of the heads"),
@@ -180,11 +181,12 @@ def test_what_does_not_fit_the_attributes_is_refused(
 ) -> None:
     rng = np.random.default_rng(2)
     layer = Layer.random(rng, SHAPE, "float32")
-    run = session(layer, "float32", **{attribute: value})
     tokens, batch = pack([Text.random(rng, SHAPE, 5, [0])], [(0, 5)])
     cache = np.zeros((16, SHAPE.width), np.float32)
     with pytest.raises(Exception, match=message):
-        run.run(None, {**feeds(tokens, batch), "cache": cache})
+        session(layer, "float32", **{attribute: value}).run(
+            None, {**feeds(tokens, batch), "cache": cache}
+        )
 
 
 def test_a_batch_that_does_not_fit_is_an_error_of_the_run() -> None:

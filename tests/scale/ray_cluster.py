@@ -7,27 +7,80 @@ ready; ``{"replicas": true}`` tells how many replicas run; the end of the input 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
 from typing import Any
 
 NAME = "trtcoder"
+# Ray waits seconds for its own processes to say on which ports they listen, which a busy machine
+# exceeds: they are told instead.
+PORTS = (
+    "port",
+    "dashboard-agent-grpc-port",
+    "dashboard-agent-listen-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
+MINUTES = 15
 
 
 def main(port: int, temporary: str) -> None:
     """Serve on ``port``; Ray's files go to ``temporary``."""
+    with _head(temporary):
+        _serve(port)
+
+
+@contextmanager
+def _head(temporary: str) -> Iterator[None]:
+    """Start Ray and connect to it."""
     import ray
+
+    ports = [_free_port() for _ in PORTS]
+    head = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+            "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats",
+            f"--temp-dir={temporary}",
+            "--object-store-memory=200000000",
+            *(f"--{name}={value}" for name, value in zip(PORTS, ports, strict=True)),
+        ],
+        stdin=subprocess.DEVNULL, stdout=sys.stderr,
+    )  # fmt: skip
+    try:
+        for _ in range(MINUTES * 60):
+            try:
+                ray.init(address=f"127.0.0.1:{ports[0]}", log_to_driver=False)
+                break
+            except Exception as error:  # Ray has no one class for "not yet"
+                if head.poll() is not None:
+                    raise
+                print(f"not yet: {error}", file=sys.stderr, flush=True)
+                time.sleep(1)
+        yield
+        ray.shutdown()
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def _serve(port: int) -> None:
     from ray import serve
+    from ray.exceptions import GetTimeoutError, RayActorError
 
     from trtcoder.runtime.ray.app import build
 
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        _temp_dir=temporary,
-        object_store_memory=200_000_000,
-    )
-    _start_proxy({"host": "127.0.0.1", "port": port})
+    for _ in range(MINUTES):
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            break
+        except (GetTimeoutError, RayActorError) as error:
+            # It waits a minute for its proxy.
+            print(f"not yet: {error}", file=sys.stderr, flush=True)
     _say({"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
@@ -39,21 +92,12 @@ def main(port: int, temporary: str) -> None:
             deployments = serve.status().applications[NAME].deployments
             _say({"replicas": deployments["replicas"].replica_states.get("RUNNING", 0)})
     serve.shutdown()
-    ray.shutdown()
 
 
-def _start_proxy(options: dict[str, Any]) -> None:
-    """Start Serve's proxy, for which it waits a minute: on a busy machine it takes more."""
-    from ray import serve
-    from ray.exceptions import GetTimeoutError, RayActorError
-
-    for _ in range(4):
-        try:
-            serve.start(http_options=options)
-            return
-        except (GetTimeoutError, RayActorError) as error:
-            print(f"not yet: {error}", file=sys.stderr, flush=True)
-    serve.start(http_options=options)
+def _free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _say(value: Any) -> None:

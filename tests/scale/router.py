@@ -30,8 +30,8 @@ def routed(servers: list[Server], work: Path, policy: str) -> Iterator[str]:
     command: list[object] = [
         PACKAGE.program("vllm-router"), "--policy", policy, "--port", port,
         "--prometheus-port", metrics, "--prometheus-host", "127.0.0.1",
-        "--health-check-endpoint", "/health/ready", "--health-check-interval-secs", 1,
-        "--health-failure-threshold", 1, "--worker-startup-check-interval", 1,
+        "--health-check-endpoint", "/health/ready", "--health-check-interval-secs", 2,
+        "--health-failure-threshold", 5, "--worker-startup-check-interval", 1,
         # Prompts that share a tenth of their text go together; queues are looked at beyond eight.
         "--cache-threshold", 0.1, "--balance-abs-threshold", 16,
         "--worker-urls", *(server.address for server in servers),

@@ -143,6 +143,11 @@ class TextTokenizer:
         """Return the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, tokens)).decode("utf-8", "replace")
 
+    def entry(self, token: int) -> str:
+        """Return a token as the vocabulary has it, its bytes as letters; none for unused ids."""
+        found: str | None = self._full.id_to_token(token)
+        return found or ""
+
     def spell(self, tokens: Iterable[int]) -> str:
         """Return the text of ``tokens`` with control tokens as they are spelled, to be read.
 

@@ -26,7 +26,6 @@ def run(session: Session) -> None:
             "--synthetic-input-tokens-mean", "64", "--output-tokens-mean", str(TOKENS),
             "--extra-inputs", "ignore_eos:true", "--extra-inputs", f"min_tokens:{TOKENS}",
             "--use-server-token-count", "--artifact-dir", out, "--ui", "none",
-            seconds=300,
         )  # fmt: skip
     (path,) = out.rglob("profile_export_aiperf.json")
     found: dict[str, Any] = json.loads(path.read_text())

@@ -92,6 +92,8 @@ def server_command() -> list[str]:
         "--backend-directory", str(CACHE / "backends"),
         "--cache-directory", str(triton / "caches"),
         "--allow-gpu-metrics", "false",
+        # A machine that does other things starts a Python slowly.
+        "--backend-config", "python,stub-timeout-seconds=600",
     ]  # fmt: skip
 
 
