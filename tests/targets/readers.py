@@ -76,7 +76,11 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
         str(scratch / "modelopt"),
     )
     assert not found["problems"], "; ".join(found["problems"][:4])
-    return f"{found['modules']} modules equal to the bit; {found['more']} more that it quantizes"
+    share = found["next"] / max(found["codes"], 1)
+    return (
+        f"{found['modules']} modules with the same names, types and shapes; {share:.1%} of the "
+        f"codes of {found['alike']} with the same scale are the next one"
+    )
 
 
 def with_vllm(sample: Sample, scratch: Path) -> str:
