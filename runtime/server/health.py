@@ -17,13 +17,21 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"model": Health, "description": text}
     for status, text in {200: "Requests are taken.", 503: "They are not."}.items()
 }
+_LIVES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Health, "description": text}
+    for status, text in {200: "The engines run.", 503: "One has failed; start again."}.items()
+}
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=_LIVES)
 @router.get("/ping", include_in_schema=False)
-async def live() -> dict[str, str]:
-    """Answer while the process runs its loop."""
-    return {"status": "live"}
+async def live(request: Request) -> JSONResponse:
+    """Answer 200 unless only another start helps: an engine's thread has failed."""
+    for served in Service.of(request).engines.all():
+        if failure := served.llm.engine.thread.failure:
+            reason = f"the engine {served.name} has ended: {failure!r}"
+            return JSONResponse({"status": "not live", "reason": reason}, 503)
+    return JSONResponse({"status": "live"})
 
 
 @router.get("/health/ready", responses=_ANSWERS)
