@@ -42,11 +42,6 @@ class BuildKernels(build_ext):
         """Return what was built."""
         return [path for path in super().get_outputs() if Path(path).is_file()]
 
-    def copy_extensions_to_source(self) -> None:
-        """Copy the library into the source tree, if there is one."""
-        if all(Path(self.get_ext_fullpath(ext.name)).is_file() for ext in self.extensions):
-            super().copy_extensions_to_source()
-
 
 class PlatformWheel(bdist_wheel):
     """A wheel for any Python of one platform, or of any where there is no library in it."""
@@ -62,6 +57,7 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension(LIBRARY, sources=[])],
+    # Optional: what was not built is not copied into the source tree, whatever is there.
+    ext_modules=[Extension(LIBRARY, sources=[], optional=True)],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
 )

@@ -17,28 +17,39 @@ namespace trtcoder {
 namespace {
 
 #if defined(__x86_64__)
-// These also ask the system whether it saves the wide registers.
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+// What the processor has and the system saves (Intel's manual, volume 2, CPUID and XGETBV). The
+// compilers' __builtin_cpu_supports asks a runtime library of theirs, and ziglang's has none.
+struct Processor {
+  bool avx2 = false, avx512 = false, tiles = false;
+
+  Processor() {
+    constexpr unsigned kFma = 1u << 12, kSaves = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
+    constexpr unsigned kAvx2 = 1u << 5;                                            // leaf 7, ebx
+    constexpr unsigned kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;        // F, DQ, BW, VL
+    constexpr unsigned kShuffles = 1u << 1, kGfni = 1u << 8, kVnni = 1u << 11;     // leaf 7, ecx
+    constexpr unsigned kTiles = 1u << 24 | 1u << 25;                               // leaf 7, edx
+    constexpr unsigned kSavesAvx = 0x6, kSavesAvx512 = 0xe6, kSavesTiles = 0x60000;
+    unsigned a, b, c, d, saved, high;
+    if (!has(__get_cpuid(1, &a, &b, &c, &d) ? c : 0, kFma | kSaves | kAvx | kF16c)) return;
+    asm volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    avx2 = has(saved, kSavesAvx) && has(b, kAvx2);
+    avx512 = avx2 && has(saved, kSavesAvx512) && has(b, kAvx512) && has(c, kVnni);
+    tiles = avx512 && has(saved, kSavesTiles) && has(c, kShuffles | kGfni) && has(d, kTiles);
+  }
+
+  static bool has(unsigned found, unsigned wanted) { return (found & wanted) == wanted; }
+};
+
+const Processor& processor() {
+  static const Processor found;
+  return found;
 }
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni");
-}
+
 // Tiles are state that the system saves only for a process that has asked for it.
 bool may_use_tiles() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-bool has_amx() {
-  constexpr unsigned kShuffles = 1u << 1, kGfni = 1u << 8;  // of any bytes; products of bits
-  constexpr unsigned kTiles = 1u << 24, kTilesOfBytes = 1u << 25;
-  unsigned a, b, c, d;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if (!(c & kShuffles) || !(c & kGfni) || !(d & kTiles) || !(d & kTilesOfBytes)) return false;
-  static const bool permitted = may_use_tiles();
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return permitted;
 }
 #endif
@@ -67,9 +78,9 @@ bool isa_available(Isa isa) {
   switch (isa) {
     case Isa::portable: return true;
 #if defined(__x86_64__)
-    case Isa::avx2: return has_avx2();
-    case Isa::avx512: return has_avx512();
-    case Isa::amx: return has_amx();
+    case Isa::avx2: return processor().avx2;
+    case Isa::avx512: return processor().avx512;
+    case Isa::amx: return processor().tiles && may_use_tiles();
 #elif defined(__aarch64__)
     case Isa::neon: {
       const unsigned long kDotProduct = 1UL << 20, kHalfVectors = 1UL << 10;

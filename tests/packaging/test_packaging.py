@@ -72,6 +72,21 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
     assert len(expected) > 50
 
 
+def test_an_editable_install_without_a_compiler_leaves_the_library_that_is_there(
+    tmp_path: Path,
+) -> None:
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "plugins"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    library = tmp_path / "src" / "trtcoder" / "plugins" / "libtrtcoder_kernels.so"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"of an earlier build")
+    # What `pip install --editable` does with extensions.
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    environment = {**os.environ, "TRTCODER_PLUGINS": "0"}
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=environment)
+    assert library.read_bytes() == b"of an earlier build"
+
+
 def modules(room: str) -> list[Path]:
     """Return the files of a room, nested ones too: a part, or a folder or file of the core."""
     if room in PARTS:
