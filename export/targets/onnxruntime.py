@@ -138,7 +138,7 @@ class OnnxRuntime:
         """Return the preset of that name."""
         return preset(
             options.weights or self.precisions[0],
-            block_size=options.block_size or 32,
+            block_size=32 if options.block_size is None else options.block_size,
             symmetric=options.symmetric,
             cache=options.cache,
             accuracy_level=options.accuracy_level,

@@ -179,7 +179,11 @@ def test_signals_end_a_command_with_the_shells_status(
     sent: signal.Signals, status: int, places: dict[str, str]
 ) -> None:
     # A command that waits: for standard input, before any engine is loaded.
-    code = "from trtcoder.cli import main; print('ready', flush=True); main()"
+    # One that is ignored from the start, as under nohup, stays so.
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "from trtcoder.cli import main; print('ready', flush=True); main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "complete", places["toy"], "-"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

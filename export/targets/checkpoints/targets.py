@@ -112,7 +112,7 @@ class CompressedTensors(_CheckpointTarget):
         ):
             if value is not None:
                 raise BuildError(f"{option} is for fp8, not for int4; leave it out")
-        group = options.block_size or GROUPS[0]
+        group = GROUPS[0] if options.block_size is None else options.block_size
         if group not in GROUPS:
             raise BuildError(
                 f"--block-size {group}: the kernels for packed int4 take groups of "

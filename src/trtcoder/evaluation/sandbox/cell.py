@@ -112,12 +112,13 @@ def _furnish(root: str, seen: list[str], limits: dict[str, Any]) -> None:
                 pass
         _mount(path, target, None, _BIND | _REC)
         _seal(target, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
-    os.makedirs(root + "/dev")
+    os.makedirs(root + "/dev", exist_ok=True)
     for name in _DEVICES:
         with open(f"{root}/dev/{name}", "w"):
             pass
         _mount(f"/dev/{name}", f"{root}/dev/{name}", None, _BIND)
-    os.makedirs(root + "/tmp")
+    # There already where Python lies below it.
+    os.makedirs(root + "/tmp", exist_ok=True)
     os.chmod(root + "/tmp", 0o1777)
     os.chdir(root)
     _call("pivot_root", b".", b".")
