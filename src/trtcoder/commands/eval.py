@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from trtcoder.commands import engine_options
 from trtcoder.commands.eval_options import EvalOptions
-from trtcoder.commands.numbers import TOKENS, few_threads
+from trtcoder.commands.numbers import TOKENS
 from trtcoder.commands.terminal import print_json, show
 from trtcoder.errors import RequestError
 
@@ -74,12 +75,7 @@ from trtcoder.errors import RequestError
     is_flag=True,
     help="Run what the model writes without a cell: it can do what you can.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    callback=few_threads,
-    help="Threads.  [default: the cores that may be used]",
-)
+@engine_options.THREADS
 @click.option(
     "--context",
     type=TOKENS,

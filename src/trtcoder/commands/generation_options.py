@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
+from trtcoder.commands import engine_options
 from trtcoder.commands.needs import require_run
-from trtcoder.commands.numbers import SEED, TOKENS, few_threads
+from trtcoder.commands.numbers import SEED, TOKENS
 from trtcoder.commands.terminal import print_answer, say
 from trtcoder.errors import RequestError
 
@@ -183,12 +184,7 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
         click.option(
             "--stop", multiple=True, help="End before this text; $'\\n' is a newline. Repeatable."
         ),
-        click.option(
-            "--threads",
-            type=click.IntRange(min=1),
-            callback=few_threads,
-            help="Threads.  [default: the cores that may be used]",
-        ),
+        engine_options.THREADS,
         click.option(
             "--context",
             type=TOKENS,

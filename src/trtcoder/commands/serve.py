@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from trtcoder.commands import engine_options
 from trtcoder.refusals import reason
 
 
@@ -66,38 +67,11 @@ def _from_file(
     type=click.IntRange(1, 1024),
     help="Threads.  [default: the cores that may be used]",
 )
-@click.option(
-    "--context",
-    type=click.IntRange(min=2),
-    help="Most tokens of a prompt and its answer.  [default: the model's context]",
-)
-@click.option(
-    "--cache-tokens",
-    type=click.IntRange(min=2),
-    help="Tokens that the cache holds, for all requests together.  "
-    "[default: what fits into a quarter of the free memory]",
-)
-@click.option(
-    "--max-batch",
-    type=click.IntRange(1, 1024),
-    default=8,
-    show_default=True,
-    help="Answers computed at the same time.",
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Answers that may wait.",
-)
-@click.option(
-    "--max-answer-tokens",
-    type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="Of requests that give no limit.",
-)
+@engine_options.CONTEXT
+@engine_options.CACHE_TOKENS
+@engine_options.MAX_BATCH
+@engine_options.MAX_QUEUE
+@engine_options.MAX_ANSWER_TOKENS
 @click.option(
     "--max-body-mib",
     type=click.IntRange(1, 1024),
@@ -126,22 +100,14 @@ def _from_file(
     show_default=True,
     help="Seconds that running answers may go on after SIGTERM.",
 )
-@click.option(
-    "--deterministic",
-    is_flag=True,
-    help="One answer at a time, nothing reused: a text does not depend on what else is asked.",
-)
+@engine_options.DETERMINISTIC
 @click.option(
     "--speculate/--no-speculate",
     default=None,
     help="Guess tokens from what a sequence holds already, and verify several in one step.  "
     "[default: where that cannot change a text]",
 )
-@click.option(
-    "--no-prefix-cache",
-    is_flag=True,
-    help="Forget a request's rows when it ends.",
-)
+@engine_options.NO_PREFIX_CACHE
 @click.option(
     "--prefix-store",
     type=click.Path(path_type=Path),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtcoder.commands.numbers import few_threads
+from trtcoder.commands import engine_options
 
 if TYPE_CHECKING:
     from trtcoder.runtime.triton.checkpoints import Checkpoint
@@ -47,50 +47,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Bring the packages that this Python has, for a Triton whose Python has none.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    callback=few_threads,
-    help="Threads.  [default: the cores that may be used]",
-)
-@click.option(
-    "--context",
-    type=click.IntRange(min=2),
-    help="Most tokens of a prompt and its answer.  [default: the model's context]",
-)
-@click.option(
-    "--cache-tokens",
-    type=click.IntRange(min=2),
-    help="Tokens that the cache holds, for all requests together.  "
-    "[default: what fits into a quarter of the free memory]",
-)
-@click.option(
-    "--max-batch",
-    type=click.IntRange(1, 1024),
-    default=8,
-    show_default=True,
-    help="Answers computed at the same time.",
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Answers that may wait.",
-)
-@click.option(
-    "--max-answer-tokens",
-    type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="Of requests that give no limit.",
-)
-@click.option(
-    "--deterministic",
-    is_flag=True,
-    help="One answer at a time, nothing reused: a text does not depend on what else is asked.",
-)
-@click.option("--no-prefix-cache", is_flag=True, help="Forget a request's rows when it ends.")
+@engine_options.THREADS
+@engine_options.CONTEXT
+@engine_options.CACHE_TOKENS
+@engine_options.MAX_BATCH
+@engine_options.MAX_QUEUE
+@engine_options.MAX_ANSWER_TOKENS
+@engine_options.DETERMINISTIC
+@engine_options.NO_PREFIX_CACHE
 @click.option(
     "--backend",
     type=click.Choice(["tensorrtllm", "vllm"]),
