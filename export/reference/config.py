@@ -6,6 +6,7 @@ or a key that we ignore, would fail there, after the whole conversion.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from trtcoder.errors import ConfigError
@@ -34,16 +35,7 @@ def transformers_config(modules: Any, config: DeepseekV2Config, source: str) -> 
 def _values(config: DeepseekV2Config) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.yarn is not None:
-        yarn = config.yarn
-        rope |= {
-            "rope_type": "yarn",
-            "factor": yarn.factor,
-            "beta_fast": yarn.beta_fast,
-            "beta_slow": yarn.beta_slow,
-            "mscale": yarn.mscale,
-            "mscale_all_dim": yarn.mscale_all_dim,
-            "original_max_position_embeddings": yarn.original_max_position_embeddings,
-        }
+        rope |= {"rope_type": "yarn", **dataclasses.asdict(config.yarn)}
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,

@@ -6,9 +6,9 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from trtcoder.runtime.requests.chunks import Chunks
 from trtcoder.runtime.requests.events import (
     Cancelled,
     Chunk,
@@ -110,7 +110,7 @@ def bridge_of(engine: EngineThread) -> EventBridge:
     return bridges[engine]
 
 
-class AsyncGeneration(AsyncIterator[Chunk]):
+class AsyncGeneration(Chunks):
     """The chunks of a request's answers, as `Generation`; leave by `close` or by the end.
 
     Attributes:
@@ -162,14 +162,6 @@ class AsyncGeneration(AsyncIterator[Chunk]):
     def usage(self) -> Usage:
         """What it has cost so far."""
         return self._job.usage
-
-    async def __anext__(self) -> Chunk:
-        while True:
-            event = await self.next_event()
-            if event is None:
-                raise StopAsyncIteration
-            if isinstance(event, Chunk):
-                return event
 
     async def next_event(self) -> Chunk | Progress | PromptLogprobs | None:
         """Return what comes next; None at the end.

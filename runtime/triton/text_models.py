@@ -6,6 +6,7 @@ They answer who asks them by name; `ensemble` needs neither.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ POSTPROCESSING_INPUTS = (
 POSTPROCESSING_OUTPUTS = (Tensor("OUTPUT", "STRING", (-1,)),)
 
 
-class TextModel:
+class TextModel(ABC):
     """Answers at once, with the tokenizer of the engine; what is answered is for who derives."""
 
     backend: ClassVar[Any]
@@ -56,13 +57,13 @@ class TextModel:
         except TrtcoderError as error:
             raise self.backend.TritonModelException(str(error)) from error
 
+    @abstractmethod
     def answer(self, inputs: Inputs) -> Outputs:
         """Return the tensors for the client.
 
         Raises:
             RequestError: a tensor has a value that cannot be served.
         """
-        raise NotImplementedError
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Answer requests."""

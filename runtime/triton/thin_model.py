@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class _Call:
     reply: TritonReply
 
 
-class ThinModel:
+class ThinModel(ABC):
     """Hands requests on; what is handed on, and what of the responses, is for who derives."""
 
     backend: ClassVar[Any]
@@ -61,13 +62,13 @@ class ThinModel:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
+    @abstractmethod
     def to_engine(self, inputs: Inputs) -> Mapping[str, NDArray[Any]]:
         """Return the tensors for the engine.
 
         Raises:
             RequestError: a tensor has a value that cannot be served.
         """
-        raise NotImplementedError
 
     def from_engine(self, outputs: Outputs) -> Outputs:
         """Return the tensors for the client."""

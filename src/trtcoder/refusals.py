@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from trtcoder.errors import DependencyError, TrtcoderError
@@ -103,6 +104,18 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ImportError):
         return _missing(error)
     return str(error)
+
+
+def read_text(path: Path, kind: type[TrtcoderError]) -> str:
+    """Return a file's text.
+
+    Raises:
+        kind: it cannot be read, or is not UTF-8; the message names it.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise kind(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def parse_json(text: str, source: object, kind: type[TrtcoderError], remedy: str) -> Any:

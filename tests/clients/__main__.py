@@ -10,6 +10,7 @@ import click
 from tests.clients import loopback
 from tests.clients.client import Outcome, run
 from tests.clients.drivers import CLIENTS
+from tests.clients.package import install_missing
 from tests.clients.session import DEMO_ENGINE
 
 COLUMNS = ("client", "version", "endpoint", "asked", "outcome", "seconds")
@@ -27,10 +28,7 @@ def main(only: tuple[str, ...], as_json: bool) -> None:
     if not (DEMO_ENGINE / "manifest.json").exists():
         raise click.ClickException(f"there is no {DEMO_ENGINE}; run make demo")
     if not loopback.is_inside():
-        for client in chosen:
-            if client.package is not None and not client.package.is_installed:
-                click.echo(f"installing {client.name} {client.version}", err=True)
-                client.package.install()
+        install_missing(client.package for client in chosen)
     loopback.enter()
     outcomes = []
     for client in chosen:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import click
 
 CACHE = Path.home() / ".cache" / "trtcoder"
 
@@ -79,3 +82,11 @@ class Package:
             remove = [str(self.program("pip")), "uninstall", "--quiet", "--yes", *self.without]
             subprocess.run(remove, check=True)
         self._done.touch()
+
+
+def install_missing(packages: Iterable[Package | None]) -> None:
+    """Install what is not there yet, and say so."""
+    for package in packages:
+        if package is not None and not package.is_installed:
+            click.echo(f"installing {package.name} {package.version}", err=True)
+            package.install()

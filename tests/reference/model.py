@@ -112,7 +112,7 @@ class NumpyReference:
         """Equations 20 to 22, and device-limited routing (2.2.2) where the model has groups."""
         config = self.config
         scores = softmax(self._linear(x, f"{name}.gate"))
-        chosen = np.stack([self._choose(row) for row in scores])
+        chosen = np.stack([choose_experts(row, config) for row in scores])
         weights = np.take_along_axis(scores, chosen, -1)
         # The released code does one or the other; the paper's equation 21 has neither.
         if config.get("norm_topk_prob") and config["num_experts_per_tok"] > 1:
@@ -129,15 +129,16 @@ class NumpyReference:
             output += self._mlp(x, f"{name}.shared_experts")
         return output, scores, chosen
 
-    def _choose(self, scores: Float64) -> NDArray[np.int64]:
-        """Return the ids of one token's experts, ascending."""
-        config, allowed = self.config, np.arange(len(scores))
-        if config["topk_method"] == "group_limited_greedy":
-            groups = scores.reshape(config["n_group"], -1)
-            best = np.argsort(-groups.max(-1), kind="stable")[: config["topk_group"]]
-            allowed = allowed.reshape(groups.shape)[best].ravel()
-        order = np.argsort(-scores[allowed], kind="stable")[: config["num_experts_per_tok"]]
-        return np.sort(allowed[order])
+
+def choose_experts(scores: Float64, config: dict[str, Any]) -> NDArray[np.int64]:
+    """Return the ids of one token's experts, ascending; ``scores`` has the shape [experts]."""
+    allowed = np.arange(len(scores))
+    if config["topk_method"] == "group_limited_greedy":
+        groups = scores.reshape(config["n_group"], -1)
+        best = np.argsort(-groups.max(-1), kind="stable")[: config["topk_group"]]
+        allowed = allowed.reshape(groups.shape)[best].ravel()
+    order = np.argsort(-scores[allowed], kind="stable")[: config["num_experts_per_tok"]]
+    return np.sort(allowed[order])
 
 
 def softmax(x: Float64) -> Float64:

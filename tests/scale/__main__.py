@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tests.clients.package import Package
+from tests.clients.package import Package, install_missing
 from tests.clients.session import DEMO_ENGINE
 from tests.scale import k8s, ray_serve, router
 
@@ -30,10 +30,7 @@ def main(parts: tuple[str, ...]) -> None:
         raise click.ClickException(f"there is no {DEMO_ENGINE}; run make demo")
     for part in chosen:
         packages, run = PARTS[part]
-        for package in packages:
-            if not package.is_installed:
-                click.echo(f"installing {package.name} {package.version}", err=True)
-                package.install()
+        install_missing(packages)
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="trtcoder-scale-") as work:
             for what, how in run(Path(work)):

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import socket
 from typing import Any
+
+from tests.ports import free_ports
 
 NAME = "trtcoder"
 # Ray waits seconds for its own processes to say on which ports they listen, which a busy machine
@@ -40,7 +41,7 @@ def _head(temporary: str) -> Iterator[None]:
     """Start Ray and connect to it."""
     import ray
 
-    ports = [_free_port() for _ in PORTS]
+    ports = free_ports(len(PORTS))
     head = subprocess.Popen(
         [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
@@ -92,12 +93,6 @@ def _serve(port: int) -> None:
             deployments = serve.status().applications[NAME].deployments
             _say({"replicas": deployments["replicas"].replica_states.get("RUNNING", 0)})
     serve.shutdown()
-
-
-def _free_port() -> int:
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _say(value: Any) -> None:

@@ -19,8 +19,8 @@ import psutil
 
 from tests.clients.package import Package
 from tests.clients.session import DEMO_ENGINE, ROOT
+from tests.ports import free_ports
 from tests.scale.asking import Ask, Tally, ask_all, group, offline
-from tests.scale.router import free_port
 from tests.toy_engine import write_toy_engine
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,7 +80,7 @@ def _title(process: psutil.Process) -> str:
 @contextmanager
 def cluster(work: Path) -> Iterator[Cluster]:
     """Start Ray and yield it."""
-    port, log = free_port(), work / "ray.log"
+    (port,), log = free_ports(1), work / "ray.log"
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import socket
 
 import httpx
 
 from tests.clients.package import Package
 from tests.clients.session import DEMO_ENGINE
+from tests.ports import free_ports
 from tests.runtime.server.serving import Server, serve
 from tests.scale.asking import MAX_TOKENS, Ask, Tally, ask_all, group, offline
 
@@ -26,7 +26,7 @@ SESSION, REQUEST = "x-session-id", "x-request-id"
 @contextmanager
 def routed(servers: list[Server], work: Path, policy: str) -> Iterator[str]:
     """Start the router before servers and yield its address."""
-    port, metrics = free_port(), free_port()
+    port, metrics = free_ports(2)
     command: list[object] = [
         PACKAGE.program("vllm-router"), "--policy", policy, "--port", port,
         "--prometheus-port", metrics, "--prometheus-host", "127.0.0.1",
@@ -62,13 +62,6 @@ def routed(servers: list[Server], work: Path, policy: str) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(work: Path) -> list[tuple[str, str]]:

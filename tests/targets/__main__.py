@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from tests.clients.package import install_missing
 from tests.quantized_checkpoints import FORMS
 from tests.targets.reader import Outcome, read
 from tests.targets.readers import READERS
@@ -26,10 +27,7 @@ def main(only: tuple[str, ...], as_json: bool) -> None:
     if unknown:
         raise click.UsageError(f"no reader {unknown[0]}; there is {', '.join(READERS)}")
     chosen = [reader for name, reader in READERS.items() if not only or name in only]
-    for reader in chosen:
-        if reader.package is not None and not reader.package.is_installed:
-            click.echo(f"installing {reader.name} {reader.version}", err=True)
-            reader.package.install()
+    install_missing(reader.package for reader in chosen)
     ROOT.mkdir(parents=True, exist_ok=True)
     click.echo("building checkpoints", err=True)
     outcomes = []

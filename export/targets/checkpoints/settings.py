@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,15 +112,6 @@ def _packed(recipe: Recipe, excluded: Sequence[str]) -> dict[str, Any]:
 
 
 def _rope_scaling(config: DeepseekV2Config) -> dict[str, Any] | None:
-    yarn = config.yarn
-    if yarn is None:
+    if config.yarn is None:
         return None
-    return {
-        "type": "yarn",
-        "factor": yarn.factor,
-        "beta_fast": yarn.beta_fast,
-        "beta_slow": yarn.beta_slow,
-        "mscale": yarn.mscale,
-        "mscale_all_dim": yarn.mscale_all_dim,
-        "original_max_position_embeddings": yarn.original_max_position_embeddings,
-    }
+    return {"type": "yarn", **dataclasses.asdict(config.yarn)}

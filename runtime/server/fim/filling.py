@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from starlette.requests import Request as HttpRequest
@@ -12,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from trtcoder.prompting.filling import FillPrompt, Hole, fill_prompt
 from trtcoder.prompting.line_ends import LineEnds
 from trtcoder.runtime.requests.async_generation import AsyncGeneration
+from trtcoder.runtime.requests.chunks import Chunks
 from trtcoder.runtime.requests.events import Chunk, Progress, PromptLogprobs
 from trtcoder.runtime.requests.usage import Usage
 from trtcoder.runtime.sampling.params import MAX_STOPS, SamplingParams
@@ -26,7 +26,7 @@ CUT_HEADER = "x-trtcoder-context-cut"
 
 
 @dataclass(slots=True, eq=False)
-class Filling(AsyncIterator[Chunk]):
+class Filling(Chunks):
     """The chunks of the answers to one hole.
 
     Attributes:
@@ -71,14 +71,6 @@ class Filling(AsyncIterator[Chunk]):
     def close(self) -> None:
         """End here; nothing more is computed."""
         self.generation.close()
-
-    async def __anext__(self) -> Chunk:
-        while True:
-            event = await self.next_event()
-            if event is None:
-                raise StopAsyncIteration
-            if isinstance(event, Chunk):
-                return event
 
     async def next_event(self) -> Chunk | Progress | PromptLogprobs | None:
         """Return what comes next; None at the end.

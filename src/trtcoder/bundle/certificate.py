@@ -17,7 +17,7 @@ from trtcoder.bundle.provenance import Calibration, HeldOutText, Plan, Provenanc
 from trtcoder.bundle.quality import QUALITIES
 from trtcoder.errors import EngineError
 from trtcoder.plain_json import dumps
-from trtcoder.refusals import parse_json, reason
+from trtcoder.refusals import parse_json, read_text
 from trtcoder.typed_json import MismatchError, plain, read
 
 FILE_NAME = "parity.json"
@@ -114,11 +114,7 @@ class Certificate(Comparison):
         Raises:
             EngineError: see `from_json`, or the file cannot be read.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{path}: cannot be read ({reason(error)})") from error
-        return cls.from_json(text, str(path))
+        return cls.from_json(read_text(path, EngineError), str(path))
 
     @property
     def provenance(self) -> Provenance:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trtcoder.errors import EngineError
 from trtcoder.plain_json import dumps
-from trtcoder.refusals import parse_json, reason
+from trtcoder.refusals import parse_json, read_text
 from trtcoder.typed_json import MismatchError, plain, read
 
 FILE_NAME = "eval.json"
@@ -133,11 +133,7 @@ class Scores:
         Raises:
             EngineError: see `from_json`, or the file cannot be read.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{path}: cannot be read ({reason(error)})") from error
-        return cls.from_json(text, str(path))
+        return cls.from_json(read_text(path, EngineError), str(path))
 
     def _problems(self) -> Iterator[str]:
         for found in self.suites:

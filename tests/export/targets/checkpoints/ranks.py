@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.reference.model import softmax
+from tests.reference.model import choose_experts, softmax
 from tests.reference.quantized import QuantizedWeights, float8, unblocked, unpacked
 from tests.reference.rotary import Rotary, softmax_scale
 from tests.reference.weights import Float64
@@ -156,7 +156,7 @@ class Ranks:
 
     def _moe(self, x: Float64, name: str) -> Float64:
         scores = softmax(x @ self.weights[f"{name}.gate.weight"].T)
-        chosen = np.stack([self._choose(row) for row in scores])
+        chosen = np.stack([choose_experts(row, self.config) for row in scores])
         mixing = np.take_along_axis(scores, chosen, -1) * self.config["routed_scaling_factor"]
         found = []
         for rank in self.ranks:
@@ -171,15 +171,6 @@ class Ranks:
                     output[token] += mixing[token, slot, None] * made
             found.append(output)
         return all_reduce(found) + self._mlp(x, f"{name}.shared_experts")
-
-    def _choose(self, scores: Float64) -> NDArray[np.int64]:
-        config, allowed = self.config, np.arange(len(scores))
-        if config["topk_method"] == "group_limited_greedy":
-            groups = scores.reshape(config["n_group"], -1)
-            best = np.argsort(-groups.max(-1), kind="stable")[: config["topk_group"]]
-            allowed = allowed.reshape(groups.shape)[best].ravel()
-        order = np.argsort(-scores[allowed], kind="stable")[: config["num_experts_per_tok"]]
-        return np.sort(allowed[order])
 
 
 def swiglu(rank: Rank, x: Float64, name: str, part: int, parts: int) -> Float64:

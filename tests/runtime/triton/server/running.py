@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_ports
 from tests.runtime.triton.server.installation import (
     SERVER_ENVIRONMENT,
     models_python,
@@ -124,7 +124,7 @@ def serve(
 
 def start(repository: Path, work: Path, *options: str, python: Path | None = None) -> Triton:
     """Start a server, ready or not; ``python`` is the folder with the models' Python."""
-    ports = _free_ports(3)
+    ports = free_ports(3)
     work.mkdir(parents=True, exist_ok=True)
     log = work / "triton.log"
     command = [*server_command(), "--model-repository", str(repository)]
@@ -139,14 +139,3 @@ def start(repository: Path, work: Path, *options: str, python: Path | None = Non
             cwd=work,
         )
     return Triton(process, log, ports)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
