@@ -119,7 +119,7 @@ def prepare(out: Path, checkpoint: Path | Checkpoint, weights: str, cache: str =
 
     if not out.is_dir():
         source = Checkpoint.open(checkpoint) if isinstance(checkpoint, Path) else checkpoint
-        plan = OnnxRuntime().plan(source, preset(weights))
+        plan = OnnxRuntime().plan(source, preset(weights, cache=cache))
         with BundleWriter(out) as writer:
             write_engine(plan, writer.folder)
             writer.commit(plan.manifest(read_prompting(source), "not hashed"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 from trtcoder.errors import RequestError
 from trtcoder.refusals import require
@@ -87,11 +86,6 @@ def _several(count: int) -> type[Replica]:
 
     class Multiplexed(Replica):
         """Engines by the name that a request asks for."""
-
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            # Ray keeps them; here they are only looked at.
-            self._apps = WeakValueDictionary()
 
         async def loaded(self) -> LoadedApp:
             """Return the engine that the request asks for."""

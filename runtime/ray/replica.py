@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 
@@ -67,9 +68,10 @@ class Replica:
         self._folders = folders
         self._settings = settings
         self._engine = engine
-        self._apps: MutableMapping[str, LoadedApp] = {}
+        # Of several, Ray keeps those that are loaded; here they are only looked at.
+        self._apps: MutableMapping[str, LoadedApp] = WeakValueDictionary()
         if len(folders) == 1:
-            self._open(*folders)
+            self._only = self._open(*folders)
 
     async def __call__(self, call: Call) -> AsyncIterator[Head | bytes]:
         """Yield the head of the response, then its body in pieces."""
@@ -79,8 +81,7 @@ class Replica:
 
     async def loaded(self) -> LoadedApp:
         """Return the only engine."""
-        (only,) = self._apps.values()
-        return only
+        return self._only
 
     def check_health(self) -> None:
         """Raise EngineError where an engine has ended or is stuck; Ray then replaces it."""
@@ -90,5 +91,6 @@ class Replica:
                 raise EngineError(f"{problem}; Ray starts this replica anew")
 
     def _open(self, name: str) -> LoadedApp:
-        self._apps[name] = LoadedApp(name, self._folders[name], self._settings, self._engine)
-        return self._apps[name]
+        loaded = LoadedApp(name, self._folders[name], self._settings, self._engine)
+        self._apps[name] = loaded
+        return loaded

@@ -7,13 +7,14 @@ ready; ``{"replicas": true}`` tells how many replicas run; the end of the input 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tests.ports import free_ports
 
@@ -32,8 +33,11 @@ MINUTES = 15
 
 def main(port: int, temporary: str) -> None:
     """Serve on ``port``; Ray's files go to ``temporary``."""
-    with _head(temporary):
-        _serve(port)
+    # Ray writes to standard output too, from several processes: answers get a way of their own.
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+        os.dup2(2, 1)
+        with _head(temporary):
+            _serve(port, answers)
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def _head(temporary: str) -> Iterator[None]:
         head.wait(timeout=60)
 
 
-def _serve(port: int) -> None:
+def _serve(port: int, answers: TextIO) -> None:
     from ray import serve
     from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -82,21 +86,21 @@ def _serve(port: int) -> None:
         except (GetTimeoutError, RayActorError) as error:
             # It waits a minute for its proxy.
             print(f"not yet: {error}", file=sys.stderr, flush=True)
-    _say({"ready": True})
+    _say(answers, {"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
         if "run" in asked:
             serve.delete(NAME)
             serve.run(build(asked["run"]), name=NAME)
-            _say({"running": True})
+            _say(answers, {"running": True})
         else:
             deployments = serve.status().applications[NAME].deployments
-            _say({"replicas": deployments["replicas"].replica_states.get("RUNNING", 0)})
+            _say(answers, {"replicas": deployments["replicas"].replica_states.get("RUNNING", 0)})
     serve.shutdown()
 
 
-def _say(value: Any) -> None:
-    print(json.dumps(value), flush=True)
+def _say(answers: TextIO, value: Any) -> None:
+    print(json.dumps(value), file=answers)
 
 
 if __name__ == "__main__":

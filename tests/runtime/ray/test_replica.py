@@ -110,6 +110,17 @@ def test_a_reader_who_leaves_ends_the_request(replica: Replica, stream: bool) ->
     assert core.stats.generated_tokens < 15_000
 
 
+def test_of_several_engines_one_is_there_as_long_as_it_is_held(folder: Path) -> None:
+    made = Replica({NAME: folder, "another": folder}, SERVER, EngineSettings())
+    loaded = made._open("another")
+    assert made._apps["another"] is loaded
+    assert loaded.problem() is None
+    thread = loaded.engines.all()[0].llm.engine.thread
+    del loaded
+    assert not made._apps
+    assert not thread.is_alive
+
+
 def test_a_replica_whose_engine_has_ended_says_so(folder: Path) -> None:
     made = Replica({NAME: folder}, SERVER, EngineSettings())
     made.check_health()

@@ -1,0 +1,69 @@
+"""A needle at up to 128K tokens on a Lite's widths: the mechanics, their time and their memory.
+
+The engine has two layers of a Lite, one dense and one of experts, with random weights and an int8
+cache. It cannot find anything; what is shown is that prompts of such lengths are made, read and
+answered, how long that takes and what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.engines import lite_checkpoint
+from benchmarks.record import keep
+from benchmarks.speed import WORK, prepare
+from trtcoder.bundle.scores import Scores
+
+LAYERS, CACHE, DEPTHS = 2, "int8", 3
+LENGTHS = (2048, 8192, 32768, 131072)
+
+
+@click.command()
+@click.option("--longest", default=LENGTHS[-1], show_default=True, help="Tokens of a haystack.")
+def main(longest: int) -> None:
+    """Ask for the needle at each length; print a line for each, then one JSON line."""
+    name = f"lite-{LAYERS}-int4-{CACHE}-cache"
+    engine = prepare(WORK / name, lite_checkpoint(LAYERS), "int4", CACHE)
+    rows = [ask(engine, length) for length in LENGTHS if length <= longest]
+    keep("needle", {"layers": LAYERS, "cache": CACHE, "depths": DEPTHS, "rows": rows})
+
+
+def ask(engine: Path, length: int) -> dict[str, Any]:
+    """Run `trtcoder eval` for one length in a process of its own."""
+    out = WORK / f"needle-{length}.json"
+    command = [sys.executable, "-c", "from trtcoder.cli import main; main()", "eval", str(engine)]
+    command += ["--suite", "needle", "--form", "complete", "--at-once", "1", "--force"]
+    command += ["--needle-lengths", str(length), "--needle-depths", str(DEPTHS), "--out", str(out)]
+    command += ["--picture", str(out.with_suffix(".svg"))]
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise click.ClickException(f"trtcoder eval of {length} tokens ended with {status}")
+    seconds = time.monotonic() - start
+    (suite,) = Scores.load(out).suites
+    row = {
+        "tokens": length,
+        "asked": suite.asked,
+        "answered": suite.asked - suite.refused,
+        "found": suite.passed,
+        "seconds": round(seconds, 1),
+        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
+    }
+    click.echo(
+        "{tokens:7,} tokens: {answered} of {asked} answered, {seconds} s, {peak_gb} GB".format(
+            **row
+        )
+    )
+    return row
+
+
+if __name__ == "__main__":
+    main()
