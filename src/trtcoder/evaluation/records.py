@@ -64,6 +64,10 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     try:
         data = path.read_bytes()
+        if data[:4] == b"PAR1":
+            raise EvaluationError(
+                f"{path}: is Parquet; make JSON lines of it, as docs/evaluation.md shows"
+            )
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         text = data.decode("utf-8")

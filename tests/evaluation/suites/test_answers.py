@@ -158,3 +158,10 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(EvaluationError, match="is cut short"):
         problems("gsm8k", whole)
+
+
+def test_parquet_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    path.write_bytes(b"PAR1\x15\x04\xff\xfePAR1")
+    with pytest.raises(EvaluationError, match="is Parquet; make JSON lines of it"):
+        problems("gsm8k", path)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.evaluation.cells import cell
 from tests.evaluation.published import HUMAN_EVAL, INFILLING, MBPP, judged, problems, write
-from trtcoder.errors import DependencyError
+from trtcoder.errors import DependencyError, EvaluationError
 from trtcoder.evaluation.code_answer import code_block
 from trtcoder.evaluation.suite import Setup
 from trtcoder.evaluation.suites.human_eval import tasks
@@ -95,6 +95,12 @@ def test_mbpp_plus_is_judged_by_all_its_tests(tmp_path: Path, form: str) -> None
     fenced = f"```python\n{right}```" if form == "chat" else right
     assert judged(problem, fenced, box).passed
     assert not judged(problem, right.replace("&", "|"), box).passed
+
+
+def test_inputs_without_tests_are_refused_with_what_has_tests(tmp_path: Path) -> None:
+    own = {"task_id": "Mbpp/2", "prompt": "", "entry_point": "both", "plus_input": [[[1], [1]]]}
+    with pytest.raises(EvaluationError, match="line 1: .*give the dataset evalplus/mbppplus"):
+        problems("mbpp-plus", write(tmp_path / "MbppPlus.jsonl", own))
 
 
 @pytest.mark.parametrize(

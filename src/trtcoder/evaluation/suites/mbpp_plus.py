@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from trtcoder.errors import EvaluationError
 from trtcoder.evaluation.code_answer import code_block, running
 from trtcoder.evaluation.problem import Problem, before_stop
 from trtcoder.evaluation.records import Record, read_records
@@ -28,6 +29,11 @@ def _load(setup: Setup) -> Iterator[Problem]:
 
 
 def _problem(record: Record, *, chat: bool) -> Problem:
+    if "plus_input" in record:
+        raise EvaluationError(
+            f"{record.place}: has a problem's inputs and no tests, as EvalPlus' own file does; give "
+            "the dataset evalplus/mbppplus, whose tests are programs"
+        )
     asserts, test = record.list("test_list"), record.text("test")
     first = str(asserts[0]) if asserts else ""
     prompt = f'"""\n{record.text("prompt")}\n{first}\n"""\n'
