@@ -99,8 +99,8 @@ def test_mbpp_plus_is_judged_by_all_its_tests(tmp_path: Path, form: str) -> None
 
 def test_inputs_without_tests_are_refused_with_what_has_tests(tmp_path: Path) -> None:
     own = {"task_id": "Mbpp/2", "prompt": "", "entry_point": "both", "plus_input": [[[1], [1]]]}
-    with pytest.raises(EvaluationError, match="line 1: .*give the dataset evalplus/mbppplus"):
-        problems("mbpp-plus", write(tmp_path / "MbppPlus.jsonl", own))
+    with pytest.raises(EvaluationError, match=r"line 1: .*give the dataset evalplus/mbppplus"):
+        problems("mbpp-plus", write(tmp_path / "MbppPlus.jsonl", [own]))
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def _load(setup: Setup) -> Iterator[Problem]:
 def _problem(record: Record, *, chat: bool) -> Problem:
     if "plus_input" in record:
         raise EvaluationError(
-            f"{record.place}: has a problem's inputs and no tests, as EvalPlus' own file does; give "
-            "the dataset evalplus/mbppplus, whose tests are programs"
+            f"{record.place}: has a problem's inputs and no tests, as EvalPlus' own file does; "
+            "give the dataset evalplus/mbppplus, whose tests are programs"
         )
     asserts, test = record.list("test_list"), record.text("test")
     first = str(asserts[0]) if asserts else ""
