@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -68,6 +68,10 @@ eval: plugins  ## What the demo engine solves of the suites that need no file: s
 
 bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem by problem.
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.readme
+
+bench-needle: plugins  ## Needles in up to 128K tokens on two layers of a Lite's widths: half an hour.
+	$(BIN)/python -m benchmarks.needle
 	$(BIN)/python -m benchmarks.readme
 
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.

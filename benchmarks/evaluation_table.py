@@ -1,4 +1,4 @@
-"""What the demo model solves in each precision, as Markdown for docs/evaluation.md."""
+"""What the demo model solves, and how long needles take, as Markdown for docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ def evaluation_table(result: Result) -> str:
             f"| {_count(suites.get('needle'))} "
             f"| {_share(suites['classics'])} | {flips['lost']} / {flips['won']} "
             f"| {flips['p_value']:.2g} | {flips['verdict']} |"
+        )
+    return "\n".join(lines)
+
+
+def needle_table(result: Result) -> str:
+    """Return the time and memory of needles by the length of their haystacks."""
+    lines = [
+        f"`make bench-needle` ({hardware(result['environment'])}): {result['layers']} layers of a "
+        f"Lite's widths, random weights, int4 with an {result['cache']} cache, {result['depths']} "
+        "depths of each length, one after another.",
+        "",
+        "| tokens | answered | seconds a needle | peak memory, GB |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['tokens']:,} | {row['answered']} of {row['asked']} "
+            f"| {row['seconds'] / row['asked']:,.0f} | {row['peak_gb']:.2f} |"
         )
     return "\n".join(lines)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.cpu_tables import contention_table, cpu_table, profile_table
 from benchmarks.cpu_tables import goals_table as cpu_goals
-from benchmarks.evaluation_table import evaluation_table
+from benchmarks.evaluation_table import evaluation_table, needle_table
 from benchmarks.record import RESULTS, hardware
-from benchmarks.serving_tables import PARTS
+from benchmarks.serving_tables import PARTS as SERVING_PARTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,25 +141,10 @@ def samples(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def render_serving(text: str) -> str:
-    """Return the page on serving with its generated parts replaced."""
+def render_parts(text: str) -> str:
+    """Return a page with the parts replaced of which there are results."""
     for name, part in PARTS.items():
-        if (RESULTS / f"{name}.json").exists():
-            text = _replace(text, name, part(_load(name)))
-    return text
-
-
-def render_evaluation(text: str) -> str:
-    """Return the page on evaluation with its generated part replaced."""
-    if not (RESULTS / "evaluation.json").exists():
-        return text
-    return _replace(text, "evaluation", evaluation_table(_load("evaluation")))
-
-
-def render_performance(text: str) -> str:
-    """Return the page on speed with its generated parts replaced."""
-    for name, part in PERFORMANCE.items():
-        if (RESULTS / f"{name}.json").exists():
+        if f"<!-- {name} -->" in text and (RESULTS / f"{name}.json").exists():
             text = _replace(text, name, part(_load(name)))
     return text
 
@@ -190,17 +175,20 @@ def _replace(text: str, name: str, part: str) -> str:
     )
 
 
-PERFORMANCE = {
+PARTS = {
+    **SERVING_PARTS,
+    "evaluation": evaluation_table,
+    "needle": needle_table,
     "cpu": cpu_table,
     "cpu_profile": profile_table,
     "contention": contention_table,
 }
 PAGES = {
     "README.md": render_readme,
-    "docs/evaluation.md": render_evaluation,
-    "docs/serving.md": render_serving,
-    "docs/performance.md": render_performance,
-    "docs/triton.md": render_serving,
+    "docs/evaluation.md": render_parts,
+    "docs/serving.md": render_parts,
+    "docs/performance.md": render_parts,
+    "docs/triton.md": render_parts,
 }
 
 if __name__ == "__main__":
