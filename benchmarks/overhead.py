@@ -109,12 +109,21 @@ def greedy(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> list
     return found
 
 
-def core_rate(runner: ModelRunner, prompts: Prompts, size: int, count: int) -> float:
-    """Return the rate of the engine's loop in this thread: schedule, run, sample, text."""
+def core_rate(
+    runner: ModelRunner,
+    prompts: Prompts,
+    size: int,
+    count: int,
+    ask: Callable[[int], list[int]] = prompt,
+) -> float:
+    """Return the rate of the engine's loop in this thread: schedule, run, sample, text.
+
+    ``ask`` gives each stream's prompt.
+    """
     core = EngineCore(runner, prompts.tokenizer, settings(size))
     params = SamplingParams(temperature=0.0, max_tokens=count + 1, ignore_eos=True)
     for index in range(size):
-        request = Request(tuple(prompt(index)), params)
+        request = Request(tuple(ask(index)), params)
         core.submit(core.prepare(request, lambda event: None))
     while core.stats.generated_tokens < size:
         core.step()

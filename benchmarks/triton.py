@@ -38,6 +38,11 @@ STREAM = "/v2/models/tensorrt_llm/generate_stream"
 ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
 
+def prompt(index: int) -> str:
+    """Return a stream's text, which the engine's loop is given too."""
+    return f"# {index}"
+
+
 def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
     """Return the rate of ``size`` streams by NVIDIA's client, from their start to their ends.
 
@@ -45,7 +50,7 @@ def grpc_rate(triton: Triton, older: bool, size: int, count: int) -> float:
     """
     asked = []
     for index in range(size):
-        text = f"# {index}"
+        text = prompt(index)
         if older:
             each = request(
                 text, model="tensorrt_llm_bls", shape=(1, 1), max_tokens=count + 1, end_id=-1
@@ -74,7 +79,7 @@ def http_rate(triton: Triton, size: int, count: int) -> float:
 
     def read(index: int) -> None:
         body = {f"sampling_param_{name}": value for name, value in ASKED.items()}
-        body |= {"text_input": f"# {index}", "streaming": True, "stream_deltas": True}
+        body |= {"text_input": prompt(index), "streaming": True, "stream_deltas": True}
         body["sampling_param_max_tokens"] = count + 1
         with triton.client.stream("POST", STREAM, json=body) as response:
             for _ in response.iter_raw():
@@ -135,7 +140,14 @@ def measure_rates(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]
     with serving(folder) as triton:
         for size in BATCHES:
             ways: dict[str, Callable[[], float]] = {
-                "core": partial(core_rate, runner, prompts, size, count),
+                "core": partial(
+                    core_rate,
+                    runner,
+                    prompts,
+                    size,
+                    count,
+                    lambda index: prompts.completion(prompt(index)),
+                ),
                 "grpc": partial(grpc_rate, triton, False, size, count),
                 "http": partial(http_rate, triton, size, count),
                 "older": partial(grpc_rate, triton, True, size, count),
@@ -170,7 +182,8 @@ def serving(folder: Path, *options: str) -> Iterator[Triton]:
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         repository = Path(work, "repository")
         arguments = ["triton", str(folder), "-o", str(repository), "--older-names"]
-        arguments += ["--cache-tokens", str(CACHE), "--no-prefix-cache", *options]
+        arguments += ["--cache-tokens", str(CACHE), "--no-prefix-cache", "--no-speculate"]
+        arguments += options
         CliRunner().invoke(trtcoder, arguments, catch_exceptions=False)
         with serve(repository, Path(work, "server")) as triton:
             yield triton

@@ -34,7 +34,8 @@ class RaySettings(BaseModel):
         imbalance: requests by which one queue may be longer before ``prefix`` looks at queues too.
         api_key_file: keys that requests must show, one a line, on every node.
         insecure: take requests without keys.
-        context, cache_tokens, max_batch, deterministic, prefix_store: as of `trtcoder serve`.
+        context, cache_tokens, max_batch, deterministic, speculate, prefix_store: as of `trtcoder
+            serve`.
         drain_seconds: how long a replica that is stopped goes on with its answers.
     """
 
@@ -58,6 +59,7 @@ class RaySettings(BaseModel):
     cache_tokens: int | None = None
     max_batch: int = Field(default=8, ge=1)
     deterministic: bool = False
+    speculate: bool | None = None
     prefix_store: Path | None = None
     drain_seconds: float = Field(default=30.0, ge=0)
 
@@ -119,6 +121,7 @@ class RaySettings(BaseModel):
             cache_tokens=self.cache_tokens,
             max_batch=self.max_batch,
             deterministic=self.deterministic,
+            speculate=self.speculate,
             prefix_store=self.prefix_store,
         )
 

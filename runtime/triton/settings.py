@@ -68,6 +68,7 @@ class ModelSettings:
     gap_seconds: float = 0.5
     prefix_cache: bool = True
     deterministic: bool = False
+    speculate: bool | None = None
     max_answer_tokens: int = 4096
     triton_config: TritonConfig = field(default_factory=TritonConfig)
 

@@ -49,6 +49,12 @@ DETERMINISTIC = click.option(
     is_flag=True,
     help="One answer at a time, nothing reused: a text does not depend on what else is asked.",
 )
+SPECULATE = click.option(
+    "--speculate/--no-speculate",
+    default=None,
+    help="Guess tokens from what a sequence holds already, and verify several in one step.  "
+    "[default: where that cannot change a text]",
+)
 NO_PREFIX_CACHE = click.option(
     "--no-prefix-cache", is_flag=True, help="Forget a request's rows when it ends."
 )

@@ -190,12 +190,7 @@ def generation_options(*, max_tokens: int) -> Callable[[Command], Command]:
             type=TOKENS,
             help="Most tokens of prompt and answer together.  [default: the model's context]",
         ),
-        click.option(
-            "--speculate/--no-speculate",
-            default=None,
-            help="Guess tokens from the text so far, and verify several in one step.  "
-            "[default: where that cannot change the answer]",
-        ),
+        engine_options.SPECULATE,
         click.option(
             "--json",
             "as_json",

@@ -101,12 +101,7 @@ def _from_file(
     help="Seconds that running answers may go on after SIGTERM.",
 )
 @engine_options.DETERMINISTIC
-@click.option(
-    "--speculate/--no-speculate",
-    default=None,
-    help="Guess tokens from what a sequence holds already, and verify several in one step.  "
-    "[default: where that cannot change a text]",
-)
+@engine_options.SPECULATE
 @engine_options.NO_PREFIX_CACHE
 @click.option(
     "--prefix-store",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @engine_options.MAX_QUEUE
 @engine_options.MAX_ANSWER_TOKENS
 @engine_options.DETERMINISTIC
+@engine_options.SPECULATE
 @engine_options.NO_PREFIX_CACHE
 @click.option(
     "--backend",
@@ -96,6 +97,7 @@ def triton(engine: Path, out: Path, **values: Any) -> None:
         max_queue=values["max_queue"],
         max_answer_tokens=values["max_answer_tokens"],
         deterministic=values["deterministic"],
+        speculate=values["speculate"],
         prefix_cache=not values["no_prefix_cache"],
         triton_config=TritonConfig(decoupled=not values["no_streams"]),
     )

@@ -16,13 +16,18 @@ def test_a_file_that_was_written_reads_as_it_was(tmp_path: Path) -> None:
             threads=3,
             context=512,
             gap_seconds=0.25,
-            deterministic=True,
+            speculate=False,
             triton_config=TritonConfig(decoupled=False, cancellation_check_period_ms=20),
         ),
     ):
         path = tmp_path / "model.yaml"
         path.write_text(settings.text(), encoding="utf-8")
         assert ModelSettings.read(path) == settings
+
+
+def test_what_the_engine_shares_reaches_it() -> None:
+    assert ModelSettings().engine_settings().speculate is None
+    assert ModelSettings(speculate=False).engine_settings().speculate is False
 
 
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
