@@ -202,6 +202,13 @@ def _shown(key: str, value: Any) -> str:
     return str(value)
 
 
+CANCELLING = {
+    "grpc_stream": "a stream over gRPC",
+    "grpc_unary": "a unary call over gRPC",
+    "http_stream": "`/generate_stream`",
+}
+
+
 def triton_table(result: Result) -> str:
     """Return what a token costs inside Triton beside the engine's own loop."""
     lines = [
@@ -222,9 +229,9 @@ def triton_table(result: Result) -> str:
             ]
             lines.append(f"| {name} | {row['streams']} | {' | '.join(cells)} |")
     left = "; ".join(
-        f"{name} {times[len(times) // 2]:.0f} (longest {times[-1]:.0f}) by `{model}`"
+        f"{name} {times[len(times) // 2]:.0f} (longest {times[-1]:.0f}) by {CANCELLING[way]}"
         for name, engine in result["engines"].items()
-        for model, times in engine.get("cancel_ms", {}).items()
+        for way, times in engine.get("cancel_ms", {}).items()
     )
     lines += [
         "",

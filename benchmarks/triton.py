@@ -26,7 +26,7 @@ from benchmarks.engines import demo_engine, lite_engine
 from benchmarks.overhead import BATCHES, core_rate
 from benchmarks.record import keep, kept
 from tests.runtime.triton.server.installation import SERVER, install
-from tests.runtime.triton.server.requests import request
+from tests.runtime.triton.server.requests import MODEL, UNARY, request
 from tests.runtime.triton.server.running import Triton, serve
 from trtcoder.bundle.folder import Bundle
 from trtcoder.cli import main as trtcoder
@@ -34,6 +34,7 @@ from trtcoder.prompting.prompts import Prompts
 from trtcoder.runtime.engine.runner import ModelRunner
 
 CACHE = 4608
+TURNS = 10
 STREAM = "/v2/models/tensorrt_llm/generate_stream"
 ASKED: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
@@ -95,21 +96,21 @@ def http_rate(triton: Triton, size: int, count: int) -> float:
     return size * count / (max(ends) - started)
 
 
-def cancel_ms(triton: Triton, model: str) -> list[float]:
-    """Return the ms from a client's leaving until the next one's first token, sorted.
+def http_cancel_ms(triton: Triton) -> list[float]:
+    """Return the ms from the end of a client of `/generate_stream` to the next one's first token.
 
     The engine computes one answer at a time: the next one has its turn when the first has ended.
     """
     found = []
     pool = ThreadPoolExecutor(1)
-    for _ in range(10):
-        asked = {"text_input": "#", "sampling_param_ignore_eos": True}
+    for _ in range(TURNS):
+        asked = {"text_input": "#", "sampling_param_ignore_eos": True, "streaming": True}
         with socket.create_connection(("127.0.0.1", triton.client.base_url.port or 0)) as leaves:
             body = json.dumps({**asked, "sampling_param_max_tokens": 4000}).encode()
             leaves.sendall(
-                b"POST /v2/models/%s/generate HTTP/1.1\r\nhost: localhost\r\n"
+                b"POST %s HTTP/1.1\r\nhost: localhost\r\n"
                 b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-                % (model.encode(), len(body), body)
+                % (STREAM.encode(), len(body), body)
             )
             triton.until("trtcoder:requests_running", 1)
             stays = pool.submit(_first_byte, triton, asked)
@@ -120,8 +121,25 @@ def cancel_ms(triton: Triton, model: str) -> list[float]:
     return sorted(found)
 
 
+def grpc_cancel_ms(triton: Triton, model: str) -> list[float]:
+    """Return the same of clients of NVIDIA's, of streams or unary calls."""
+    stream = model == MODEL
+    long: dict[str, Any] = {"sampling_param_ignore_eos": True, "sampling_param_max_tokens": 4000}
+    leaves = request("#", model=model, stream=stream, streaming=stream, cancel_after=0, **long)
+    stays = request("#", streaming=True, sampling_param_max_tokens=1)
+    # The one that leaves runs and the other one waits by then.
+    leaves["stays"], stays["delay"] = 2.0, 1.0
+    found = []
+    for _ in range(TURNS):
+        left, stayed = triton.ask(leaves, stays)
+        if stayed["error"] or not left["start"] < stayed["start"] < left["left"] < stayed["end"]:
+            raise click.ClickException(f"the order was another one: {left}, {stayed}")
+        found.append(round(1e3 * (stayed["end"] - left["left"]), 1))
+    return sorted(found)
+
+
 def _first_byte(triton: Triton, asked: dict[str, Any]) -> float:
-    body = {**asked, "sampling_param_max_tokens": 2, "streaming": True}
+    body = {**asked, "sampling_param_max_tokens": 2}
     with triton.client.stream("POST", STREAM, json=body) as response:
         parts = response.iter_raw()
         next(parts)
@@ -170,10 +188,13 @@ def measure_rates(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]
 
 
 def measure_cancelling(folder: Path) -> dict[str, list[float]]:
-    """Return how long a cancellation takes, by model."""
+    """Return how long a cancellation takes, by way."""
     with serving(folder, "--max-batch", "1") as triton:
-        models = ("tensorrt_llm", "tensorrt_llm_unary")
-        return {model: cancel_ms(triton, model) for model in models}
+        return {
+            "grpc_stream": grpc_cancel_ms(triton, MODEL),
+            "grpc_unary": grpc_cancel_ms(triton, UNARY),
+            "http_stream": http_cancel_ms(triton),
+        }
 
 
 @contextlib.contextmanager

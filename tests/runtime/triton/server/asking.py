@@ -3,9 +3,10 @@
 The server's own Python runs it, with the address as argument. Standard input is a list of requests,
 which are asked all at a time: ``model``; ``inputs``, by name a list of type, shape and values;
 ``outputs`` that are asked for, all if left out; ``id``; ``stream`` (a stream of gRPC) or not (a
-unary call); ``cancel_after``, the number of responses behind which the client leaves (0: at once).
-Of each the output has the responses, by name of tensor, the error, and when it was asked and when
-the end came, in seconds of a monotonic clock.
+unary call); ``delay``, the seconds before it is asked; ``cancel_after``, the number of responses
+behind which the client leaves (0: at once), and ``stays``, the seconds that it then waits. Of each
+the output has the responses, by name of tensor, the error, and when it was asked, when its client
+left and when the end came, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Outcome:
         self.error: str | None = None
         self.ended = threading.Event()
         self.came = threading.Semaphore(0)
-        self.start = self.end = 0.0
+        self.start = self.left = self.end = 0.0
 
     def take(self, result: Any, error: Any) -> None:
         """Take a response or an error."""
@@ -83,6 +84,7 @@ def ask(address: str, asked: dict[str, Any], outcome: Outcome) -> None:
         options["outputs"] = [triton.InferRequestedOutput(name) for name in asked["outputs"]]
     with triton.InferenceServerClient(address) as client:
         call = None
+        time.sleep(asked.get("delay", 0.0))
         outcome.start = time.monotonic()
         if asked["stream"]:
             client.start_stream(outcome.take)
@@ -97,6 +99,8 @@ def ask(address: str, asked: dict[str, Any], outcome: Outcome) -> None:
             return
         for _ in range(after):
             outcome.came.acquire(timeout=SECONDS)
+        time.sleep(asked.get("stays", 0.0))
+        outcome.left = time.monotonic()
         if call is None:
             client.stop_stream(cancel_requests=True)
         else:
@@ -122,7 +126,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    shown = ("responses", "error", "start", "end")
+    shown = ("responses", "error", "start", "left", "end")
     json.dump([{name: getattr(each, name) for name in shown} for each in outcomes], sys.stdout)
 
 
