@@ -70,7 +70,7 @@ bench-eval: plugins  ## The same in fp32, int8, int4 and mixed, paired problem b
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.readme
 
-bench-needle: plugins  ## Needles in up to 128K tokens on two layers of a Lite's widths: half an hour.
+bench-needle: plugins  ## Needles in up to 128K tokens on one of a Lite's layers: half an hour.
 	$(BIN)/python -m benchmarks.needle
 	$(BIN)/python -m benchmarks.readme
 

@@ -29,14 +29,18 @@ def demo_engine(weights: str = "int4") -> Path:
     return prepare(WORK / f"demo-{weights}", DEMO, weights)
 
 
-def lite_checkpoint(layers: int = 4) -> Path:
-    """Return a checkpoint of Lite's widths and few layers, of random weights."""
+def lite_checkpoint(layers: int = 4, dense: int = 1) -> Path:
+    """Return a checkpoint of Lite's widths and few layers, of random weights.
+
+    The first ``dense`` layers have no experts.
+    """
     from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
 
-    folder = WORK / f"lite-{layers}"
+    folder = WORK / (f"lite-{layers}" if dense == 1 else f"lite-{layers}-dense-{dense}")
+    config = {"num_hidden_layers": layers, "first_k_dense_replace": dense}
     if not folder.is_dir():
         click.echo(f"writing a Lite of {layers} layers with random weights", err=True)
-        write_random_checkpoint(folder, LITE_CONFIG | {"num_hidden_layers": layers})
+        write_random_checkpoint(folder, LITE_CONFIG | config)
     return folder
 
 

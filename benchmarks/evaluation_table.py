@@ -40,9 +40,8 @@ def evaluation_table(result: Result) -> str:
 def needle_table(result: Result) -> str:
     """Return the time and memory of needles by the length of their haystacks."""
     lines = [
-        f"`make bench-needle` ({hardware(result['environment'])}): {result['layers']} layers of a "
-        f"Lite's widths, random weights, int4 with an {result['cache']} cache, {result['depths']} "
-        "depths of each length, one after another.",
+        f"`make bench-needle` ({hardware(result['environment'])}): one of a Lite's layers of "
+        f"experts, random weights, int4 with an {result['cache']} cache; one needle after another.",
         "",
         "| tokens | answered | seconds a needle | peak memory, GB |",
         "| ---: | ---: | ---: | ---: |",
