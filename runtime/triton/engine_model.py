@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from trtcoder.errors import DependencyError, TrtcoderError
 from trtcoder.refusals import is_refusal, reason
+from trtcoder.runtime.triton.orphan import end_with_server
 from trtcoder.runtime.triton.reply import TritonReply, inputs_of
 from trtcoder.runtime.triton.settings import FILE_NAME, ModelSettings
 from trtcoder.runtime.triton.stub import check_numpy
@@ -33,6 +34,7 @@ class EngineModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; what is wrong stands in Triton's log."""
+        end_with_server()
         folder = Path(args["model_repository"], args["model_version"])
         try:
             check_numpy()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.errors import RequestError
+from trtcoder.runtime.triton.orphan import end_with_server
 from trtcoder.runtime.triton.reply import (
     CancelledError,
     Outputs,
@@ -51,6 +52,7 @@ class ThinModel(ABC):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Take the configuration."""
+        end_with_server()
         config = json.loads(args["model_config"])
         self._parts = bool(config.get("model_transaction_policy", {}).get("decoupled"))
         said = config.get("parameters", {}).get("engine_decoupled", {})

@@ -81,6 +81,23 @@ def test_unloading_under_load_loses_nothing_and_frees_the_memory(
         assert triton.processes() == []
 
 
+@pytest.mark.parametrize("model", [MODEL, UNARY])
+def test_a_server_that_is_killed_leaves_no_process_behind(
+    engine: Path, tmp_path: Path, model: str
+) -> None:
+    with serve(write(engine, tmp_path / "r"), tmp_path) as triton:
+        processes = triton.processes()
+        assert len(processes) == 2
+        asked = request(model=model, stream=model == MODEL, streaming=model == MODEL, **LONG)
+        # Its client hears nothing of the end, and is left to itself.
+        client = threading.Thread(target=triton.ask, args=([asked] * 8), daemon=True)
+        client.start()
+        triton.until("trtcoder:requests_running", 8)
+        triton.process.kill()
+        for process in processes:
+            until_gone(process)
+
+
 def until_gone(process: int) -> None:
     """Return when a process has ended."""
     for _ in range(600):
