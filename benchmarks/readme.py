@@ -110,7 +110,7 @@ def fallback_table(result: dict[str, Any]) -> str:
 
 def lite_paragraph(result: dict[str, Any]) -> str:
     """Return what a Lite of full shape took, as a paragraph."""
-    build, run = result["build"], result["run"]
+    build = result["build"]
     seconds, disk = build["seconds"], build["disk_seconds"]
     streamed = seconds["convert"] + seconds["commit"]
     peaks = build["peak_rss_bytes"]
@@ -125,10 +125,7 @@ def lite_paragraph(result: dict[str, Any]) -> str:
         f"{peaks['convert'] / 2**30:.2f} GiB of memory. Verifying it on {result['tokens']} tokens "
         f"takes {seconds['verify'] / 60:.1f} minutes more and {peaks['verify'] / 2**30:.2f} GiB. "
         f"Killed with SIGKILL at {killed} of its steps and started again, the build ended with "
-        f"{same}. The engine loads in {run['load_seconds']:.0f} s, prefills "
-        f"{run['prefill_tokens_per_second']:.0f} and decodes "
-        f"{run['decode_tokens_per_second']:.1f} tokens a second at {result['prefill_tokens']} "
-        f"tokens of context, and peaks at {run['peak_rss_mb'] / 1000:.1f} GB of memory."
+        f"{same}."
     )
 
 
