@@ -27,7 +27,7 @@ struct AttentionLoops {
                            std::byte* scratch) {
     Range::begin();
     const AttentionTile tile(format, scratch);
-    RowsAhead ahead(format, next, 2);
+    RowsAhead ahead(format, next, 4);
     Range::load(format, rows, tile);
     // The first row that is not finite: lanes that see it become NaN, and it is left out.
     int poisoned = kRangeRows;

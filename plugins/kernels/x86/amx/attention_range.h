@@ -20,7 +20,7 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
   // A group is as wide as a tile.
   // For a few lanes turning rows into columns costs more than tiles save.
   static bool takes(const RowFormat& format, int64_t lanes) {
-    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup && lanes >= 32;
+    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup && lanes >= 16;
   }
 
   static void begin() { Tiles::configure(kRows); }
