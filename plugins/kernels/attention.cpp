@@ -208,18 +208,16 @@ class Call {
     Packed packed(lanes, words_, groups_);
     Buffer<float> memory(2 * state_floats(lanes));
     Buffer<std::byte> scratch(scratch_bytes(format_));
-    const int64_t pieces = int64_t(plan_.pieces.size());
-    for (int64_t item; (item = attended_.take()) < pieces + int64_t(plan_.whole.size());) {
-      if (item < pieces) {
-        const Piece& piece = plan_.pieces[item];
-        pack(piece.tile, packed);
-        has_rows_[item] = attend_ranges(packed, piece.first, piece.last, piece_state(item),
-                                        scratch.data());
+    for (int64_t item; (item = attended_.take()) < int64_t(plan_.turns.size());) {
+      const AttentionPlan::Turn& turn = plan_.turns[item];
+      pack(turn.tile, packed);
+      if (turn.piece >= 0) {
+        const Piece& piece = plan_.pieces[turn.piece];
+        has_rows_[turn.piece] = attend_ranges(packed, piece.first, piece.last,
+                                              piece_state(turn.piece), scratch.data());
         continue;
       }
-      const int64_t index = plan_.whole[item - pieces];
-      pack(index, packed);
-      const Tile& tile = plan_.tiles[index];
+      const Tile& tile = plan_.tiles[turn.tile];
       const State all = state_at(memory.data(), tile.lanes);
       const State span = state_at(memory.data() + state_floats(tile.lanes), tile.lanes);
       bool is_empty = true;

@@ -52,7 +52,8 @@ struct IntRange {
     }
   }
 
-  static void load(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
+  static void load(const RowFormat& format, const QueryLanes&, const RangeRows& rows,
+                   const AttentionTile& tile) {
     const int64_t group = format.group, wide = group / 32 * 32;
     for (int r = 0; r < rows.count; r += 2) {
       // A last row without a partner is its own, and meets a weight of 0.
@@ -122,14 +123,14 @@ struct IntRange {
   }
 
   template <int vectors>
-  static void scores(const RowFormat& format, const QueryLanes& queries, int64_t lane, int count,
-                     const AttentionTile& tile, RowsAhead& ahead) {
+  static void scores(const RowFormat& format, const QueryLanes& queries, int64_t lane,
+                     const RangeRows& range, const AttentionTile& tile, RowsAhead& ahead) {
     constexpr int rows = Lanes::template kScoreRows<vectors>;
     const auto* query = static_cast<const int16_t*>(queries.words) + lane * 2;
     const int64_t pairs = format.group / 2;
     for (int64_t g = 0; g < format.groups(); ++g)
-      for (int r = 0; r < count; r += rows) {
-        ahead.step();
+      for (int r = 0; r < range.count; r += rows) {
+        ahead.rows(2);
         step_scores<rows, vectors>(query + g * pairs * queries.count * 2,
                                    queries.scales + g * queries.count + lane, queries.count,
                                    tile.codes + (g * kTileRows + r) * kScaleGroup,
@@ -240,7 +241,7 @@ struct IntRange {
     const int64_t lanes = queries.count;
     for (int64_t g = 0; g < format.latent / format.group; ++g) {
       F unit[vectors];
-      ahead.step();
+      ahead.rows(2);
       quantize_weights<vectors>(queries, lane, rows, tile.weights, tile.scales + g * kTileRows,
                                 tile.pairs, unit);
       mix_group<Lanes::template kIntMixColumns<vectors>, vectors>(

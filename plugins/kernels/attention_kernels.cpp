@@ -44,21 +44,23 @@ int drop_faults(const RowFormat& format, RangeRows& rows) {
   return first;
 }
 
-RowsAhead::RowsAhead(const RowFormat& format, const RangeRows& rows, int rows_a_step)
+RowsAhead::RowsAhead(const RowFormat& format, const RangeRows& rows)
     : rows_(rows), row_bytes_(format.row_bytes()),
-      scale_bytes_(rows.count && rows.scales[0] ? format.groups() * 4 : 0),
-      rows_a_step_(rows_a_step) {}
+      scale_bytes_(rows.count && rows.scales[0] ? format.groups() * 4 : 0) {}
 
-void RowsAhead::step() {
-  const auto fetch = [](const void* start, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64)
-      __builtin_prefetch(static_cast<const std::byte*>(start) + at, 0, 2);
-  };
-  for (int i = 0; i < rows_a_step_ && done_ < rows_.count; ++i, ++done_) {
-    fetch(rows_.entries[done_], row_bytes_);
-    fetch(rows_.scales[done_], scale_bytes_);
+void RowsAhead::lines(int count) {
+  for (; count > 0 && row_ < rows_.count; --count) {
+    const auto* row = static_cast<const std::byte*>(rows_.entries[row_]);
+    __builtin_prefetch(row + at_, 0, 2);
+    at_ += 64;
+    if (at_ < row_bytes_) continue;
+    for (int64_t i = 0; i < scale_bytes_; i += 64)
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(rows_.scales[row_]) + i, 0, 2);
+    ++row_, at_ = 0;
   }
 }
+
+void RowsAhead::rows(int count) { lines(count * int((row_bytes_ + 63) / 64)); }
 
 const AttentionKernels& attention_kernels(Isa isa) {
 #if defined(__x86_64__)

@@ -72,19 +72,21 @@ struct RangeRows {
   const float* scales[kRangeRows];
 };
 
-// Fetches the rows of the next range into the second-level cache, a few at each step of this one:
-// memory that is asked for all at once keeps a core waiting.
+// Fetches the rows of the next range into the second-level cache, a few lines at each step of this
+// one: memory that is asked for all at once keeps a core waiting.
 class RowsAhead {
  public:
-  RowsAhead(const RowFormat& format, const RangeRows& rows, int rows_a_step);
-  void step();
+  RowsAhead(const RowFormat& format, const RangeRows& rows);
+  // Fetches the lines of so many rows, or so many lines.
+  void rows(int count);
+  void lines(int count);
 
  private:
   const RangeRows& rows_;
   const int64_t row_bytes_;
   const int64_t scale_bytes_;
-  const int rows_a_step_;
-  int done_ = 0;
+  int row_ = 0;
+  int64_t at_ = 0;  // the row's next byte
 };
 
 // An unfinished softmax: its largest score, sum of weights, and mixed rows.

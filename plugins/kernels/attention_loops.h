@@ -27,20 +27,20 @@ struct AttentionLoops {
                            std::byte* scratch) {
     Range::begin();
     const AttentionTile tile(format, scratch);
-    RowsAhead ahead(format, next, 2);
-    Range::load(format, rows, tile);
+    RowsAhead ahead(format, next);
+    Range::load(format, queries, rows, tile);
     // The first row that is not finite: lanes that see it become NaN, and it is left out.
     int poisoned = kRangeRows;
     for (int64_t lane = 0; lane < queries.count;) {
       const auto step = [&]<int vectors>() {
         const auto make_scores = [&] {
-          Range::template scores<vectors>(format, queries, lane, rows.count, tile, ahead);
+          Range::template scores<vectors>(format, queries, lane, rows, tile, ahead);
         };
         make_scores();
         if (lane == 0 && has_fault(tile.weights, rows.count, vectors * 16)) {
           poisoned = drop_faults(format, rows);
           if (poisoned < kRangeRows) {
-            Range::load(format, rows, tile);
+            Range::load(format, queries, rows, tile);
             make_scores();
           }
         }

@@ -1,6 +1,7 @@
 #include "kernels/attention_plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -66,6 +67,32 @@ int64_t last_row(const AttentionBatch& batch, int64_t token) {
   return std::min(batch.positions[token], batch.blocks * kCacheBlock - 1);
 }
 
+// How long threads take for tiles of these sizes, longest first, each to the one with least.
+int64_t longest_thread(const std::vector<int64_t>& sizes, size_t first, int threads) {
+  std::vector<int64_t> taken(threads);
+  for (size_t i = first; i < sizes.size(); ++i)
+    *std::min_element(taken.begin(), taken.end()) += sizes[i];
+  return *std::max_element(taken.begin(), taken.end());
+}
+
+// Tells which tiles are cut, the longest first: until the others fit into what each thread does in
+// all, or an eighth more.
+std::vector<char> tiles_to_cut(const std::vector<AttentionPlan::Tile>& tiles, int64_t work,
+                               int threads) {
+  std::vector<int64_t> order(tiles.size()), sizes;
+  std::iota(order.begin(), order.end(), 0);
+  const auto size = [&](int64_t i) { return tiles[i].ranges * tiles[i].lanes; };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return size(a) > size(b); });
+  for (const int64_t i : order) sizes.push_back(size(i));
+  std::vector<char> is_cut(tiles.size());
+  for (size_t i = 0; i < order.size() && tiles[order[i]].ranges > 1; ++i) {
+    if (8 * threads * longest_thread(sizes, i, threads) <= 9 * work) break;
+    is_cut[order[i]] = true;
+  }
+  return is_cut;
+}
+
 }  // namespace
 
 AttentionPlan::AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch,
@@ -94,23 +121,31 @@ AttentionPlan::AttentionPlan(const AttentionShape& shape, const AttentionBatch& 
       work += tiles.back().ranges * lanes;
     }
 
-  // No piece should be more than a part of what a thread does in all.
-  const int64_t share = threads == 1 ? work : work / (4 * threads);
+  const std::vector<char> is_cut = tiles_to_cut(tiles, work, threads);
+  // As many spans as give all threads the same; what is left goes by ranges, whose states are one
+  // more each to write and to merge.
+  int64_t spans = 0;
+  for (size_t i = 0; i < tiles.size(); ++i)
+    if (is_cut[i]) spans += tiles[i].ranges / kSpanRanges;
+  spans = spans / threads * threads;
   for (int64_t i = 0; i < int64_t(tiles.size()); ++i) {
     Tile& tile = tiles[i];
-    if (tile.ranges * tile.lanes <= share || tile.ranges == 1) {
-      whole.push_back(i);
+    if (!is_cut[i]) {
+      turns.push_back({i, -1, tile.ranges * tile.lanes});
       continue;
     }
-    const int64_t step = kSpanRanges * tile.lanes <= share ? kSpanRanges : 1;
     tile.piece = int64_t(pieces.size());
-    for (int64_t first = 0; first < tile.ranges; first += step)
-      pieces.push_back({i, first, std::min(first + step, tile.ranges)});
+    for (int64_t first = 0, step; first < tile.ranges; first += step) {
+      const bool takes_span = spans > 0 && first + kSpanRanges <= tile.ranges;
+      step = takes_span ? kSpanRanges : 1;
+      spans -= takes_span;
+      turns.push_back({i, int64_t(pieces.size()), step * tile.lanes});
+      pieces.push_back({i, first, first + step});
+    }
     tile.pieces = int64_t(pieces.size()) - tile.piece;
   }
-  std::stable_sort(whole.begin(), whole.end(), [&](int64_t a, int64_t b) {
-    return tiles[a].ranges * tiles[a].lanes > tiles[b].ranges * tiles[b].lanes;
-  });
+  std::stable_sort(turns.begin(), turns.end(),
+                   [](const Turn& a, const Turn& b) { return a.work > b.work; });
 }
 
 int64_t AttentionPlan::widest_tile() const {

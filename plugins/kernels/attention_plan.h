@@ -28,10 +28,17 @@ struct AttentionPlan {
     int64_t last;
   };
 
+  // What a thread takes at once: a piece, or all of a tile where `piece` is -1.
+  struct Turn {
+    int64_t tile;
+    int64_t piece;
+    int64_t work;
+  };
+
   std::vector<int64_t> order;  // tokens, those of a sequence behind each other
   std::vector<Tile> tiles;
   std::vector<Piece> pieces;   // of the tiles that several threads take
-  std::vector<int64_t> whole;  // the other tiles, longest first
+  std::vector<Turn> turns;     // longest first
 
   // Throws std::invalid_argument for a batch that does not fit the cache.
   AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch, int64_t cache_rows,

@@ -3,17 +3,23 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
 
 namespace trtcoder {
+
+// Memory at a 64-byte boundary, not initialized, which the same thread gives back. A thread keeps
+// some of what it was given back: the system's allocator returns the end of its memory to the
+// system, and pages that come anew with every call cost more than many a call. Throws
+// std::bad_alloc.
+void* take_memory(size_t bytes);
+void give_memory(void* memory, size_t bytes);
 
 // `count` values, not initialized, at a 64-byte boundary.
 template <class T>
 class Buffer {
  public:
   explicit Buffer(int64_t count)
-      : data_(static_cast<T*>(::operator new(count * sizeof(T), kAlignment))) {}
-  ~Buffer() { ::operator delete(data_, kAlignment); }
+      : bytes_(count * sizeof(T)), data_(static_cast<T*>(take_memory(bytes_))) {}
+  ~Buffer() { give_memory(data_, bytes_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
@@ -22,8 +28,8 @@ class Buffer {
   T& operator[](int64_t i) { return data_[i]; }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-  T* data_;
+  const size_t bytes_;
+  T* const data_;
 };
 
 }  // namespace trtcoder

@@ -242,7 +242,7 @@ struct ProductLoops {
   }
 
   // How far ahead of the products codes are fetched; memory answers after a few hundred cycles.
-  static constexpr int kAhead = 2048;
+  static constexpr int kAhead = 4096;
 
   static constexpr Products table{group_size,     kMaxGroup + 1, quantize, panel,
                                   quantize_gated, router,        softmax,  add_rows};

@@ -20,7 +20,7 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
   // A group is as wide as a tile.
   // For a few lanes turning rows into columns costs more than tiles save.
   static bool takes(const RowFormat& format, int64_t lanes) {
-    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup && lanes >= 32;
+    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup && lanes >= 16;
   }
 
   static void begin() { Tiles::configure(kRows); }
@@ -35,7 +35,8 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
     return reinterpret_cast<int8_t*>(tile.row_pairs);
   }
 
-  static void load(const RowFormat& format, const RangeRows& rows, const AttentionTile& tile) {
+  static void load(const RowFormat& format, const QueryLanes&, const RangeRows& rows,
+                   const AttentionTile& tile) {
     int8_t* codes = codes_of(tile);
     for (int64_t g = 0; g < format.groups(); ++g) {
       int8_t* to = codes + g * kRangeRows * kScaleGroup;
@@ -137,8 +138,8 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
 
   // Bytes are written one turn before tiles read them, who wait for what was written just now.
   template <int vectors>
-  static void scores(const RowFormat& format, const QueryLanes& queries, int64_t lane, int count,
-                     const AttentionTile& tile, RowsAhead& ahead) {
+  static void scores(const RowFormat& format, const QueryLanes& queries, int64_t lane,
+                     const RangeRows& range, const AttentionTile& tile, RowsAhead& ahead) {
     constexpr int64_t pairs = kScaleGroup / 2;
     const int64_t lanes = queries.count, groups = format.groups();
     const auto* query = static_cast<const int32_t*>(queries.words) + lane;
@@ -153,8 +154,8 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
       const int64_t g = turn / vectors, v = turn % vectors;
       const F scale = Lanes::load(queries.scales + g * lanes + lane + v * 16);
       const float* scales = tile.scales + g * kTileRows;
-      ahead.step();
-      multiply(codes_of(tile) + g * kRangeRows * kScaleGroup, (count + kRows - 1) / kRows,
+      ahead.rows(vectors == 1 ? 4 : 2);
+      multiply(codes_of(tile) + g * kRangeRows * kScaleGroup, (range.count + kRows - 1) / kRows,
                bytes[turn % 2], [&](int i, const Sums& sums) TRTCODER_INLINE_LAMBDA {
                  float* score = tile.weights + (i * kRows * vectors + v) * 16;
                  // Rows behind the last have room, and scores that nobody takes.
@@ -186,7 +187,7 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
     for (int64_t g = 0; g < groups; ++g) {
       if (g + 1 < groups) prepare(g + 1);
       for (int v = 0; v < vectors; ++v) {
-        ahead.step();
+        ahead.rows(vectors == 1 ? 4 : 2);
         float* mixed = state.mixed + g * kScaleGroup * lanes + lane + v * 16;
         const F old = shares.state[v], fresh = shares.range[v], one = unit[g % 2][v];
         multiply(columns_of(tile) + g * kRangeRows * kScaleGroup, 4, bytes[g % 2][v],
