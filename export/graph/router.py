@@ -39,11 +39,9 @@ def route(
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
     shape: list[Dim] = ["tokens", experts]
     probabilities = b.op("Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1)
-    selection = logits
-    if config.topk_method == "group_limited_greedy":
-        selection = _limit_to_groups(b, name, probabilities, logits, config)
+    selection = selection_logits(b, name, probabilities, logits, config)
     if config.norm_topk_prob and top_k > 1:
-        total = _chosen_sum(b, name, selection, probabilities, top_k)
+        total = chosen_sum(b, name, probabilities, _chosen(b, name, selection, top_k), top_k)
         mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape)
         return Routing(selection, mixing, None)
     mixing = probabilities
@@ -52,14 +50,27 @@ def route(
         mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape)
     if not with_total:
         return Routing(selection, mixing, None)
-    return Routing(selection, mixing, _chosen_sum(b, name, selection, mixing, top_k))
+    chosen = _chosen(b, name, selection, top_k)
+    return Routing(selection, mixing, chosen_sum(b, name, mixing, chosen, top_k))
 
 
-def _chosen_sum(
-    b: GraphBuilder, name: str, selection: ir.Value, mixing: ir.Value, top_k: int
+def selection_logits(
+    b: GraphBuilder, name: str, probabilities: ir.Value, logits: ir.Value, config: DeepseekV2Config
 ) -> ir.Value:
-    """Return the sum of ``mixing`` over the chosen experts, ``[tokens, 1]``."""
-    _, chosen = _top(b, f"{name}/router/top", selection, top_k)
+    """Return the logits by which experts are chosen: -inf outside the chosen groups."""
+    if config.topk_method == "group_limited_greedy":
+        return _limit_to_groups(b, name, probabilities, logits, config)
+    return logits
+
+
+def _chosen(b: GraphBuilder, name: str, selection: ir.Value, top_k: int) -> ir.Value:
+    return top(b, f"{name}/router/top", selection, top_k)[1]
+
+
+def chosen_sum(
+    b: GraphBuilder, name: str, mixing: ir.Value, chosen: ir.Value, top_k: int
+) -> ir.Value:
+    """Return the sum of ``mixing`` over ``chosen`` experts ``[tokens, top_k]``: ``[tokens, 1]``."""
     weights = b.op(
         "GatherElements",
         f"{name}/router/top_weights",
@@ -84,14 +95,19 @@ def _limit_to_groups(
         [probabilities, b.ints(-1, groups, size)],
         ["tokens", groups, size],
     )
-    best = b.op(
-        "ReduceMax",
-        f"{name}/router/group_scores",
-        [grouped, b.ints(2)],
-        ["tokens", groups],
-        keepdims=0,
+    # The best expert of each group. On CUDA a ReduceMax would need cuDNN.
+    best, _ = b.multi_op(
+        "TopK",
+        f"{name}/router/group_best",
+        [grouped, b.ints(1)],
+        [
+            (f"{name}/router/group_best/values", FLOAT, ["tokens", groups, 1]),
+            (f"{name}/router/group_best/indices", INT64, ["tokens", groups, 1]),
+        ],
+        axis=-1,
     )
-    _, chosen = _top(b, f"{name}/router/groups", best, kept)
+    best = b.op("Squeeze", f"{name}/router/group_scores", [best, b.ints(2)], ["tokens", groups])
+    _, chosen = top(b, f"{name}/router/groups", best, kept)
     blocked = b.op(
         "ConstantOfShape",
         f"{name}/router/all_blocked",
@@ -140,7 +156,8 @@ def _limit_to_groups(
     )
 
 
-def _top(b: GraphBuilder, name: str, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+def top(b: GraphBuilder, name: str, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+    """Return the ``count`` largest of each row of ``x`` and where they are, the largest first."""
     values, indices = b.multi_op(
         "TopK",
         name,
