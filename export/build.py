@@ -24,17 +24,18 @@ from trtcoder.room import check_disk, memory_note
 class BuildOptions:
     """What `trtcoder build` takes, under the same names and with the same defaults.
 
-    ``weights`` and ``block_size`` are None for the target's default; where a limit or a size is all
-    that is asked for, the weights are mixed if the target has that.
+    ``weights``, ``block_size`` and ``cache`` are None for the target's default; where a limit or a
+    size is all that is asked for, the weights are mixed if the target has that.
     """
 
     target: str = "onnx"
+    provider: str = "cpu"
     weights: str | None = None
     block_size: int | None = None
     symmetric: bool = True
     fp8_scales: str | None = None
     activations: str | None = None
-    cache: str = "fp32"
+    cache: str | None = None
     accuracy_level: int = 4
     fim: bool | None = None
     method: str = "rtn"
@@ -80,6 +81,7 @@ class BuildOptions:
                 accuracy_level=self.accuracy_level,
                 fp8_scales=self.fp8_scales,
                 activations=self.activations,
+                provider=self.provider,
             )
         )
         request = BuildRequest(

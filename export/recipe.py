@@ -12,6 +12,7 @@ from trtcoder.errors import BuildError
 WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
 CACHES = ("fp32", "int8", "fp8")
 FP8_SCALES = ("block", "tensor")
+PROVIDERS = ("cpu", "cuda")
 # The classes of tensors that have a scheme. The router, the norms and the absorbed projections
 # W_UK and W_UV keep the checkpoint's values in every recipe.
 SCHEMED = ("embedding", "attention", "mlp", "experts_gate_up", "experts_down", "lm_head")
@@ -24,11 +25,13 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32``, ``int8`` or ``fp8``.
+        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what matmuls with float8 weights round activations to, one of
-            `trtcoder.calib.storage.float8.ACTIVATIONS`; None with other weights.
+            `trtcoder.calib.storage.float8.ACTIVATIONS`; for CUDA ``fp16`` or ``bf16``, in which
+            layers pass values on; None otherwise.
+        provider: ``cpu`` or ``cuda``, one of `PROVIDERS`.
     """
 
     weights: str
@@ -36,6 +39,7 @@ class Recipe:
     cache: str
     accuracy_level: int
     activations: str | None = None
+    provider: str = "cpu"
 
     def scheme(self, kind: str, layer: int | None = None) -> Storage:
         """Return how tensors of a class are stored, in one layer."""
@@ -62,6 +66,8 @@ class Recipe:
         }
         if self.activations is not None:
             described["activations"] = self.activations
+        if self.provider != "cpu":
+            described["provider"] = self.provider
         return described
 
 
@@ -72,10 +78,11 @@ class RecipeOptions:
     weights: str | None = None
     block_size: int | None = None
     symmetric: bool = True
-    cache: str = "fp32"
+    cache: str | None = None
     accuracy_level: int = 4
     fp8_scales: str | None = None
     activations: str | None = None
+    provider: str = "cpu"
 
 
 def preset(

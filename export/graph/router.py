@@ -38,37 +38,56 @@ def route(
     """Route by softmax over ``logits`` ``[tokens, E]``, in float32."""
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
     shape: list[Dim] = ["tokens", experts]
-    probabilities = b.op("Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1)
-    selection = logits
-    if config.topk_method == "group_limited_greedy":
-        selection = _limit_to_groups(b, name, probabilities, logits, config)
+    probabilities = b.op(
+        "Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1, dtype=FLOAT
+    )
+    selection = selection_logits(b, name, probabilities, logits, config)
     if config.norm_topk_prob and top_k > 1:
-        total = _chosen_sum(b, name, selection, probabilities, top_k)
-        mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape)
+        total = chosen_sum(b, name, probabilities, _chosen(b, name, selection, top_k), top_k)
+        mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape, dtype=FLOAT)
         return Routing(selection, mixing, None)
     mixing = probabilities
     if config.routed_scaling_factor != 1.0:
         scale = b.scalar(config.routed_scaling_factor)
-        mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape)
+        mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape, dtype=FLOAT)
     if not with_total:
         return Routing(selection, mixing, None)
-    return Routing(selection, mixing, _chosen_sum(b, name, selection, mixing, top_k))
+    chosen = _chosen(b, name, selection, top_k)
+    return Routing(selection, mixing, chosen_sum(b, name, mixing, chosen, top_k))
 
 
-def _chosen_sum(
-    b: GraphBuilder, name: str, selection: ir.Value, mixing: ir.Value, top_k: int
+def selection_logits(
+    b: GraphBuilder, name: str, probabilities: ir.Value, logits: ir.Value, config: DeepseekV2Config
 ) -> ir.Value:
-    """Return the sum of ``mixing`` over the chosen experts, ``[tokens, 1]``."""
-    _, chosen = _top(b, f"{name}/router/top", selection, top_k)
+    """Return the logits by which experts are chosen: -inf outside the chosen groups."""
+    if config.topk_method == "group_limited_greedy":
+        return _limit_to_groups(b, name, probabilities, logits, config)
+    return logits
+
+
+def _chosen(b: GraphBuilder, name: str, selection: ir.Value, top_k: int) -> ir.Value:
+    return top(b, f"{name}/router/top", selection, top_k)[1]
+
+
+def chosen_sum(
+    b: GraphBuilder, name: str, mixing: ir.Value, chosen: ir.Value, top_k: int
+) -> ir.Value:
+    """Return the sum of ``mixing`` over ``chosen`` experts ``[tokens, top_k]``: ``[tokens, 1]``."""
     weights = b.op(
         "GatherElements",
         f"{name}/router/top_weights",
         [mixing, chosen],
         ["tokens", top_k],
         axis=1,
+        dtype=FLOAT,
     )
     return b.op(
-        "ReduceSum", f"{name}/router/total", [weights, b.ints(1)], ["tokens", 1], keepdims=1
+        "ReduceSum",
+        f"{name}/router/total",
+        [weights, b.ints(1)],
+        ["tokens", 1],
+        keepdims=1,
+        dtype=FLOAT,
     )
 
 
@@ -83,21 +102,30 @@ def _limit_to_groups(
         f"{name}/router/grouped",
         [probabilities, b.ints(-1, groups, size)],
         ["tokens", groups, size],
+        dtype=FLOAT,
+    )
+    # The best expert of each group. On CUDA a ReduceMax would need cuDNN.
+    best, _ = b.multi_op(
+        "TopK",
+        f"{name}/router/group_best",
+        [grouped, b.ints(1)],
+        [
+            (f"{name}/router/group_best/values", FLOAT, ["tokens", groups, 1]),
+            (f"{name}/router/group_best/indices", INT64, ["tokens", groups, 1]),
+        ],
+        axis=-1,
     )
     best = b.op(
-        "ReduceMax",
-        f"{name}/router/group_scores",
-        [grouped, b.ints(2)],
-        ["tokens", groups],
-        keepdims=0,
+        "Squeeze", f"{name}/router/group_scores", [best, b.ints(2)], ["tokens", groups], dtype=FLOAT
     )
-    _, chosen = _top(b, f"{name}/router/groups", best, kept)
+    _, chosen = top(b, f"{name}/router/groups", best, kept)
     blocked = b.op(
         "ConstantOfShape",
         f"{name}/router/all_blocked",
         [b.op("Shape", f"{name}/router/group_shape", [best], [2], dtype=INT64)],
         ["tokens", groups],
         value=ir.tensor([float("-inf")], dtype=FLOAT),
+        dtype=FLOAT,
     )
     opened = b.op(
         "Expand",
@@ -107,6 +135,7 @@ def _limit_to_groups(
             b.op("Shape", f"{name}/router/chosen_shape", [chosen], [2], dtype=INT64),
         ],
         ["tokens", kept],
+        dtype=FLOAT,
     )
     bias = b.op(
         "ScatterElements",
@@ -114,9 +143,14 @@ def _limit_to_groups(
         [blocked, chosen, opened],
         ["tokens", groups],
         axis=1,
+        dtype=FLOAT,
     )
     bias = b.op(
-        "Unsqueeze", f"{name}/router/group_column", [bias, b.ints(2)], ["tokens", groups, 1]
+        "Unsqueeze",
+        f"{name}/router/group_column",
+        [bias, b.ints(2)],
+        ["tokens", groups, 1],
+        dtype=FLOAT,
     )
     limited = b.op(
         "Add",
@@ -127,20 +161,24 @@ def _limit_to_groups(
                 f"{name}/router/grouped_logits",
                 [logits, b.ints(-1, groups, size)],
                 ["tokens", groups, size],
+                dtype=FLOAT,
             ),
             bias,
         ],
         ["tokens", groups, size],
+        dtype=FLOAT,
     )
     return b.op(
         "Reshape",
         f"{name}/router/limited",
         [limited, b.ints(-1, config.n_routed_experts)],
         ["tokens", config.n_routed_experts],
+        dtype=FLOAT,
     )
 
 
-def _top(b: GraphBuilder, name: str, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+def top(b: GraphBuilder, name: str, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+    """Return the ``count`` largest of each row of ``x`` and where they are, the largest first."""
     values, indices = b.multi_op(
         "TopK",
         name,

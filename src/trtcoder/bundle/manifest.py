@@ -213,6 +213,8 @@ class Manifest:
         if self.quantized is None:
             # As before there were such engines, so that what read manifests then reads these.
             del data["quantized"]
+        if self.onnx is not None and self.onnx.twin is None:
+            del data["onnx"]["twin"]
         return dumps(data, sort_keys=True, indent=2) + "\n"
 
     @classmethod
