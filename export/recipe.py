@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trtcoder.calib.storage.float8 import Float8, Storage
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.errors import BuildError
+from trtcoder.export.compiling import BY_DEFAULT, Compiling
 
 WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
 CACHES = ("fp32", "int8", "fp8")
@@ -24,11 +25,12 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32``, ``int8`` or ``fp8``.
+        cache: ``fp32``, ``int8`` or ``fp8``; ``fp16`` in compiled plans.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what matmuls with float8 weights round activations to, one of
             `trtcoder.calib.storage.float8.ACTIVATIONS`; None with other weights.
+        compiling: what plans of it are compiled for; it changes no stored value.
     """
 
     weights: str
@@ -36,6 +38,7 @@ class Recipe:
     cache: str
     accuracy_level: int
     activations: str | None = None
+    compiling: Compiling = BY_DEFAULT
 
     def scheme(self, kind: str, layer: int | None = None) -> Storage:
         """Return how tensors of a class are stored, in one layer."""
@@ -76,6 +79,7 @@ class RecipeOptions:
     accuracy_level: int = 4
     fp8_scales: str | None = None
     activations: str | None = None
+    compiling: Compiling = BY_DEFAULT
 
 
 def preset(

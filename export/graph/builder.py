@@ -31,12 +31,19 @@ class GraphBuilder:
         plan: the weights that the graph takes.
         uses_kernels: whether nodes are our own operators where there is one, or ONNX Runtime's
             alone. The weights are the same.
+        opset: the version of ONNX' own operators.
     """
 
     def __init__(
-        self, name: str, plan: WeightPlan | None = None, *, uses_kernels: bool = False
+        self,
+        name: str,
+        plan: WeightPlan | None = None,
+        *,
+        uses_kernels: bool = False,
+        opset: int = OPSET,
     ) -> None:
         self.name = name
+        self.opset = opset
         self.plan = plan or WeightPlan()
         self.uses_kernels = uses_kernels
         self.inputs: list[ir.Value] = []
@@ -63,16 +70,18 @@ class GraphBuilder:
         weight: Weight,
         *,
         shape: Sequence[int] | None = None,
+        dtype: ir.DataType | None = None,
         narrow: Collection[DType] = (),
     ) -> ir.Value:
         """Return a weight of the plan as kernels take it: float32, or codes.
 
         A Cast over a constant makes float32 of narrower floats, but for those types that the node
         takes as they are (``narrow``); ONNX Runtime folds it when it loads the graph, so the file
-        is half as large there and the kernels see float32. ``shape`` is another view of the bytes.
+        is half as large there and the kernels see float32. ``shape`` and ``dtype`` are another view
+        of the bytes.
         """
         dims = list(weight.shape if shape is None else shape)
-        value = ir.val(weight.name, _TYPES[weight.dtype], dims)
+        value = ir.val(weight.name, dtype or _TYPES[weight.dtype], dims)
         self._initializers[weight.name] = value
         if weight.dtype not in (DType.FLOAT16, DType.BFLOAT16) or weight.dtype in narrow:
             return value
@@ -164,7 +173,7 @@ class GraphBuilder:
                 location,
                 offsets[name],
                 weight.nbytes,
-                _TYPES[weight.dtype],
+                value.dtype or _TYPES[weight.dtype],
                 shape=ir.Shape(value.shape or ()),
                 name=name,
             )
@@ -173,7 +182,7 @@ class GraphBuilder:
             self.outputs,
             nodes=self.nodes,
             initializers=[*self._initializers.values(), *self._constants.values()],
-            opset_imports={"": OPSET, CONTRIB: 1} | ({DOMAIN: 1} if self.uses_kernels else {}),
+            opset_imports={"": self.opset, CONTRIB: 1} | ({DOMAIN: 1} if self.uses_kernels else {}),
             name=self.name,
         )
         return ir.Model(graph, ir_version=11, producer_name="trtcoder")

@@ -34,10 +34,10 @@ def attend_by_mask(
         config.qk_rope_head_dim,
         config.v_head_dim,
     )
-    q_nope, c_kv, pe = _runs(model, config, name, found)
+    q_nope, c_kv, pe = runs(model, config, name, found)
     c_kv = model.norm(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight", c_kv, latent, EPSILON)
     # The rotary part of all heads, and the key's that they share, turn in one node.
-    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, inputs)
+    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, inputs.cos, inputs.sin)
     q_pe, k_pe = b.multi_op(
         "Split",
         f"{name}/split_rotary",
@@ -58,12 +58,12 @@ def attend_by_mask(
                 "MatMul",
                 f"{name}/absorb_k",
                 [
-                    _by_head(b, f"{name}/q_nope_heads", q_nope, heads, nope),
+                    by_head(b, f"{name}/q_nope_heads", q_nope, heads, nope),
                     absorbed(model, config, name, prefix, "k"),
                 ],
                 [heads, "tokens", latent],
             ),
-            _by_head(b, f"{name}/q_pe_heads", q_pe, heads, rope),
+            by_head(b, f"{name}/q_pe_heads", q_pe, heads, rope),
         ],
         [heads, "tokens", config.cache_width],
         axis=2,
@@ -100,7 +100,7 @@ def attend_by_mask(
     )
 
 
-def _runs(
+def runs(
     model: ModelBuilder, config: DeepseekV2Config, name: str, found: Projected
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return q_nope ``[tokens, heads * nope]``, c_kv before its norm, and q_pe with k_pe."""
@@ -115,12 +115,15 @@ def _runs(
         name, "split_b", found.query, ("q_nope", "q_pe_raw"), (heads * nope, heads * rope)
     )
     shape: list[Dim] = ["tokens", (heads + 1) * rope]
-    pe = model.b.op("Concat", f"{name}/pe", [q_pe, k_pe], shape, axis=1)
+    dtype = q_pe.dtype or FLOAT
+    pe = model.b.op("Concat", f"{name}/pe", [q_pe, k_pe], shape, dtype=dtype, axis=1)
     return q_nope, c_kv, pe
 
 
-def _by_head(b: GraphBuilder, name: str, x: ir.Value, heads: int, width: int) -> ir.Value:
-    split = b.op(
-        "Reshape", f"{name}/split", [x, b.ints(-1, heads, width)], ["tokens", heads, width]
-    )
-    return b.op("Transpose", name, [split], [heads, "tokens", width], perm=[1, 0, 2])
+def by_head(b: GraphBuilder, name: str, x: ir.Value, heads: int, width: int) -> ir.Value:
+    """Return ``x`` ``[tokens, heads * width]`` as ``[heads, tokens, width]``."""
+    shape: list[Dim] = ["tokens", heads, width]
+    dtype = x.dtype or FLOAT
+    split = b.op("Reshape", f"{name}/split", [x, b.ints(-1, heads, width)], shape, dtype=dtype)
+    shape = [heads, "tokens", width]
+    return b.op("Transpose", name, [split], shape, dtype=dtype, perm=[1, 0, 2])
