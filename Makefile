@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -146,7 +146,11 @@ triton: plugins  ## A real Triton Inference Server: three minutes, and a gigabyt
 	$(BIN)/python -m tests.runtime.triton.server.installation
 	TRTCODER_TRITON=1 $(BIN)/python -m pytest tests/runtime/triton
 
-targets: $(STAMP)  ## Checkpoints for GPU servers, read by readers that are not ours: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
+rtx: $(STAMP)  ## TensorRT-RTX and its plugins, which compile plans without a GPU: 250 MB.
+	$(BIN)/pip install --quiet --disable-pip-version-check "tensorrt-rtx-cu13>=1.7,<1.8"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0
+
+targets: rtx  ## Checkpoints for GPU servers, read by readers that are not ours, and plans: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
 	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtcoder.bundle.compiled import TARGET as COMPILED
 from trtcoder.bundle.provenance import Goal
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.errors import BuildError
+from trtcoder.export.compiling import BY_DEFAULT, Compiling
 from trtcoder.export.conversion import Say
 from trtcoder.export.pipeline import Built, build_engine
 from trtcoder.export.precision.forecast import Forecast, forecast
@@ -25,7 +28,8 @@ class BuildOptions:
     """What `trtcoder build` takes, under the same names and with the same defaults.
 
     ``weights``, ``block_size`` and ``cache`` are None for the target's default; where a limit or a
-    size is all that is asked for, the weights are mixed if the target has that.
+    size is all that is asked for, the weights are mixed if the target has that. ``compiling`` has
+    the options of engines that are compiled.
     """
 
     target: str = "onnx"
@@ -48,6 +52,7 @@ class BuildOptions:
     max_kl: float | None = None
     target_size: int | None = None
     gate: bool = True
+    compiling: Compiling = BY_DEFAULT
 
     @property
     def precision(self) -> str:
@@ -71,6 +76,11 @@ class BuildOptions:
             RequestError: a text file is missing or malformed.
         """
         target = find_target(self.target)
+        if self.compiling != BY_DEFAULT and target.name != COMPILED:
+            raise BuildError(
+                "compute capabilities, slots, context, chunk and weight streaming are for "
+                f"--target {COMPILED}, not for {target.name}; leave them out"
+            )
         check_goal(self.goal, self.precision)
         recipe = target.recipe(
             RecipeOptions(
@@ -82,6 +92,7 @@ class BuildOptions:
                 fp8_scales=self.fp8_scales,
                 activations=self.activations,
                 provider=self.provider,
+                compiling=self.compiling,
             )
         )
         request = BuildRequest(
@@ -127,6 +138,7 @@ def build(
     """
     options = options or BuildOptions()
     request = options.request()
+    find_target(request.target).require()
     writer = BundleWriter(out, force=force, say=say)
     writer.check()
     source = Checkpoint.open(Path(checkpoint))
@@ -136,7 +148,7 @@ def build(
     for note in (*source.notes, *prompting.notes):
         say(note)
     expected = forecast(source, request, options.goal).smallest
-    check_disk(writer.target, expected.written, writer.workspace_bytes)
+    check_disk(writer.target, expected.engine, writer.workspace_bytes)
     warning = memory_note("converting", expected.memory)
     if warning is not None:
         say(warning)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trtcoder.calib.storage.float8 import Float8, Storage
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.errors import BuildError
+from trtcoder.export.compiling import BY_DEFAULT, Compiling
 
 WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
 CACHES = ("fp32", "int8", "fp8")
@@ -25,13 +26,15 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32.
+        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32;
+            ``fp16`` in compiled plans.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what matmuls with float8 weights round activations to, one of
             `trtcoder.calib.storage.float8.ACTIVATIONS`; for CUDA ``fp16`` or ``bf16``, in which
             layers pass values on; None otherwise.
         provider: ``cpu`` or ``cuda``, one of `PROVIDERS`.
+        compiling: what plans of it are compiled for; it changes no stored value.
     """
 
     weights: str
@@ -40,6 +43,7 @@ class Recipe:
     accuracy_level: int
     activations: str | None = None
     provider: str = "cpu"
+    compiling: Compiling = BY_DEFAULT
 
     def scheme(self, kind: str, layer: int | None = None) -> Storage:
         """Return how tensors of a class are stored, in one layer."""
@@ -83,6 +87,7 @@ class RecipeOptions:
     fp8_scales: str | None = None
     activations: str | None = None
     provider: str = "cpu"
+    compiling: Compiling = BY_DEFAULT
 
 
 def preset(

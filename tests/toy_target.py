@@ -36,6 +36,7 @@ class CopyPlan:
     recipe: Recipe
     weights: WeightPlan
     cache_bytes: int = 0
+    compiled_bytes: int = 0
     data_files: tuple[str, ...] = (FILE,)
 
     @property
@@ -78,6 +79,9 @@ class CopyTarget:
 
     def __init__(self, fault: float = 0.0) -> None:
         self._fault = fault
+
+    def require(self) -> None:
+        pass
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         return preset("fp32")

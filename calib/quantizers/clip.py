@@ -49,7 +49,8 @@ def clipped_grid(weights: Floats, importance: Floats | None, scheme: Scheme, whe
     scales = np.empty(blocks.shape[:2], np.float32)
     zeros = np.empty_like(scales)
     _search(
-        blocks, np.ascontiguousarray(channel), scheme.top, scheme.middle, scheme.symmetric, SPANS,
+        blocks, np.ascontiguousarray(channel), scheme.top, scheme.middle, scheme.symmetric,
+        scheme.positive_scales, SPANS,
         start.scales, start.zeros, scales, zeros,
     )  # fmt: skip
     return Grid(stored_scales(scales, scheme, where), zeros)
@@ -61,7 +62,17 @@ _FAST = {"reassoc", "nnan", "nsz"}
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
 def _search(  # type: ignore[no-untyped-def]
-    blocks, channel, top, middle, symmetric, spans, first_scales, first_zeros, scales, zeros
+    blocks,
+    channel,
+    top,
+    middle,
+    symmetric,
+    positive,
+    spans,
+    first_scales,
+    first_zeros,
+    scales,
+    zeros,
 ):
     """Fill ``scales`` and ``zeros`` ``[N, blocks]``."""
     rows, count, size = blocks.shape
@@ -84,7 +95,12 @@ def _search(  # type: ignore[no-untyped-def]
                             # The side with one code more is the negative one, or, by a scale
                             # below zero, the positive one.
                             scale = max(-low, high) * span / np.float32(middle)
-                            scale = scale if side == 0 else -scale
+                            if side == 1:
+                                scale = (
+                                    max(low / np.float32(-8), high / np.float32(7)) * span
+                                    if positive
+                                    else -scale
+                                )
                         else:
                             # Clip both ends, or only the longer one.
                             short = np.float32(1) if side == 0 else span

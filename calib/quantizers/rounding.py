@@ -30,8 +30,9 @@ def round_to_nearest(
     """Store ``rows`` ``[N, K]`` on the grid on which the extremes of each block lie.
 
     ``rows`` is float32, or uint16 for the bits of bfloat16. A symmetric 4-bit block maps its value
-    of largest magnitude to -8, so that the scale may be negative and all 16 levels are used. A
-    symmetric 8-bit block maps it to +-127.
+    of largest magnitude to -8, so that the scale may be negative and all 16 levels are used; with
+    positive scales its least value to -8 or its largest to 7. A symmetric 8-bit block maps the
+    value of largest magnitude to +-127.
 
     Raises:
         BuildError: ``where`` (the tensor's name) holds a value that is not finite, or one beyond
@@ -66,7 +67,8 @@ def _round(
     status = _round_rows(
         np.ascontiguousarray(bits), buffer, buffer.view(np.float32),
         np.empty((blocks, size), np.int32), errors, errors.view(np.int32), packed, grid.scales,
-        grid.zeros, choose, scheme.bits, scheme.symmetric, scheme.bfloat16_scales, sums,
+        grid.zeros, choose, scheme.bits, scheme.symmetric, scheme.bfloat16_scales,
+        scheme.positive_scales, sums,
     )  # fmt: skip
     if status == 1:
         raise BuildError(f"{where}: holds values that are not finite; the checkpoint is damaged")
@@ -123,7 +125,7 @@ def _ordered(bits):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nnan", "nsz"})
 def _round_rows(  # type: ignore[no-untyped-def]
     rows, bits_of, values, codes, errors, error_bits, packed, scales, zeros, choose, bits,
-    symmetric, coarse, sums,
+    symmetric, coarse, positive, sums,
 ):  # fmt: skip
     """Fill ``packed``, ``sums``, and ``scales`` and ``zeros`` if they are to be chosen.
 
@@ -162,6 +164,8 @@ def _round_rows(  # type: ignore[no-untyped-def]
                     scale = (high - low) / np.float32(top)
                 elif bits == 8:
                     scale = max(-low, high) / np.float32(127)
+                elif positive:
+                    scale = max(low / np.float32(-8), high / np.float32(7))
                 else:
                     scale = (low if -low > high else high) / np.float32(-8)
                 if abs(scale) > (_LARGEST_COARSE_SCALE if coarse else _LARGEST_SCALE):

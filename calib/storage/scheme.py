@@ -14,13 +14,15 @@ class Scheme:
     ``bits`` is 4 or 8, or 32 for plain float32. ``block_size`` is a power of two of at least 16.
     A symmetric block has the implied zero point ``2 ** (bits - 1)``; an asymmetric one stores its
     own. Scales are stored as float16; with ``bfloat16_scales`` they have eight significant bits, so
-    that bfloat16 holds them as well.
+    that bfloat16 holds them as well. Those of symmetric 4-bit blocks may be negative, unless
+    ``positive_scales``, which costs half of the blocks an eighth of their resolution.
     """
 
     bits: int
     block_size: int = 32
     symmetric: bool = True
     bfloat16_scales: bool = False
+    positive_scales: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8, 32):

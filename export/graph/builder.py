@@ -55,6 +55,7 @@ class GraphBuilder:
         uses_kernels: whether nodes are our own operators where there is one, or ONNX Runtime's
             alone. The weights are the same.
         cuda: the form of a graph for CUDA; None for the CPU's.
+        opset: the version of ONNX' own operators.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class GraphBuilder:
         *,
         uses_kernels: bool = False,
         cuda: CudaForm | None = None,
+        opset: int = OPSET,
     ) -> None:
         self.name = name
+        self.opset = opset
         self.plan = plan or WeightPlan()
         self.uses_kernels = uses_kernels
         self.cuda = cuda
@@ -103,6 +106,7 @@ class GraphBuilder:
         weight: Weight,
         *,
         shape: Sequence[int] | None = None,
+        view: ir.DataType | None = None,
         narrow: Collection[DType] = (),
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
@@ -110,10 +114,11 @@ class GraphBuilder:
 
         By default that is the activations' type. A Cast over a constant makes it of others, but for
         those types that the node takes as they are (``narrow``); ONNX Runtime folds it when it
-        loads the graph, so the file is smaller. ``shape`` is another view of the bytes.
+        loads the graph, so the file is smaller. ``shape`` and ``view`` are another shape and type
+        of the same bytes.
         """
         dims = list(weight.shape if shape is None else shape)
-        value = ir.val(weight.name, _TYPES[weight.dtype], dims)
+        value = ir.val(weight.name, view or _TYPES[weight.dtype], dims)
         self._initializers[weight.name] = value
         if weight.dtype not in _FLOATS or weight.dtype in narrow:
             return value
@@ -238,7 +243,7 @@ class GraphBuilder:
                 location,
                 offsets[name],
                 weight.nbytes,
-                _TYPES[weight.dtype],
+                value.dtype or _TYPES[weight.dtype],
                 shape=ir.Shape(value.shape or ()),
                 name=name,
             )
@@ -247,7 +252,7 @@ class GraphBuilder:
             self.outputs,
             nodes=self.nodes,
             initializers=[*self._initializers.values(), *self._constants.values()],
-            opset_imports={"": OPSET, CONTRIB: 1} | ({DOMAIN: 1} if self.uses_kernels else {}),
+            opset_imports={"": self.opset, CONTRIB: 1} | ({DOMAIN: 1} if self.uses_kernels else {}),
             name=self.name,
         )
         return ir.Model(graph, ir_version=11, producer_name="trtcoder")

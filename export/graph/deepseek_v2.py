@@ -98,7 +98,7 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
     has_shared = bool(config.shared_intermediate_size)
     gate_up, down = (recipe.scheme(kind, layer) for kind in ("experts_gate_up", "experts_down"))
     experts = [
-        _expert(model, f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
+        expert(model, f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
         for index in range(config.n_routed_experts)
     ]
     shape: list[Dim] = ["tokens", config.hidden_size]
@@ -108,14 +108,14 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
             b.plan, f"{name}/experts", str(x.name), experts, gate_up, down
         )
         panels = model.panel_mlp(shared_name, shared_prefix, x) if has_shared else None
-        router = _router_weight(model, name, prefix, x, narrow=(DType.BFLOAT16,))
+        router = router_weight(model, name, prefix, x, narrow=(DType.BFLOAT16,))
         routed = kernels.experts(
             b, f"{name}/experts", x, router, PanelMlp(*stacks), panels, config, f"{name}/router"
         )
         if panels is not None or not has_shared:
             return routed
     else:
-        router = _router_weight(model, name, prefix, x)
+        router = router_weight(model, name, prefix, x)
         run = _stock_experts if b.cuda is None else _masked_experts
         routed = run(model, config, name, x, router, experts, gate_up, down)
     if not has_shared:
@@ -196,7 +196,8 @@ def _router_logits(
     return b.op("Gemm", f"{name}/router", [x, router], shape, dtype=FLOAT, transB=1)
 
 
-def _expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
+def expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
+    """Return the matrices of the expert ``prefix``; its product is called ``product_name``."""
     return Expert(
         gate=model.matrix(f"{prefix}.gate_proj.weight"),
         up=model.matrix(Piece(f"{prefix}.up_proj.weight", makes=product_name)),
@@ -204,9 +205,10 @@ def _expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
     )
 
 
-def _router_weight(
+def router_weight(
     model: ModelBuilder, name: str, prefix: str, x: ir.Value, narrow: Collection[DType] = ()
 ) -> ir.Value:
+    """Return the router's weight ``[E, H]``; ``x`` is the activation that it multiplies."""
     tensor = f"{prefix}.gate.weight"
 
     def read() -> NDArray[np.float32]:

@@ -90,9 +90,18 @@ def declare_inputs(
 
 
 def rotate(
-    b: GraphBuilder, name: str, x: ir.Value, heads: int, rope: int, inputs: Inputs
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    heads: int,
+    rope: int,
+    cos: ir.Value,
+    sin: ir.Value,
 ) -> ir.Value:
-    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
+    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions.
+
+    ``cos`` and ``sin`` are ``[1, tokens, rope / 2]``.
+    """
     width = heads * rope
     batched = b.op(
         "Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width], dtype=FLOAT
@@ -100,7 +109,7 @@ def rotate(
     rotated = b.op(
         "RotaryEmbedding",
         name,
-        [batched, inputs.cos, inputs.sin],
+        [batched, cos, sin],
         [1, "tokens", width],
         interleaved=1,
         num_heads=heads,

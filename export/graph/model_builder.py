@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -34,7 +35,7 @@ class ModelBuilder:
     recipe: Recipe
     layer: int | None = None
 
-    def in_layer(self, layer: int | None) -> ModelBuilder:
+    def in_layer(self, layer: int | None) -> Self:
         """Return the builder of another decoder layer; what it stores is a stage of its own."""
         self.b.plan.next_stage()
         return dataclasses.replace(self, layer=layer)
@@ -141,7 +142,7 @@ class ModelBuilder:
             return kernels.mlp(b, f"{name}/down_proj", x, panels)
         level = self.recipe.accuracy_level
         if panels is None:
-            gate_up = self._gate_up(name, prefix)
+            gate_up = self.gate_up(name, prefix)
             fused = self.linear(f"{name}/gate_up_proj", "mlp", x, gate_up)
         else:
             fused = layers.product(b, f"{name}/gate_up_proj", x, panels.gate_up, level)
@@ -162,7 +163,7 @@ class ModelBuilder:
         scheme = self.recipe.scheme("mlp", self.layer)
         if not in_panels(scheme, self.recipe.accuracy_level):
             return None
-        plan, gate_up = self.b.plan, self._gate_up(name, prefix)
+        plan, gate_up = self.b.plan, self.gate_up(name, prefix)
         down = self.matrix(f"{prefix}.down_proj.weight")
         for role, width in (("gate_up_proj", gate_up.width), ("down_proj", down.width)):
             if width % scheme.block_size:
@@ -176,7 +177,7 @@ class ModelBuilder:
             ),
         )
 
-    def _gate_up(self, name: str, prefix: str) -> Matrix:
+    def gate_up(self, name: str, prefix: str) -> Matrix:
         """Return gate and up, stacked."""
         up = Piece(f"{prefix}.up_proj.weight", makes=f"{name}/product")
         return self.matrix(f"{prefix}.gate_proj.weight", up)
@@ -191,7 +192,7 @@ class ModelBuilder:
             f"{name}/{role}",
             [x, b.ints(*sizes)],
             [
-                (f"{name}/{output}", b.activations, ["tokens", size])
+                (f"{name}/{output}", x.dtype or b.activations, ["tokens", size])
                 for output, size in zip(outputs, sizes, strict=True)
             ],
             axis=1,

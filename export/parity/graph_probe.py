@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.bundle.linked_data import give_linked_data
 from trtcoder.bundle.manifest import Manifest
-from trtcoder.bundle.onnx import CPU
 from trtcoder.cores import available_cores
-from trtcoder.errors import DependencyError, EngineError
+from trtcoder.errors import DependencyError
 from trtcoder.export.parity.graph_parts import GraphPart, cut_graph
 from trtcoder.export.parity.graph_sequence import GraphSequence
+from trtcoder.export.parity.graph_session import open_model
 from trtcoder.export.reference.trace import LayerTrace, stacked
 from trtcoder.model.architecture import ModelConfig
 from trtcoder.plugins.choice import Choice, choose, without_kernels
@@ -222,29 +221,13 @@ class GraphProbe:
         return found
 
     def _open(self, part: GraphPart) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._folder)
+        return open_model(
+            self._folder,
+            self._manifest.files,
+            part.model,
+            part.name,
+            configure=lambda options: self._choice.configure(options, available_cores()),
         )
-        options.log_severity_level = 3
-        # As the runtime does: float8 weights become float32 once, and nothing else is fused.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            self._choice.configure(options, available_cores())
-            linked = give_linked_data(options, self._folder, self._manifest.files)
-            session = onnxruntime.InferenceSession(
-                part.model.SerializeToString(),
-                options,
-                providers=[CPU],
-            )
-        except Exception as error:  # onnxruntime's own classes have no common public base
-            raise EngineError(
-                f"{self._folder}: ONNX Runtime refuses {part.name} of the graph: {error}"
-            ) from error
-        del linked  # which the open session no longer needs
-        return session
 
 
 def _joined(made: list[dict[str, NDArray[Any]]], name: str) -> NDArray[np.float32]:

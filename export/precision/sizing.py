@@ -59,7 +59,8 @@ class Sizing:
 
     Attributes:
         read: bytes of the checkpoint.
-        written: bytes of the data file.
+        written: bytes of the files of weights.
+        compiled: bytes of what is compiled from them, beside them.
         classes: bytes by tensor class.
         values: weights by tensor class.
         memory: largest resident memory that converting takes, in bytes; roughly.
@@ -69,17 +70,23 @@ class Sizing:
 
     read: int
     written: int
+    compiled: int
     classes: dict[str, int]
     values: dict[str, int]
     memory: int
     seconds: float
     ranks: tuple[Rank, ...]
 
+    @property
+    def engine(self) -> int:
+        """Bytes of weights, and of what is compiled from them."""
+        return self.written + self.compiled
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
         return {
             "checkpoint_bytes": self.read,
-            "engine_bytes": self.written,
+            "engine_bytes": self.engine,
             "classes": {
                 kind: {"bytes": size, "values": self.values[kind]}
                 for kind, size in self.classes.items()
@@ -98,10 +105,11 @@ class Sizing:
         """Return it as plain text."""
         unit, name = (GIB, "GiB") if self.written >= GIB else (1 << 20, "MiB")
         lines = [
-            f"reads {self.read / unit:,.1f} {name}, writes {self.written / unit:,.1f} {name} in "
+            f"reads {self.read / unit:,.1f} {name}, writes {self.engine / unit:,.1f} {name} in "
             f"about {_time(self.seconds)} (disks of {READ_RATE / 1e9:.1f} and "
             f"{WRITE_RATE / 1e9:.1f} GB/s assumed), {self.memory / GIB:.1f} GiB of memory",
             "verifying reads the checkpoint once more, a layer at a time",
+            *self._of_compiled(),
             "",
             f"{'class':<18}{'weights':>18}{name:>10}{'bits a weight':>16}",
         ]
@@ -123,6 +131,14 @@ class Sizing:
             )
         return "\n".join(lines)
 
+    def _of_compiled(self) -> list[str]:
+        if not self.compiled:
+            return []
+        return [
+            f"{self.compiled / GIB:,.2f} GiB of it are compiled plans, as large as their weights, "
+            "which stay beside them for `trtcoder verify`; compiling takes 7 GB of memory for 2 GB"
+        ]
+
 
 def estimate(plan: EnginePlan) -> Sizing:
     """Return the sizing of an engine that has been planned."""
@@ -137,6 +153,7 @@ def estimate(plan: EnginePlan) -> Sizing:
     return Sizing(
         read=read,
         written=written,
+        compiled=plan.compiled_bytes,
         classes=classes,
         values=values,
         # Each worker holds what it read (bf16) and what it makes of it; the program itself 0.4 GiB.

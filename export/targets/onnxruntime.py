@@ -68,6 +68,11 @@ class OnnxPlan:
         return data + graphs + sum(map(len, prompt_files(self.checkpoint.folder).values()))
 
     @property
+    def compiled_bytes(self) -> int:
+        """Nothing is compiled."""
+        return 0
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes that the cache of one token takes, all layers together."""
         return sum(cache.row_nbytes for cache in self.graph.caches)
@@ -144,6 +149,9 @@ class OnnxRuntime:
 
     name = TARGET
     precisions = ("int4", "fp32", "fp8", "int8", "mixed")
+
+    def require(self) -> None:
+        """Ask for nothing: every engine needs what these do."""
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         """Return the preset of that name."""

@@ -7,9 +7,10 @@ from trtcoder.errors import BuildError
 from trtcoder.export.targets.checkpoints.targets import CompressedTensors, TensorRtLlm
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import Target
+from trtcoder.export.targets.tensorrt_rtx.target import TensorRtRtx
 
 DEFAULT = TARGET
-_TARGETS: tuple[Target, ...] = (OnnxRuntime(), TensorRtLlm(), CompressedTensors())
+_TARGETS: tuple[Target, ...] = (OnnxRuntime(), TensorRtRtx(), TensorRtLlm(), CompressedTensors())
 TARGETS: dict[str, Target] = {target.name: target for target in _TARGETS}
 
 

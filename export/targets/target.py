@@ -48,6 +48,10 @@ class EnginePlan(Protocol):
         """Bytes of the engine, but for its manifest and certificate."""
 
     @property
+    def compiled_bytes(self) -> int:
+        """Bytes of what is compiled from the weights and lies beside them, about."""
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes that the cache of one token takes, all layers together."""
 
@@ -82,6 +86,9 @@ class Target(Protocol):
     @property
     def precisions(self) -> tuple[str, ...]:
         """What ``--weights`` may name; the first one is the default."""
+
+    def require(self) -> None:
+        """Raise DependencyError unless what makes such engines is installed."""
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         """Return how engines are stored; ``options.weights`` is named.

@@ -19,6 +19,7 @@ from trtcoder.calib.storage.blocks import pack, unpack
 from trtcoder.calib.storage.float8 import BLOCK, Float8
 from trtcoder.calib.storage.record import Loss, TensorRecord
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
+from trtcoder.checkpoint.reader import widen
 from trtcoder.export.weights import float8
 from trtcoder.export.weights.convert import convert_integers, scaled_rows
 from trtcoder.export.weights.matrix import CHUNK_VALUES, Matrix, ranges
@@ -75,19 +76,22 @@ class StoredModule(Protocol):
 
 
 class Kept:
-    """``weight`` in bfloat16 ``[N, K]``: the checkpoint's values, rounded where it has others."""
+    """``weight`` ``[N, K]`` in bfloat16 or float16: the values nearest to the checkpoint's.
 
-    def __init__(self, plan: WeightPlan, linear: Linear) -> None:
+    Attributes:
+        linear: the module.
+        weight: what is stored of it.
+    """
+
+    def __init__(self, plan: WeightPlan, linear: Linear, dtype: DType = DType.BFLOAT16) -> None:
         self.linear = linear
         self._plan = plan
         _note(plan, linear, FLOAT32)
-        self._weight = plan.declare(
-            f"{linear.module}.weight", linear.kind, DType.BFLOAT16, linear.shape
-        )
+        self.weight = plan.declare(f"{linear.module}.weight", linear.kind, dtype, linear.shape)
 
     def fills(self, start: int, stop: int) -> list[Rows]:
         """Return the rows themselves."""
-        return [self._weight.rows(start, stop)]
+        return [self.weight.rows(start, stop)]
 
     def make(self, start: int, stop: int) -> Converted:
         """Copy rows, or round them."""
@@ -98,7 +102,7 @@ class Kept:
             if quantizer.rescales
             else linear.source.stored(start, stop)
         )
-        part, record = kept(self._weight, linear.name, values, start)
+        part, record = kept(self.weight, linear.name, values, start)
         return Converted([part], [record])
 
 
@@ -255,15 +259,21 @@ def declare_parameter(
     kind: str,
     shape: Sequence[int],
     read: Callable[[], Floats],
-) -> None:
-    """Declare a tensor that ``read`` returns whole, kept in bfloat16, and what fills it."""
-    weight = plan.declare(tensor, kind, DType.BFLOAT16, shape)
+    source: str | None = None,
+    dtype: DType = DType.BFLOAT16,
+) -> Weight:
+    """Declare a tensor that ``read`` returns whole, kept in 16 bits, and what fills it.
+
+    ``source`` is the checkpoint's tensor where ``tensor`` is no name of one.
+    """
+    weight = plan.declare(tensor, kind, dtype, shape)
 
     def produce() -> Converted:
         part, record = kept(weight, name, read(), 0)
         return Converted([part], [record])
 
-    plan.add_step(name, (tensor,), int(np.prod(shape)), produce, [weight.rows()])
+    plan.add_step(name, (source or tensor,), int(np.prod(shape)), produce, [weight.rows()])
+    return weight
 
 
 def add_steps(plan: WeightPlan, module: StoredModule) -> None:
@@ -308,22 +318,26 @@ def add_joint_step(plan: WeightPlan, key: str, modules: Sequence[StoredModule]) 
 def kept(
     weight: Weight, name: str, values: NDArray[np.generic], start: int
 ) -> tuple[Part, TensorRecord]:
-    """Return values as bfloat16, from row ``start`` on, and what that cost.
+    """Return values as ``weight`` stores them, from row ``start`` on, and what that cost.
 
     ``values`` are float32, or uint16 for the bits of bfloat16.
     """
-    if values.dtype == np.uint16:
-        wide = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        bits, loss = values, Loss(float(np.vdot(wide, wide)), 0.0, 0.0)
+    half = weight.dtype is DType.FLOAT16
+    stored: NDArray[np.generic]
+    if values.dtype == np.uint16 and not half:
+        wide = widen(values)
+        stored, loss = values, Loss(float(np.vdot(wide, wide)), 0.0, 0.0)
     else:
-        wide = values.astype(np.float32, copy=False)
-        rounded = wide.astype(BFLOAT16)
-        bits, loss = rounded.view(np.uint16), Loss.between(wide, rounded.astype(np.float32))
+        wide = widen(values)
+        with np.errstate(over="ignore"):  # the writer refuses what is not finite
+            rounded = wide.astype(np.float16 if half else BFLOAT16)
+        stored = rounded if half else rounded.view(np.uint16)
+        loss = Loss.between(wide, rounded.astype(np.float32))
     record = TensorRecord(
-        name, weight.kind, "bf16", "rtn" if loss.squared_error else "exact", values.size,
-        2 * values.size, loss.squared_weight, loss.squared_error, loss.max_error,
+        name, weight.kind, "fp16" if half else "bf16", "rtn" if loss.squared_error else "exact",
+        values.size, 2 * values.size, loss.squared_weight, loss.squared_error, loss.max_error,
     )  # fmt: skip
-    return Part(weight.name, start, bits), record
+    return Part(weight.name, start, stored), record
 
 
 def _note(plan: WeightPlan, linear: Linear, scheme: Scheme | Float8) -> None:

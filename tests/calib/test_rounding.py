@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 
 from tests.engines import write_checkpoint
 from tests.graphs import run_graph
+from trtcoder.calib.quantizers.clip import clipped_grid
 from trtcoder.calib.quantizers.rounding import round_to_grid, round_to_nearest
-from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, grid_of, pack, unpack
+from trtcoder.calib.storage.blocks import (
+    QuantizedMatrix,
+    dequantize,
+    grid_of,
+    grouped,
+    pack,
+    unpack,
+)
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -58,6 +66,28 @@ def test_scales_that_bfloat16_holds_are_chosen_before_the_codes(
     np.testing.assert_array_equal(again.packed, stored.packed)
     fine = quantize(weights, Scheme(bits, 32, symmetric), "w").scales.astype(np.float32)
     np.testing.assert_allclose(scales, fine, rtol=2.0**-8)
+
+
+@given(SHAPES, st.booleans(), st.integers(0, 99))
+def test_positive_scales_reach_the_extremes_of_a_block_by_one_code_or_the_other(
+    shape: tuple[int, int], clipped: bool, seed: int
+) -> None:
+    weights, scheme = matrix(shape, seed), Scheme(4, 32, positive_scales=True)
+    stored = quantize(weights, scheme, "w")
+    if clipped:
+        stored = round_to_grid(weights, clipped_grid(weights, None, scheme, "w"), scheme, "w")[0]
+    scales = stored.scales.astype(np.float32)
+    assert (scales >= 0).all()
+    if clipped:
+        return
+    blocks = grouped(weights, scheme)
+    # Half of float16's smallest step beside its eleven bits.
+    reach = np.maximum(-blocks.min(-1) / 8, blocks.max(-1) / 7)
+    np.testing.assert_allclose(scales, np.maximum(reach, 0), rtol=2.0**-11, atol=2.0**-25)
+    error = np.abs(dequantize(stored, scheme, shape[1]) - weights)
+    steps = scales.repeat(scheme.block_size, 1)[:, : shape[1]]
+    # Half a step, and what rounding the scale moves the end of the grid by.
+    assert (error <= (0.5 + 8 * 2.0**-11) * steps + 8 * 2.0**-25).all()
 
 
 def test_a_scale_beyond_what_eight_bits_of_float16_hold_is_refused() -> None:

@@ -78,6 +78,11 @@ class CheckpointPlan:
         return sum(each.size for each in placed) + sum(map(len, self._small_files().values()))
 
     @property
+    def compiled_bytes(self) -> int:
+        """Nothing is compiled."""
+        return 0
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes that the cache of one token takes, all layers together: latent, in bfloat16."""
         config = DeepseekV2Config.of(self.checkpoint.config)

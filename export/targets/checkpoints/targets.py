@@ -26,6 +26,9 @@ class _CheckpointTarget:
 
     name: str
 
+    def require(self) -> None:
+        """Ask for nothing: a checkpoint is written by what writes every engine."""
+
     def plan(
         self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None
     ) -> CheckpointPlan:

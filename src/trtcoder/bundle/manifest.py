@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from trtcoder.bundle.compiled import TARGET as COMPILED
+from trtcoder.bundle.compiled import CompiledParts
 from trtcoder.bundle.onnx import TARGET as ONNX
 from trtcoder.bundle.onnx import GraphInfo, OnnxParts, Requires
 from trtcoder.bundle.quantized import TARGETS as QUANTIZED
@@ -153,6 +155,7 @@ class Manifest:
     chat_refusal: str | None = None
     sampling: SamplingDefaults = SamplingDefaults()
     quantized: QuantizedParts | None = None
+    compiled: CompiledParts | None = None
 
     @property
     def onnx_parts(self) -> OnnxParts:
@@ -162,11 +165,11 @@ class Manifest:
             EngineError: the engine is for a target that has none.
         """
         if self.onnx is None:
-            served = (
-                ""
-                if self.quantized is None
-                else (f"; {', '.join(self.quantized.readers)} serve it, as its README.md says")
-            )
+            served = ""
+            if self.quantized is not None:
+                served = f"; {', '.join(self.quantized.readers)} serve it, as its README.md says"
+            if self.compiled is not None:
+                served = f"; {self.compiled.needs()}"
             raise EngineError(
                 f"{self.model.name}: an engine for {self.target} has no ONNX graph{served}; build "
                 "one with `--target onnx`"
@@ -210,9 +213,10 @@ class Manifest:
     def to_json(self) -> str:
         """Return the file's text: the same manifest always gives the same bytes."""
         data = dataclasses.asdict(self)
-        if self.quantized is None:
-            # As before there were such engines, so that what read manifests then reads these.
-            del data["quantized"]
+        for key in ("quantized", "compiled"):
+            if data[key] is None:
+                # As before there were such engines, so that what read manifests then reads these.
+                del data[key]
         if self.onnx is not None and self.onnx.twin is None:
             del data["onnx"]["twin"]
         return dumps(data, sort_keys=True, indent=2) + "\n"
@@ -266,6 +270,11 @@ class Manifest:
             yield f"target is {self.target!r}, and quantized is {state}"
         if self.quantized is not None:
             yield from self.quantized.problems()
+        if (self.target == COMPILED) != (self.compiled is not None):
+            state = "set" if self.compiled else "null"
+            yield f"target is {self.target!r}, and compiled is {state}"
+        if self.compiled is not None:
+            yield from self.compiled.problems()
         fim = {
             "fim_begin": tokens.fim_begin,
             "fim_hole": tokens.fim_hole,

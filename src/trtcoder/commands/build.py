@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from trtcoder.commands.numbers import SEED, TOKENS, above_zero
+from trtcoder.commands.numbers import capabilities as capabilities_of
 from trtcoder.commands.terminal import print_json, say, show
 
 
@@ -15,11 +16,12 @@ from trtcoder.commands.terminal import print_json, say, show
 @click.option("--out", type=click.Path(path_type=Path), help="The engine's folder.")
 @click.option(
     "--target",
-    type=click.Choice(["onnx", "tensorrt-llm", "compressed-tensors"]),
+    type=click.Choice(["onnx", "tensorrt-rtx", "tensorrt-llm", "compressed-tensors"]),
     default="onnx",
     show_default=True,
-    help="The kind of engine: for ONNX Runtime, or a quantized checkpoint for GPU servers: fp8 for "
-    "TensorRT-LLM, vLLM and SGLang, or int4 for vLLM and SGLang.",
+    help="The kind of engine: for ONNX Runtime; plans that are compiled for RTX GPUs; or a "
+    "quantized checkpoint for GPU servers: fp8 for TensorRT-LLM, vLLM and SGLang, or int4 for "
+    "vLLM and SGLang.",
 )
 @click.option(
     "--provider",
@@ -37,7 +39,8 @@ from trtcoder.commands.terminal import print_json, say, show
 @click.option(
     "--block-size",
     type=int,
-    help="Weights that share a scale: 16, 32, 64…  [default: 32; 128 for compressed-tensors]",
+    help="Weights that share a scale: 16, 32, 64…  [default: 32; 128 for tensorrt-rtx and "
+    "compressed-tensors]",
 )
 @click.option("--symmetric/--zero-points", default=True, help="Store zero points of blocks or not.")
 @click.option(
@@ -64,6 +67,34 @@ from trtcoder.commands.terminal import print_json, say, show
     default="4",
     show_default=True,
     help="4 rounds activations to int8 in the kernels, which is about twice as fast; 0 does not.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    callback=capabilities_of,
+    help="Of --target tensorrt-rtx: the GPUs that plans run on.  [default: 86,89,120]",
+)
+@click.option(
+    "--slots",
+    type=int,
+    help="Of --target tensorrt-rtx: answers that are computed at the same time.  [default: 8]",
+)
+@click.option(
+    "--context",
+    type=int,
+    help="Of --target tensorrt-rtx: tokens of a prompt and its answer.  [default: 8192, or the "
+    "model's]",
+)
+@click.option(
+    "--chunk",
+    type=int,
+    help="Of --target tensorrt-rtx: most tokens of a prompt in one step.  [default: 512; fewer "
+    "where attention would take more than 128 MiB]",
+)
+@click.option(
+    "--weight-streaming",
+    is_flag=True,
+    help="Of --target tensorrt-rtx: let weights stay in the host's memory where the GPU has less.",
 )
 @click.option(
     "--fim/--no-fim", default=None, help="Whether the model fills in the middle; known by default."
@@ -143,6 +174,11 @@ def build(
     activations: str | None,
     cache: str | None,
     accuracy_level: str,
+    capabilities: tuple[int, ...] | None,
+    slots: int | None,
+    context: int | None,
+    chunk: int | None,
+    weight_streaming: bool,
     fim: bool | None,
     method: str,
     calibration: Path | None,
@@ -176,6 +212,7 @@ def build(
     from trtcoder.errors import ParityError
     from trtcoder.export.build import BuildOptions, plan_build
     from trtcoder.export.build import build as build_engine
+    from trtcoder.export.compiling import Compiling
     from trtcoder.export.parity.table import render_certificate
 
     options = BuildOptions(
@@ -199,6 +236,13 @@ def build(
         max_kl=max_kl,
         target_size=target_size,
         gate=not no_gate,
+        compiling=Compiling(
+            capabilities=capabilities,
+            slots=slots,
+            context=context,
+            chunk=chunk,
+            weight_streaming=weight_streaming,
+        ),
     )
     if dry_run:
         if out is not None:

@@ -13,6 +13,7 @@ from trtcoder.commands.terminal import print_json, show
 from trtcoder.errors import EngineError
 
 if TYPE_CHECKING:
+    from trtcoder.bundle.compiled import CompiledParts
     from trtcoder.bundle.folder import Bundle
     from trtcoder.bundle.manifest import Manifest, SamplingDefaults
     from trtcoder.bundle.onnx import OnnxParts
@@ -63,6 +64,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("sampling", _sampling(manifest.sampling)),
         *(() if manifest.onnx is None else _of_onnx(manifest.onnx)),
         *(() if manifest.quantized is None else _of_quantized(manifest.quantized)),
+        *(() if manifest.compiled is None else _of_compiled(manifest.compiled)),
         ("parity", _parity(manifest.parity)),
     ]
 
@@ -117,6 +119,22 @@ def _of_quantized(parts: QuantizedParts) -> list[tuple[str, str]]:
         ("form", parts.form),
         ("served by", f"{', '.join(parts.readers)}; see README.md and launch/ in it"),
         ("stays in bf16", ", ".join(parts.excluded)),
+    ]
+
+
+def _of_compiled(parts: CompiledParts) -> list[tuple[str, str]]:
+    from trtcoder.tensorrt_rtx.gpus import GPUS
+
+    gpus = [f"{each} ({GPUS.get(each, 'unknown')})" for each in parts.compute_capabilities]
+    streamed = ", weights may stay in the host's memory" if parts.weight_streaming else ""
+    return [
+        ("compiled for", f"{', '.join(gpus)}{streamed}"),
+        ("compiled by", ", ".join(f"{name} {found}" for name, found in parts.builder.items())),
+        ("plans", f"{len(parts.plans)}, the last one is the head"),
+        (
+            "at once",
+            f"{parts.slots} answers of {parts.context:,} tokens, {parts.chunk} of a prompt",
+        ),
     ]
 
 

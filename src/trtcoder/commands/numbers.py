@@ -43,3 +43,22 @@ def above_zero(
         what = "not above zero" if value <= 0 else "not a finite number"
         raise RequestError(f"{option.opts[0]}: {value} is {what}")
     return value
+
+
+def capabilities(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Return compute capabilities, such as 86,8.9 for 86 and 89; the callback of their option.
+
+    Raises:
+        RequestError: one is no number.
+    """
+    if value is None:
+        return None
+    found = [each.strip().replace(".", "") for each in value.split(",")]
+    wrong = [each for each in found if not (each.isascii() and each.isdigit())]
+    if wrong:
+        raise RequestError(
+            f"{option.opts[0]}: {value!r} is no list of compute capabilities; give it as 86,89"
+        )
+    return tuple(sorted(map(int, found)))

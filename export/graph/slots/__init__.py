@@ -1,0 +1,1 @@
+"""The graph over a fixed batch of slots, which compilers make plans of."""

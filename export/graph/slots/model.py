@@ -1,0 +1,133 @@
+"""Layers in float16 with int4 weights, as compilers of plans take them.
+
+The residual stream, norms, router and softmax are float32; what matmuls take is float16. Int4
+weights are dequantized in front of their matmul, which compilers fuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.errors import BuildError
+from trtcoder.export.graph.builder import Dim
+from trtcoder.export.graph.model_builder import ModelBuilder
+from trtcoder.export.weights import convert, modules
+from trtcoder.export.weights.matrix import Matrix
+from trtcoder.export.weights.modules import Kept, Linear, add_steps
+from trtcoder.export.weights.plan import DType
+from trtcoder.export.weights.transposed import declare_transposed
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class SlotModel(ModelBuilder):
+    """A `ModelBuilder` whose layers compilers of plans take."""
+
+    def parameter(
+        self,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        tensor: str,
+        read: Callable[[], NDArray[np.float32]],
+        narrow: Collection[DType] = (),
+        as_type: ir.DataType | None = None,
+    ) -> ir.Value:
+        """Return what ``read`` makes of a tensor: norms and router float32, others float16."""
+        plan = self.b.plan
+        if kind in ("norms", "router"):
+            declare = convert.declare_parameter
+            return self.b.weight(declare(plan, name, kind, shape, (tensor,), "F32", read))
+        weight = modules.declare_parameter(
+            plan, name, name, kind, shape, read, source=tensor, dtype=DType.FLOAT16
+        )
+        taken = () if as_type else (DType.FLOAT16,)
+        return self.b.weight(weight, narrow=taken, dtype=as_type)
+
+    def cast(self, name: str, x: ir.Value, dtype: ir.DataType, shape: list[Dim]) -> ir.Value:
+        """Return ``x`` in another type."""
+        return self.b.op("Cast", name, [x], shape, dtype=dtype, to=int(dtype))
+
+    def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
+        """Normalise ``x`` ``[tokens, width]`` in float32; the result is float16."""
+        wide = self.norm_wide(name, tensor, x, width, epsilon)
+        return self.half(name, wide, width)
+
+    def half(self, name: str, wide: ir.Value, width: int) -> ir.Value:
+        """Return a norm ``[tokens, width]`` as matmuls take it, the activation ``name``."""
+        return self.cast(name, wide, HALF, ["tokens", width])
+
+    def norm_wide(
+        self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float
+    ) -> ir.Value:
+        """Normalise ``x`` ``[tokens, width]``; the result is float32."""
+        shape: list[Dim] = ["tokens", width]
+        if x.dtype != FLOAT:
+            x = self.cast(f"{name}/float32", x, FLOAT, shape)
+        inputs = [x, self.norm_weight(name, tensor)]
+        return self.b.op("RMSNormalization", f"{name}/wide", inputs, shape, epsilon=epsilon)
+
+    def linear(
+        self,
+        name: str,
+        kind: str,
+        x: ir.Value,
+        source: Matrix,
+        rows: str = "tokens",
+        activation: str | None = None,
+    ) -> ir.Value:
+        """Multiply float16 ``x`` with a matrix: float16 ``[rows, rows of source]``.
+
+        Raises:
+            BuildError: the recipe stores it in a form that these graphs do not have.
+        """
+        b, scheme = self.b, self.recipe.scheme(kind, self.layer)
+        shape: list[Dim] = [rows, source.rows]
+        activation = activation or str(x.name)
+        if not isinstance(scheme, Scheme):
+            raise BuildError(f"{name}: {scheme} has no form in these plans; use --weights int4")
+        if scheme.is_float:
+            kept = Kept(
+                b.plan, Linear(name, f"{name}/weight", kind, activation, source), DType.FLOAT16
+            )
+            add_steps(b.plan, kept)
+            weight = b.weight(kept.weight, narrow=(DType.FLOAT16,))
+            return b.op("Gemm", name, [x, weight], shape, dtype=HALF, transB=1)
+        stored, scales = declare_transposed(
+            b.plan, f"{name}/weight", kind, activation, source, scheme
+        )
+        width = stored.shape[0]
+        if width != source.width:
+            b.plan.pad(name, source.width, scheme.block_size)
+            pads = b.ints(0, 0, 0, width - source.width)
+            x = b.op("Pad", f"{name}/padded", [x, pads], [rows, width], dtype=HALF)
+        codes = b.weight(stored, shape=[width, source.rows], view=ir.DataType.INT4)
+        weight = b.op(
+            "DequantizeLinear",
+            f"{name}/dequantized",
+            [codes, b.weight(scales, narrow=(DType.FLOAT16,))],
+            [width, source.rows],
+            dtype=HALF,
+            axis=0,
+            block_size=scheme.block_size,
+        )
+        return b.op("MatMul", name, [x, weight], shape, dtype=HALF)
+
+    def swiglu(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
+        """Return ``down(silu(gate x) * up x)`` of the tensors ``PREFIX.{gate,up,down}_proj``."""
+        b, inner = self.b, self.checkpoint.shape(f"{prefix}.gate_proj.weight")[0]
+        shape: list[Dim] = ["tokens", inner]
+        fused = self.linear(f"{name}/gate_up_proj", "mlp", x, self.gate_up(name, prefix))
+        gate, up = self.split(name, "split", fused, ("gate", "up"), (inner, inner))
+        sigmoid = b.op("Sigmoid", f"{name}/sigmoid", [gate], shape, dtype=HALF)
+        silu = b.op("Mul", f"{name}/silu", [gate, sigmoid], shape, dtype=HALF)
+        product = b.op("Mul", f"{name}/product", [silu, up], shape, dtype=HALF)
+        down = self.matrix(f"{prefix}.down_proj.weight")
+        return self.linear(f"{name}/down_proj", "mlp", product, down, activation=f"{name}/product")

@@ -1,0 +1,1 @@
+"""The target ``tensorrt-rtx``: plans that are compiled for GPUs without one."""

@@ -1,0 +1,1 @@
+"""TensorRT-RTX' libraries: what loads them, and what the GPUs that they compile for can do."""

@@ -1,0 +1,90 @@
+"""What the target takes and refuses, before anything is read or compiled."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.quantized_checkpoints import full_like, lite_like
+from trtcoder.cli import main
+from trtcoder.errors import DependencyError
+from trtcoder.tensorrt_rtx import libraries
+from trtcoder.testing.random_checkpoint import write_random_checkpoint
+
+
+def dry(folder: Path, *options: str, config: dict[str, object] | None = None) -> tuple[int, str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config or lite_like()))
+    result = CliRunner().invoke(main, ["build", str(folder), "--dry-run", *options])
+    return result.exit_code, result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--compute-capability 75", r"75 \(RTX 20\): has no int4 kernels"),
+        ("--compute-capability 8.9,9.0", r"90 \(H100, H200\).*--target tensorrt-llm"),
+        ("--weights fp8 --compute-capability 86", r"86 \(RTX 30\): has no fp8 kernels.*89, 120"),
+        ("--weights fp8 --compute-capability 89", "stores int4 only"),
+        ("--compute-capability ada", "is no list of compute capabilities; give it as 86,89"),
+        ("--block-size 32", "in groups of 128 without zero points"),
+        ("--zero-points", "in groups of 128 without zero points"),
+        ("--cache int8", "is float16; leave --cache out"),
+        ("--fp8-scales block", "--fp8-scales is for fp8"),
+        ("--slots 0", "slots is 0; it must be from 1 to 256"),
+        ("--context 8", "context is 8; it must be from 16"),
+        ("--chunk 0", "chunk is 0; it must be from 1"),
+        ("--target-size 9999999", "--target-size chooses the precision itself"),
+    ],
+)
+def test_what_no_plan_can_be_is_refused_with_the_remedy(
+    tmp_path: Path, options: str, message: str
+) -> None:
+    status, output = dry(tmp_path / "c", "--target", "tensorrt-rtx", *options.split())
+    assert status == 1
+    assert re.search(message, output), output
+
+
+@pytest.mark.parametrize("target", ["onnx", "tensorrt-llm", "compressed-tensors"])
+@pytest.mark.parametrize(
+    "options", ["--slots 4", "--compute-capability 89", "--weight-streaming", "--chunk 9"]
+)
+def test_other_targets_are_not_compiled(tmp_path: Path, target: str, options: str) -> None:
+    status, output = dry(tmp_path / "c", "--target", target, *options.split())
+    assert status == 1
+    assert f"are for --target tensorrt-rtx, not for {target}; leave them out" in output
+
+
+@pytest.mark.parametrize("kind", [lite_like, full_like])
+def test_a_dry_run_counts_the_plans_beside_the_weights(tmp_path: Path, kind: object) -> None:
+    assert callable(kind)
+    status, output = dry(
+        tmp_path / "c", "--target", "tensorrt-rtx", "--json", config=kind(num_hidden_layers=2)
+    )
+    assert status == 0, output
+    found = json.loads(output)
+    weights = sum(each["bytes"] for each in found["classes"].values())
+    embedding = found["classes"]["embedding"]["bytes"]
+    # Files are whole pages.
+    assert 0 <= found["engine_bytes"] - (2 * weights - embedding) < 64 * 4096
+
+
+def test_without_its_packages_nothing_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {name: f"no_module_of_{module}" for name, module in libraries._MODULES.items()}
+    monkeypatch.setattr(libraries, "_MODULES", names)
+    with pytest.raises(DependencyError, match=r"trtcoder\[rtx\].*then.*--no-deps onnxruntime-ep"):
+        libraries.require_packages()
+    source = write_random_checkpoint(tmp_path / "c", lite_like())
+    out = tmp_path / "engine"
+    result = CliRunner().invoke(
+        main, ["build", str(source), "--target", "tensorrt-rtx", "--out", str(out)]
+    )
+    assert result.exit_code == 1
+    assert "are not installed; `pip install 'trtcoder[rtx]'`" in result.output
+    assert not list(tmp_path.glob("*engine*"))

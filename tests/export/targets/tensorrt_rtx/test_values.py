@@ -1,0 +1,122 @@
+"""The graphs of plans compute the model with rounded weights, as NumPy does in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.export.targets.tensorrt_rtx.conftest import CONFIGS, Graphs
+from tests.reference import NumpyReference
+from tests.reference.weights import Float64, Weights
+from trtcoder.calib.quantizers.rounding import round_to_nearest
+from trtcoder.calib.storage.blocks import dequantize
+from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.export.parity.routing import select_experts
+from trtcoder.model.deepseek_v2.config import DeepseekV2Config
+
+IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
+# The second half comes much later, where YaRN's slow frequencies count.
+FAR = np.arange(50) + np.where(np.arange(50) < 21, 0, 8192)
+SCHEME = Scheme(4, 128, positive_scales=True)
+# float16 has 11 bits, so a rounding is 5e-4 off at most; a layer has some ten of them in a row, of
+# which most cancel. Experts of the grouped kind count 16 times.
+TOLERANCE = 5e-3
+
+
+class Rounded(Weights):
+    """A checkpoint's tensors, with the modules that are stored as int4 rounded to it."""
+
+    def __getitem__(self, name: str) -> Float64:
+        values = super().__getitem__(name)
+        if "_proj" not in name or "kv_b_proj" in name:
+            return values
+        stored, _ = round_to_nearest(values.astype(np.float32), SCHEME, name)
+        return dequantize(stored, SCHEME, values.shape[1]).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_layers_and_logits_are_those_of_the_rounded_weights(
+    graphs: Callable[[str], Graphs], kind: str
+) -> None:
+    found = graphs(kind)
+    source, probe = found.source, found.probe()
+    reference = NumpyReference(source.folder, Rounded(source.folder))
+    wanted = [reference.run(IDS), reference.run(IDS, FAR.tolist()), reference.run(IDS)]
+    # Whole, after a gap of positions, and token by token.
+    states = [probe.start(IDS), probe.start(IDS, FAR), probe.start(IDS, chunk=1)]
+    probe.embed(states)
+    config, mixtures = DeepseekV2Config.of(source.config), 0
+    # Rounding may turn a router's tie the other way; such a token goes its own way from there.
+    same = [np.ones(len(IDS), bool) for _ in states]
+    for layer in range(config.num_hidden_layers):
+        for kept, trace, expected in zip(same, probe.run_layer(layer, states), wanted, strict=True):
+            if trace.router_probabilities is not None:
+                scores = expected.router_probabilities[mixtures]
+                assert np.abs(trace.router_probabilities - scores)[kept].max() <= TOLERANCE
+                chosen = np.sort(select_experts(trace.router_probabilities, config), -1)
+                kept &= (chosen == expected.router_topk[mixtures]).all(-1)
+            error = np.abs(trace.hidden - expected.hidden[layer])[kept].max()
+            assert error <= TOLERANCE * np.abs(expected.hidden[layer]).max(), layer
+        mixtures += config.is_moe_layer(layer)
+    for kept, logits, expected in zip(same, probe.logits(states), wanted, strict=True):
+        assert kept.mean() >= 0.9
+        error = np.abs(logits - expected.logits)[kept].max()
+        assert error <= TOLERANCE * np.abs(expected.logits).max()
+
+
+def test_a_wrong_place_in_the_cache_would_be_seen(graphs: Callable[[str], Graphs]) -> None:
+    found = graphs("lite")
+    probe = found.probe()
+    right, wrong = probe.start(IDS), probe.start(IDS, FAR)
+    probe.embed([right, wrong])
+    traces = probe.run_layer(0, [right, wrong])
+    difference = np.abs(traces[0].hidden - traces[1].hidden).max()
+    assert difference > 10 * TOLERANCE * np.abs(traces[0].hidden).max()
+
+
+def test_slots_that_run_together_do_not_see_each_other(graphs: Callable[[str], Graphs]) -> None:
+    """A batch of slots gives what each gives by itself, and leaves their other rows alone."""
+    import onnxruntime
+
+    found = graphs("236b")
+    stage = found.manifest.compiled
+    assert stage is not None
+    session = onnxruntime.InferenceSession(str(found.folder / stage.plans[0].graph))
+    config = found.source.config
+    hidden, rope = config.raw["hidden_size"], config.raw["qk_rope_head_dim"]
+    width = config.raw["kv_lora_rank"] + rope
+    layers, rows = config.num_hidden_layers, 24
+    rng = np.random.default_rng(0)
+    caches = {
+        f"cache.{layer}": rng.standard_normal((3, 1, rows, width)).astype(np.float16)
+        for layer in range(layers)
+    }
+    places = np.array([[4], [17], [0]])
+    feeds = {
+        "hidden": rng.standard_normal((3, hidden)).astype(np.float32),
+        "places": places,
+        "window": np.arange(20),
+        "cos": rng.standard_normal((1, 3, rope // 2)).astype(np.float32),
+        "sin": rng.standard_normal((1, 3, rope // 2)).astype(np.float32),
+    }
+    together, *written = session.run(None, feeds | caches)
+    for slot in range(3):
+        alone, *own = session.run(
+            None,
+            {
+                "hidden": feeds["hidden"][slot : slot + 1],
+                "places": places[slot : slot + 1],
+                # Rows behind its own token do not matter.
+                "window": np.arange(places[slot, 0] + 1),
+                "cos": feeds["cos"][:, slot : slot + 1],
+                "sin": feeds["sin"][:, slot : slot + 1],
+                **{name: cache[slot : slot + 1] for name, cache in caches.items()},
+            },
+        )
+        np.testing.assert_allclose(alone[0], together[slot], rtol=0, atol=TOLERANCE)
+        for all_slots, one, before in zip(written, own, caches.values(), strict=True):
+            np.testing.assert_allclose(one[0], all_slots[slot], rtol=0, atol=TOLERANCE)
+            others = np.arange(rows) != places[slot, 0]
+            np.testing.assert_array_equal(all_slots[slot, 0, others], before[slot, 0, others])
