@@ -81,6 +81,11 @@ class BuildOptions:
                 "compute capabilities, slots, context, chunk and weight streaming are for "
                 f"--target {COMPILED}, not for {target.name}; leave them out"
             )
+        if self.provider != "cpu" and target.name != "onnx":
+            raise BuildError(
+                f"--provider {self.provider}: is for --target onnx, not for {target.name}; leave it "
+                "out"
+            )
         check_goal(self.goal, self.precision)
         recipe = target.recipe(
             RecipeOptions(

@@ -35,6 +35,7 @@ def dry(folder: Path, *options: str, config: dict[str, object] | None = None) ->
         ("--zero-points", "in groups of 128 without zero points"),
         ("--cache int8", "is float16; leave --cache out"),
         ("--fp8-scales block", "--fp8-scales is for fp8"),
+        ("--provider cuda", "is for --target onnx, not for tensorrt-rtx; leave it out"),
         ("--slots 0", "slots is 0; it must be from 1 to 256"),
         ("--context 8", "context is 8; it must be from 16"),
         ("--chunk 0", "chunk is 0; it must be from 1"),
