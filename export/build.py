@@ -27,18 +27,19 @@ from trtcoder.room import check_disk, memory_note
 class BuildOptions:
     """What `trtcoder build` takes, under the same names and with the same defaults.
 
-    ``weights`` and ``block_size`` are None for the target's default; where a limit or a size is all
-    that is asked for, the weights are mixed if the target has that. ``compiling`` has the options
-    of engines that are compiled.
+    ``weights``, ``block_size`` and ``cache`` are None for the target's default; where a limit or a
+    size is all that is asked for, the weights are mixed if the target has that. ``compiling`` has
+    the options of engines that are compiled.
     """
 
     target: str = "onnx"
+    provider: str = "cpu"
     weights: str | None = None
     block_size: int | None = None
     symmetric: bool = True
     fp8_scales: str | None = None
     activations: str | None = None
-    cache: str = "fp32"
+    cache: str | None = None
     accuracy_level: int = 4
     fim: bool | None = None
     method: str = "rtn"
@@ -91,6 +92,7 @@ class BuildOptions:
                 fp8_scales=self.fp8_scales,
                 activations=self.activations,
                 compiling=self.compiling,
+                provider=self.provider,
             )
         )
         request = BuildRequest(

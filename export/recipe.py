@@ -13,6 +13,7 @@ from trtcoder.export.compiling import BY_DEFAULT, Compiling
 WEIGHTS = ("fp32", "fp8", "int8", "int4", "mixed")
 CACHES = ("fp32", "int8", "fp8")
 FP8_SCALES = ("block", "tensor")
+PROVIDERS = ("cpu", "cuda")
 # The classes of tensors that have a scheme. The router, the norms and the absorbed projections
 # W_UK and W_UV keep the checkpoint's values in every recipe.
 SCHEMED = ("embedding", "attention", "mlp", "experts_gate_up", "experts_down", "lm_head")
@@ -25,11 +26,14 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32``, ``int8`` or ``fp8``; ``fp16`` in compiled plans.
+        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32, in
+            compiled plans ``fp16``.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what matmuls with float8 weights round activations to, one of
-            `trtcoder.calib.storage.float8.ACTIVATIONS`; None with other weights.
+            `trtcoder.calib.storage.float8.ACTIVATIONS`; for CUDA ``fp16`` or ``bf16``, in which
+            layers pass values on; None otherwise.
+        provider: ``cpu`` or ``cuda``, one of `PROVIDERS`.
         compiling: what plans of it are compiled for; it changes no stored value.
     """
 
@@ -38,6 +42,7 @@ class Recipe:
     cache: str
     accuracy_level: int
     activations: str | None = None
+    provider: str = "cpu"
     compiling: Compiling = BY_DEFAULT
 
     def scheme(self, kind: str, layer: int | None = None) -> Storage:
@@ -65,6 +70,8 @@ class Recipe:
         }
         if self.activations is not None:
             described["activations"] = self.activations
+        if self.provider != "cpu":
+            described["provider"] = self.provider
         return described
 
 
@@ -75,10 +82,11 @@ class RecipeOptions:
     weights: str | None = None
     block_size: int | None = None
     symmetric: bool = True
-    cache: str = "fp32"
+    cache: str | None = None
     accuracy_level: int = 4
     fp8_scales: str | None = None
     activations: str | None = None
+    provider: str = "cpu"
     compiling: Compiling = BY_DEFAULT
 
 

@@ -12,7 +12,7 @@ from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.graph_probe import GraphProbe, add_probabilities
-from trtcoder.export.recipe import preset
+from trtcoder.export.recipe import Recipe, preset
 from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.targets.target import write_engine
 from trtcoder.plugins.choice import choose
@@ -32,7 +32,12 @@ def build_engine(
     source: Checkpoint, folder: Path, weights: str = "fp32", fim: bool | None = True, **recipe: Any
 ) -> Bundle:
     """Return an engine of ``source``."""
-    plan = OnnxRuntime().plan(source, preset(weights, **recipe))
+    return build_by(source, folder, preset(weights, **recipe), fim)
+
+
+def build_by(source: Checkpoint, folder: Path, recipe: Recipe, fim: bool | None = True) -> Bundle:
+    """Return an engine of ``source``, stored by a recipe."""
+    plan = OnnxRuntime().plan(source, recipe)
     with BundleWriter(folder) as writer:
         write_engine(plan, writer.folder)
         writer.commit(plan.manifest(read_prompting(source, fim), source.digest()))

@@ -19,6 +19,7 @@ from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import ConfigError
 from trtcoder.export.graph import registry as graphs
+from trtcoder.export.graph.attention_mask import attention_bias
 from trtcoder.export.graph.builder import CONTRIB
 from trtcoder.export.graph.inputs import Inputs, declare_inputs, rotate
 from trtcoder.export.graph.model_builder import ModelBuilder
@@ -153,7 +154,7 @@ def _attention(
     source = model.matrix(*(f"{prefix}.{role}_proj.weight" for role in "qkv"))
     fused = model.linear(f"{name}/qkv", "attention", x, source)
     turned, value = model.split(name, "split", fused, ("qk", "v"), ((heads + 1) * width, width))
-    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs.cos, inputs.sin)
+    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs)
     query, key = model.split(name, "split_rotary", turned, ("q", "k"), (heads * width, width))
     entry = b.op("Concat", f"{name}/entry", [key, value], ["tokens", 2 * width], axis=1)
     rows = b.op(
@@ -172,7 +173,9 @@ def _attention(
         "FusedMatMul", f"{name}/scores", [query, keys], [heads, "tokens", "rows"],
         domain=CONTRIB, transB=1, alpha=width**-0.5,
     )  # fmt: skip
-    scores = b.op("Add", f"{name}/masked", [scores, inputs.bias(b)], [heads, "tokens", "rows"])
+    scores = b.op(
+        "Add", f"{name}/masked", [scores, attention_bias(b, inputs)], [heads, "tokens", "rows"]
+    )
     weights = b.op("Softmax", f"{name}/softmax", [scores], [heads, "tokens", "rows"], axis=-1)
     mixed = b.op("MatMul", f"{name}/mix", [weights, values], [heads, "tokens", width])
     mixed = b.op("Transpose", f"{name}/mixed", [mixed], ["tokens", heads, width], perm=[1, 0, 2])

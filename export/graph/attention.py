@@ -15,6 +15,7 @@ from trtcoder.export.graph.inputs import Inputs
 from trtcoder.export.graph.latent_cache import Cache
 from trtcoder.export.graph.masked_attention import attend_by_mask
 from trtcoder.export.graph.model_builder import ModelBuilder
+from trtcoder.export.graph.paged_attention import attend_by_pages
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.plugins.library import DOMAIN
 
@@ -31,7 +32,11 @@ def latent_attention(
 ) -> ir.Value:
     """Attend from ``x`` ``[tokens, hidden]`` to the cache, after writing the tokens to it."""
     name, prefix = f"layers.{layer}/attention", f"model.layers.{layer}.self_attn"
-    attend = _by_kernel if model.b.uses_kernels else attend_by_mask
+    attend = attend_by_mask
+    if model.b.uses_kernels:
+        attend = _by_kernel
+    elif model.b.attends_by_pages:
+        attend = attend_by_pages
     projected = project(model, config, name, prefix, x)
     out = attend(model, config, name, prefix, projected, inputs, cache)
     return model.linear(f"{name}/o_proj", "attention", out, model.matrix(f"{prefix}.o_proj.weight"))
@@ -48,7 +53,7 @@ def _by_kernel(
 ) -> ir.Value:
     """Attend by our own operator, which reads each sequence's blocks and no others."""
     b, width = model.b, config.num_attention_heads * config.v_head_dim
-    outputs: list[tuple[str, ir.DataType, list[Dim]]] = [
+    outputs: list[tuple[str, ir.DataType | None, list[Dim]]] = [
         (f"{name}/heads", FLOAT, ["tokens", width])
     ]
     widths = (cache.width, cache.width // cache.group)

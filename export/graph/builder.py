@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,11 @@ from trtcoder.export.weights.plan import DType, Weight, WeightPlan
 from trtcoder.plugins.library import DOMAIN
 
 Dim = int | str
+# A value's name, type and shape; without a type it is the graph's activations'.
+Output = tuple[str, ir.DataType | None, Sequence[Dim]]
 CONTRIB = "com.microsoft"
 OPSET = 23
+FLOAT = ir.DataType.FLOAT
 
 _TYPES = {
     DType.FLOAT: ir.DataType.FLOAT,
@@ -24,6 +28,25 @@ _TYPES = {
 }
 
 
+_FLOATS = (DType.FLOAT, DType.FLOAT16, DType.BFLOAT16)
+
+
+@dataclass(frozen=True, slots=True)
+class CudaForm:
+    """What a graph for CUDA is made of.
+
+    Attributes:
+        activations: the type in which layers pass values on, float16 or bfloat16.
+        is_twin: whether it is the graph's twin for the CPU, by which its values are verified. The
+            CPU has no kernel for paged latent attention, and few for these types. So the twin
+            writes attention out, and computes in float32 and rounds each value that the other graph
+            holds in ``activations``.
+    """
+
+    activations: ir.DataType
+    is_twin: bool = False
+
+
 class GraphBuilder:
     """Collects the nodes of one graph.
 
@@ -31,6 +54,7 @@ class GraphBuilder:
         plan: the weights that the graph takes.
         uses_kernels: whether nodes are our own operators where there is one, or ONNX Runtime's
             alone. The weights are the same.
+        cuda: the form of a graph for CUDA; None for the CPU's.
         opset: the version of ONNX' own operators.
     """
 
@@ -40,12 +64,14 @@ class GraphBuilder:
         plan: WeightPlan | None = None,
         *,
         uses_kernels: bool = False,
+        cuda: CudaForm | None = None,
         opset: int = OPSET,
     ) -> None:
         self.name = name
         self.opset = opset
         self.plan = plan or WeightPlan()
         self.uses_kernels = uses_kernels
+        self.cuda = cuda
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
@@ -53,6 +79,16 @@ class GraphBuilder:
         self._shared: dict[str, ir.Value] = {}
         self._constants: dict[str, ir.Value] = {}
         self._model: ir.Model | None = None
+
+    @property
+    def activations(self) -> ir.DataType:
+        """The type of values that layers pass on."""
+        return FLOAT if self.cuda is None or self.cuda.is_twin else self.cuda.activations
+
+    @property
+    def attends_by_pages(self) -> bool:
+        """Whether attention is CUDA's own operator."""
+        return self.cuda is not None and not self.cuda.is_twin
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
         """Declare a graph input."""
@@ -70,26 +106,41 @@ class GraphBuilder:
         weight: Weight,
         *,
         shape: Sequence[int] | None = None,
-        dtype: ir.DataType | None = None,
+        view: ir.DataType | None = None,
         narrow: Collection[DType] = (),
+        dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """Return a weight of the plan as kernels take it: float32, or codes.
+        """Return a weight of the plan as kernels take it: as ``dtype``, or codes.
 
-        A Cast over a constant makes float32 of narrower floats, but for those types that the node
-        takes as they are (``narrow``); ONNX Runtime folds it when it loads the graph, so the file
-        is half as large there and the kernels see float32. ``shape`` and ``dtype`` are another view
+        By default that is the activations' type. A Cast over a constant makes it of others, but for
+        those types that the node takes as they are (``narrow``); ONNX Runtime folds it when it
+        loads the graph, so the file is smaller. ``shape`` and ``view``, a type, are another view
         of the bytes.
         """
         dims = list(weight.shape if shape is None else shape)
-        value = ir.val(weight.name, dtype or _TYPES[weight.dtype], dims)
+        value = ir.val(weight.name, view or _TYPES[weight.dtype], dims)
         self._initializers[weight.name] = value
-        if weight.dtype not in (DType.FLOAT16, DType.BFLOAT16) or weight.dtype in narrow:
+        if weight.dtype not in _FLOATS or weight.dtype in narrow:
             return value
-        return self.to_float(value, f"{weight.name}/float32", dims)
+        if dtype is None and self.cuda is not None and self.cuda.is_twin:
+            value = self.cast(value, f"{weight.name}/rounded", dims, self.cuda.activations)
+        wanted = dtype or self.activations
+        role = "float32" if wanted == FLOAT else "narrow"
+        return self.cast(value, f"{weight.name}/{role}", dims, wanted)
 
-    def to_float(self, value: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
-        """Return a constant as float32."""
-        return self.op("Cast", name, [value], shape, to=int(ir.DataType.FLOAT))
+    def cast(
+        self, value: ir.Value, name: str, shape: Sequence[Dim], dtype: ir.DataType
+    ) -> ir.Value:
+        """Return a value in another type; itself if it has that type."""
+        if value.dtype == dtype:
+            return value
+        return self.op("Cast", name, [value], shape, dtype=dtype, to=int(dtype))
+
+    def as_activation(self, value: ir.Value, name: str, shape: Sequence[Dim]) -> ir.Value:
+        """Return a float32 value in the activations' type."""
+        if self.cuda is not None and self.cuda.is_twin:
+            return self._round(value, name, shape, self.cuda.activations)
+        return self.cast(value, name, shape, self.activations)
 
     def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
         """Return the value ``name`` that several layers take, made when it is first asked for."""
@@ -126,11 +177,14 @@ class GraphBuilder:
         inputs: Sequence[ir.Value | None],
         shape: Sequence[Dim],
         *,
-        dtype: ir.DataType = ir.DataType.FLOAT,
+        dtype: ir.DataType | None = None,
         domain: str = "",
         **attributes: int | float | str | Sequence[int] | ir.TensorProtocol,
     ) -> ir.Value:
-        """Add a node with one output of the stated type and shape; ``name`` says layer and role."""
+        """Add a node with one output of the stated shape; ``name`` says layer and role.
+
+        Without a ``dtype`` the output is an activation.
+        """
         return self.multi_op(
             op_type, name, inputs, [(name, dtype, shape)], domain=domain, **attributes
         )[0]
@@ -140,22 +194,38 @@ class GraphBuilder:
         op_type: str,
         name: str,
         inputs: Sequence[ir.Value | None],
-        outputs: Sequence[tuple[str, ir.DataType, Sequence[Dim]] | None],
+        outputs: Sequence[Output | None],
         *,
         domain: str = "",
         **attributes: int | float | str | Sequence[int] | ir.TensorProtocol,
     ) -> list[ir.Value]:
         """Add a node with several outputs; None leaves an optional output out."""
-        values = [
-            ir.val("", ir.DataType.FLOAT, [])
-            if output is None
-            else ir.val(*output[:2], list(output[2]))
-            for output in outputs
-        ]
+        rounded = None if self.cuda is None or not self.cuda.is_twin else self.cuda.activations
+        values = []
+        for output in outputs:
+            called, dtype, shape = output or ("", FLOAT, [])
+            exact = rounded is not None and dtype is None
+            called = f"{called}/exact" if exact else called
+            values.append(ir.val(called, dtype or self.activations, list(shape)))
         self.nodes.append(
             ir.node(op_type, inputs, attributes, domain=domain, outputs=values, name=name)
         )
-        return values
+        if rounded is None:
+            return values
+        return [
+            value
+            if output is None or output[1] is not None
+            else self._round(value, output[0], output[2], rounded)
+            for value, output in zip(values, outputs, strict=True)
+        ]
+
+    def _round(
+        self, value: ir.Value, name: str, shape: Sequence[Dim], dtype: ir.DataType
+    ) -> ir.Value:
+        """Return float32 values that ``dtype`` holds; they have the name ``name``."""
+        narrow = self.cast(value, f"{name}/rounded", shape, dtype)
+        restored = [(name, FLOAT, shape)]
+        return self.multi_op("Cast", f"{name}/restored", [narrow], restored, to=int(FLOAT))[0]
 
     def model(self, location: str, offsets: Mapping[str, int]) -> ir.Model:
         """Return the model; its weights lie at ``offsets`` of the file ``location`` beside it.

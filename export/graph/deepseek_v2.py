@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.errors import BuildError
 from trtcoder.export.graph import kernels
 from trtcoder.export.graph.attention import latent_attention
-from trtcoder.export.graph.builder import Dim
+from trtcoder.export.graph.builder import Dim, GraphBuilder
+from trtcoder.export.graph.cuda_cache import declare_cuda_cache
 from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.inputs import declare_inputs
 from trtcoder.export.graph.kernels import PanelMlp
-from trtcoder.export.graph.latent_cache import declare_cache
-from trtcoder.export.graph.layers import mixture_of_experts
+from trtcoder.export.graph.latent_cache import Cache, declare_cache
+from trtcoder.export.graph.layers import masked_experts, mixture_of_experts
+from trtcoder.export.graph.masked_routing import route_masked, scale_routed
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.graph.router import route
 from trtcoder.export.weights.experts import Expert, expert_product
@@ -30,12 +33,14 @@ from trtcoder.export.weights.panels import declare_panel_experts, in_panels
 from trtcoder.export.weights.plan import DType
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
+FLOAT = ir.DataType.FLOAT
+
 
 def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     """Declare the whole graph, and return its caches; no weight is read yet."""
     b, config = model.b, DeepseekV2Config.of(model.checkpoint.config)
     layers, hidden, epsilon = config.num_hidden_layers, config.hidden_size, config.rms_norm_eps
-    caches = [declare_cache(b, layer, config, model.recipe.cache) for layer in range(layers)]
+    caches = [_cache(model, config, layer) for layer in range(layers)]
     inputs = declare_inputs(b, config.inverse_frequencies(), config.rotary_scale, caches[0].entries)
     table = "model.embed_tokens.weight"
     residual = model.embedding("embed_tokens", inputs.input_ids, table)
@@ -80,6 +85,12 @@ def declare_deepseek_v2(model: ModelBuilder) -> tuple[CacheInfo, ...]:
     return tuple(info for cache in caches for info in cache.describe())
 
 
+def _cache(model: ModelBuilder, config: DeepseekV2Config, layer: int) -> Cache:
+    if model.b.cuda is not None:
+        return declare_cuda_cache(model, config, layer, model.recipe.cache)
+    return declare_cache(model.b, layer, config, model.recipe.cache)
+
+
 def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value) -> ir.Value:
     b, recipe = model.b, model.recipe
     name, prefix = f"layers.{layer}/moe", f"model.layers.{layer}.mlp"
@@ -105,7 +116,8 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
             return routed
     else:
         router = router_weight(model, name, prefix, x)
-        routed = _stock_experts(model, config, name, x, router, experts, gate_up, down)
+        run = _stock_experts if b.cuda is None else _masked_experts
+        routed = run(model, config, name, x, router, experts, gate_up, down)
     if not has_shared:
         return routed
     shared = model.swiglu(shared_name, shared_prefix, x)
@@ -124,9 +136,7 @@ def _stock_experts(
 ) -> ir.Value:
     """Route and run the routed experts by ONNX Runtime's own operators."""
     b = model.b
-    logits = b.op(
-        "Gemm", f"{name}/router", [x, router], ["tokens", config.n_routed_experts], transB=1
-    )
+    logits = _router_logits(b, config, name, x, router)
     with_total = gate_up.activations == "float" if isinstance(gate_up, Float8) else gate_up.is_float
     routing = route(b, name, logits, config, with_total=with_total)
     common = (
@@ -146,6 +156,44 @@ def _stock_experts(
         return routed
     shape: list[Dim] = ["tokens", config.hidden_size]
     return b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
+
+
+def _masked_experts(
+    model: ModelBuilder,
+    config: DeepseekV2Config,
+    name: str,
+    x: ir.Value,
+    router: ir.Value,
+    experts: Sequence[Expert],
+    gate_up: Storage,
+    down: Storage,
+) -> ir.Value:
+    """Route and run the routed experts as CUDA's operator does."""
+    b, hidden = model.b, config.hidden_size
+    if isinstance(gate_up, Float8) or isinstance(down, Float8):
+        raise BuildError(f"{name}: CUDA's fused experts take integers, not {gate_up}")
+    logits = _router_logits(b, config, name, x, router)
+    routing = route_masked(b, name, logits, config)
+    routed = masked_experts(
+        b,
+        f"{name}/experts",
+        x,
+        routing.logits,
+        experts,
+        config.num_experts_per_tok,
+        gate_up,
+        down,
+    )
+    return scale_routed(b, name, routed, routing, hidden)
+
+
+def _router_logits(
+    b: GraphBuilder, config: DeepseekV2Config, name: str, x: ir.Value, router: ir.Value
+) -> ir.Value:
+    """Return the router's logits, float32 ``[tokens, E]``."""
+    x = b.cast(x, f"{name}/router/input", ["tokens", config.hidden_size], FLOAT)
+    shape: list[Dim] = ["tokens", config.n_routed_experts]
+    return b.op("Gemm", f"{name}/router", [x, router], shape, dtype=FLOAT, transB=1)
 
 
 def expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:
@@ -169,4 +217,6 @@ def router_weight(
         return values if scale is None else values * scale
 
     shape = model.checkpoint.shape(tensor)
-    return model.parameter(f"{name}/router/weight", "router", shape, tensor, read, narrow)
+    return model.parameter(
+        f"{name}/router/weight", "router", shape, tensor, read, narrow, as_type=FLOAT
+    )

@@ -19,7 +19,14 @@ from trtcoder.export.graph.inputs import Inputs
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 FLOAT, INT8, UINT8 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8
-_TYPES = {FLOAT: "float32", INT8: "int8", UINT8: "uint8"}
+_TYPES = {
+    FLOAT: "float32",
+    INT8: "int8",
+    UINT8: "uint8",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.FLOAT8E4M3FN: "float8e4m3fn",
+}
 
 # Values that share a scale in the int8 and fp8 caches, where the widths of c_kv and k_pe allow it.
 SCALE_GROUP = 64
@@ -30,8 +37,11 @@ class Cache:
     """One layer's cache.
 
     Attributes:
-        entries: float32, int8, or uint8 for the bits of float8, ``[rows, width]``.
-        scales: float32 ``[rows, width / group]``, None for a float32 cache.
+        entries: float32, int8, or uint8 for the bits of float8, ``[rows, width]``; for CUDA
+            ``[blocks, rows of a block, 1, width]`` (`trtcoder.export.graph.cuda_cache`).
+        scales: float32 ``[rows, width / group]``, None for a cache without scales of its rows.
+        channel_scales: float32 ``[1, 1, width]``, what CUDA's 8 bits are multiplied with; None for
+            others.
     """
 
     layer: int
@@ -40,6 +50,7 @@ class Cache:
     width: int
     group: int
     written: list[tuple[str, ir.Value]]
+    channel_scales: ir.Value | None = None
 
     @property
     def name(self) -> str:
@@ -96,7 +107,11 @@ def store(b: GraphBuilder, cache: Cache, name: str, entry: ir.Value, inputs: Inp
     shape: list[Dim] = ["rows", cache.width]
     if cache.scales is None:
         written = b.op(
-            "ScatterND", f"{name}/cache", [cache.entries, inputs.slot_column(b), entry], shape
+            "ScatterND",
+            f"{name}/cache",
+            [cache.entries, inputs.slot_column(b), entry],
+            shape,
+            dtype=FLOAT,
         )
         cache.written = list(zip(cache.output_names, [written], strict=True))
         return written

@@ -180,6 +180,45 @@ def mixture_of_experts(
     )
 
 
+def masked_experts(
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    logits: ir.Value,
+    experts: Sequence[Expert],
+    top_k: int,
+    gate_up: Scheme,
+    down: Scheme,
+) -> ir.Value:
+    """Run each token's experts as CUDA's kernel does, by logits alone: ``[tokens, H]``.
+
+    ``logits`` ``[tokens, E]`` are those of `trtcoder.export.graph.masked_routing`, whose factor the
+    caller multiplies with. The weights are those that the CPU's kernel takes.
+    """
+    if gate_up.bits != down.bits or gate_up.is_float:
+        raise BuildError(f"{name}: gate and up are {gate_up}, down is {down}; CUDA wants one form")
+    hidden = experts[0].gate.width
+    stacks = declare_experts(b.plan, name, str(x.name), experts, gate_up, down)
+    fc1, fc2 = ([b.weight(weight) for weight in weights] for weights in stacks)
+    inputs = [x, logits, fc1[0], fc1[1], None, fc2[0], fc2[1]]
+    if not gate_up.symmetric:
+        inputs += [None, None, None, None, fc1[2], fc2[2]]
+    return b.op(
+        "QMoE",
+        name,
+        inputs,
+        ["tokens", hidden],
+        domain=CONTRIB,
+        k=top_k,
+        expert_weight_bits=gate_up.bits,
+        block_size=gate_up.block_size,
+        normalize_routing_weights=1,
+        # They are as they are stored, and the kernel lays them out when the graph is loaded.
+        weights_prepacked=0,
+        **_SWIGLU,
+    )
+
+
 def float_experts(
     b: GraphBuilder,
     name: str,

@@ -19,9 +19,9 @@ from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
-# The logits of experts that are not chosen: near the lowest float16, and far from the lowest
-# float32, so that a kernel may subtract from them.
-_LOWEST = {FLOAT: -1e30, ir.DataType.BFLOAT16: -1e30, ir.DataType.FLOAT16: -60000.0}
+# The logits of experts that are not chosen: near the lowest float16, with room for a kernel to
+# subtract from it.
+LOWEST = -60000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class MaskedRouting:
     """What fused experts take, and what their output is multiplied with.
 
     Attributes:
-        logits: ``[tokens, E]``, in the type of the experts: 0 for the best of the chosen experts,
+        logits: ``[tokens, E]``, in the activations' type: 0 for the best of the chosen experts,
             negative for the others of them, far below for those that are not chosen.
         factor: float32 ``[tokens, 1]``; None where it is 1, because weights are normalised.
     """
@@ -43,9 +43,11 @@ def route_masked(
     name: str,
     logits: ir.Value,
     config: DeepseekV2Config,
-    dtype: ir.DataType = FLOAT,
+    dtype: ir.DataType | None = None,
 ) -> MaskedRouting:
-    """Route by softmax over ``logits``, float32 ``[tokens, E]``; ``dtype`` is the experts' type.
+    """Route by softmax over ``logits``, float32 ``[tokens, E]``.
+
+    ``dtype`` is the experts' type, by default the activations'.
 
     The operator must have ``normalize_routing_weights=1`` and ``k`` experts a token, and its output
     go through `scale_routed`. No node needs cuDNN.
@@ -72,13 +74,12 @@ def route_masked(
         [b.op("Shape", f"{role}/shape", [logits], [2], dtype=INT64)],
         shape,
         dtype=FLOAT,
-        value=ir.tensor([_LOWEST[dtype]], dtype=FLOAT),
+        value=ir.tensor([LOWEST], dtype=FLOAT),
     )
     masked = b.op(
         "ScatterElements", f"{role}/masked", [masked, chosen, below], shape, dtype=FLOAT, axis=1
     )
-    if dtype != FLOAT:
-        masked = b.op("Cast", f"{role}/cast", [masked], shape, dtype=dtype, to=int(dtype))
+    masked = _as_type(b, masked, f"{role}/told", shape, dtype)
     if config.norm_topk_prob and top_k > 1:
         # As the published code has it: weights that are normalised are not scaled.
         return MaskedRouting(masked, None)
@@ -95,19 +96,18 @@ def scale_routed(
     routed: ir.Value,
     routing: MaskedRouting,
     hidden: int,
-    dtype: ir.DataType = FLOAT,
+    dtype: ir.DataType | None = None,
 ) -> ir.Value:
-    """Return the experts' output ``[tokens, hidden]``, of ``dtype``, as the router weighs it."""
-    factor = routing.factor
-    if factor is None:
+    """Return the experts' output ``[tokens, hidden]`` as the router weighs it."""
+    if routing.factor is None:
         return routed
-    if dtype != FLOAT:
-        factor = b.op(
-            "Cast",
-            f"{name}/router/cast_factor",
-            [factor],
-            ["tokens", 1],
-            dtype=dtype,
-            to=int(dtype),
-        )
+    factor = _as_type(b, routing.factor, f"{name}/router/factor_told", ["tokens", 1], dtype)
     return b.op("Mul", f"{name}/scaled", [routed, factor], ["tokens", hidden], dtype=dtype)
+
+
+def _as_type(
+    b: GraphBuilder, value: ir.Value, name: str, shape: list[Dim], dtype: ir.DataType | None
+) -> ir.Value:
+    if dtype is None:
+        return b.as_activation(value, name, shape)
+    return b.cast(value, name, shape, dtype)

@@ -55,15 +55,18 @@ class ModelBuilder:
         tensor: str,
         read: Callable[[], NDArray[np.float32]],
         narrow: Collection[DType] = (),
+        as_type: ir.DataType | None = None,
     ) -> ir.Value:
         """Return what ``read`` makes of a tensor, stored in the tensor's own type.
 
-        It is float32, but for the types that the node takes as they are, ``narrow``.
+        It is of the activations' type or ``as_type``, but for the types that the node takes as they
+        are, ``narrow``.
         """
         dtype = self.checkpoint.dtype(tensor)
         return self.b.weight(
             declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read),
             narrow=narrow,
+            dtype=as_type,
         )
 
     def embedding(self, name: str, ids: ir.Value, tensor: str) -> ir.Value:
@@ -112,7 +115,7 @@ class ModelBuilder:
             "SkipSimplifiedLayerNormalization",
             name,
             [branch, residual, self.norm_weight(name, tensor)],
-            [(name, FLOAT, shape), None, None, (total, FLOAT, shape)],
+            [(name, None, shape), None, None, (total, None, shape)],
             domain=CONTRIB,
             epsilon=epsilon,
         )
@@ -183,12 +186,13 @@ class ModelBuilder:
         self, name: str, role: str, x: ir.Value, outputs: tuple[str, ...], sizes: tuple[int, ...]
     ) -> list[ir.Value]:
         """Split ``[tokens, width]`` into columns of the given sizes."""
-        return self.b.multi_op(
+        b = self.b
+        return b.multi_op(
             "Split",
             f"{name}/{role}",
-            [x, self.b.ints(*sizes)],
+            [x, b.ints(*sizes)],
             [
-                (f"{name}/{output}", x.dtype or FLOAT, ["tokens", size])
+                (f"{name}/{output}", b.activations, ["tokens", size])
                 for output, size in zip(outputs, sizes, strict=True)
             ],
             axis=1,
@@ -201,9 +205,15 @@ class ModelBuilder:
         """
         b, source = self.b, self.matrix(tensor)
         sampled = b.op(
-            "Gather", "sampled", [normed, sample_rows], ["samples", source.width], axis=0
+            "Gather",
+            "sampled",
+            [normed, sample_rows],
+            ["samples", source.width],
+            dtype=b.activations,
+            axis=0,
         )
         logits = self.linear(
             "lm_head", "lm_head", sampled, source, rows="samples", activation="final_norm"
         )
+        logits = b.cast(logits, "lm_head/logits", ["samples", source.rows], FLOAT)
         b.output(logits, "logits")

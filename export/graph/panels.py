@@ -68,7 +68,9 @@ def _rows(b: GraphBuilder, matrix: PanelMatrix, weight: Weight, tail: list[int])
         value = add("Slice", "kept", [value, *bounds], [groups, kept, *tail])
     shape = [groups, kept, *tail] if matrix.count is not None else [groups * kept, *tail]
     value = add("Reshape", "shaped", [value, b.ints(*shape)], shape)
-    return b.to_float(value, f"{name}/float32", shape) if weight.dtype == DType.FLOAT16 else value
+    if weight.dtype != DType.FLOAT16:
+        return value
+    return b.cast(value, f"{name}/float32", shape, ir.DataType.FLOAT)
 
 
 def _by_row(matrix: PanelMatrix, weight: Weight) -> list[int]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from trtcoder.bundle.onnx import CacheInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
-from trtcoder.export.graph.builder import GraphBuilder
+from trtcoder.export.graph.builder import CudaForm, GraphBuilder
 from trtcoder.export.graph.deepseek_v2 import declare_deepseek_v2
 from trtcoder.export.graph.kernels import PANEL_OPERATORS
 from trtcoder.export.graph.model_builder import ModelBuilder
@@ -33,11 +35,13 @@ class ModelGraph:
         caches: the caches among its inputs.
         kernels: the graph in our operators, over the same weights and with the same inputs; None
             where an architecture has no node of them.
+        twin: of a graph for CUDA, its twin for the CPU, over the same weights.
     """
 
     builder: GraphBuilder
     caches: tuple[CacheInfo, ...]
     kernels: GraphBuilder | None
+    twin: GraphBuilder | None = None
 
 
 def declare_graph(
@@ -48,12 +52,7 @@ def declare_graph(
     Raises:
         BuildError: there is no graph of this architecture, or none with this recipe.
     """
-    model_type = str(checkpoint.config.raw.get("model_type"))
-    if model_type not in GRAPHS:
-        raise BuildError(
-            f"{checkpoint.folder}: there is no graph for model_type {model_type!r}, only for "
-            f"{', '.join(sorted(GRAPHS))}"
-        )
+    model_type = _known_type(checkpoint)
     builder, kernels = (
         GraphBuilder(model_type, WeightPlan(quantizer), uses_kernels=uses_kernels)
         for uses_kernels in (False, True)
@@ -67,6 +66,36 @@ def declare_graph(
     if not kernels.plan.declared.items() <= builder.plan.declared.items() or same != caches:
         raise BuildError(f"{model_type}: its two graphs do not take the same weights and caches")
     return ModelGraph(builder, caches, kernels)
+
+
+def declare_cuda_graph(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    activations: ir.DataType,
+    quantizer: Quantizer | None = None,
+) -> ModelGraph:
+    """Return a checkpoint's graph for CUDA, and its twin for the CPU; see `declare_graph`."""
+    model_type = _known_type(checkpoint)
+    builder, twin = (
+        GraphBuilder(model_type, WeightPlan(quantizer), cuda=CudaForm(activations, is_twin))
+        for is_twin in (False, True)
+    )
+    caches, _ = (GRAPHS[model_type](ModelBuilder(b, checkpoint, recipe)) for b in (builder, twin))
+    if twin.plan.declared != builder.plan.declared:
+        raise BuildError(
+            f"{model_type}: a graph for CUDA and its twin do not take the same weights"
+        )
+    return ModelGraph(builder, caches, None, twin)
+
+
+def _known_type(checkpoint: Checkpoint) -> str:
+    model_type = str(checkpoint.config.raw.get("model_type"))
+    if model_type not in GRAPHS:
+        raise BuildError(
+            f"{checkpoint.folder}: there is no graph for model_type {model_type!r}, only for "
+            f"{', '.join(sorted(GRAPHS))}"
+        )
+    return model_type
 
 
 def reads_panels(b: GraphBuilder) -> bool:

@@ -38,16 +38,18 @@ def route(
     """Route by softmax over ``logits`` ``[tokens, E]``, in float32."""
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
     shape: list[Dim] = ["tokens", experts]
-    probabilities = b.op("Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1)
+    probabilities = b.op(
+        "Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1, dtype=FLOAT
+    )
     selection = selection_logits(b, name, probabilities, logits, config)
     if config.norm_topk_prob and top_k > 1:
         total = chosen_sum(b, name, probabilities, _chosen(b, name, selection, top_k), top_k)
-        mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape)
+        mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape, dtype=FLOAT)
         return Routing(selection, mixing, None)
     mixing = probabilities
     if config.routed_scaling_factor != 1.0:
         scale = b.scalar(config.routed_scaling_factor)
-        mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape)
+        mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape, dtype=FLOAT)
     if not with_total:
         return Routing(selection, mixing, None)
     chosen = _chosen(b, name, selection, top_k)
@@ -77,9 +79,15 @@ def chosen_sum(
         [mixing, chosen],
         ["tokens", top_k],
         axis=1,
+        dtype=FLOAT,
     )
     return b.op(
-        "ReduceSum", f"{name}/router/total", [weights, b.ints(1)], ["tokens", 1], keepdims=1
+        "ReduceSum",
+        f"{name}/router/total",
+        [weights, b.ints(1)],
+        ["tokens", 1],
+        keepdims=1,
+        dtype=FLOAT,
     )
 
 
@@ -94,6 +102,7 @@ def _limit_to_groups(
         f"{name}/router/grouped",
         [probabilities, b.ints(-1, groups, size)],
         ["tokens", groups, size],
+        dtype=FLOAT,
     )
     # The best expert of each group. On CUDA a ReduceMax would need cuDNN.
     best, _ = b.multi_op(
@@ -106,7 +115,9 @@ def _limit_to_groups(
         ],
         axis=-1,
     )
-    best = b.op("Squeeze", f"{name}/router/group_scores", [best, b.ints(2)], ["tokens", groups])
+    best = b.op(
+        "Squeeze", f"{name}/router/group_scores", [best, b.ints(2)], ["tokens", groups], dtype=FLOAT
+    )
     _, chosen = top(b, f"{name}/router/groups", best, kept)
     blocked = b.op(
         "ConstantOfShape",
@@ -114,6 +125,7 @@ def _limit_to_groups(
         [b.op("Shape", f"{name}/router/group_shape", [best], [2], dtype=INT64)],
         ["tokens", groups],
         value=ir.tensor([float("-inf")], dtype=FLOAT),
+        dtype=FLOAT,
     )
     opened = b.op(
         "Expand",
@@ -123,6 +135,7 @@ def _limit_to_groups(
             b.op("Shape", f"{name}/router/chosen_shape", [chosen], [2], dtype=INT64),
         ],
         ["tokens", kept],
+        dtype=FLOAT,
     )
     bias = b.op(
         "ScatterElements",
@@ -130,9 +143,14 @@ def _limit_to_groups(
         [blocked, chosen, opened],
         ["tokens", groups],
         axis=1,
+        dtype=FLOAT,
     )
     bias = b.op(
-        "Unsqueeze", f"{name}/router/group_column", [bias, b.ints(2)], ["tokens", groups, 1]
+        "Unsqueeze",
+        f"{name}/router/group_column",
+        [bias, b.ints(2)],
+        ["tokens", groups, 1],
+        dtype=FLOAT,
     )
     limited = b.op(
         "Add",
@@ -143,16 +161,19 @@ def _limit_to_groups(
                 f"{name}/router/grouped_logits",
                 [logits, b.ints(-1, groups, size)],
                 ["tokens", groups, size],
+                dtype=FLOAT,
             ),
             bias,
         ],
         ["tokens", groups, size],
+        dtype=FLOAT,
     )
     return b.op(
         "Reshape",
         f"{name}/router/limited",
         [limited, b.ints(-1, config.n_routed_experts)],
         ["tokens", config.n_routed_experts],
+        dtype=FLOAT,
     )
 
 

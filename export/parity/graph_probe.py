@@ -29,8 +29,6 @@ from trtcoder.plugins.choice import Choice, choose, without_kernels
 if TYPE_CHECKING:
     import onnx
 
-_DTYPES = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
-
 
 @dataclass(frozen=True, slots=True)
 class EngineTrace:
@@ -84,8 +82,15 @@ class GraphProbe:
             for layer in range(self._layers)
         ]
         parts = manifest.onnx_parts
+        # What is verified of an engine for CUDA is its twin, whose caches are float32.
+        self._cache_dtypes = {
+            cache.name: np.dtype("float32" if parts.twin else cache.dtype)
+            for cache in parts.graph.caches
+        }
         if accuracy_level is not None:
             choice = without_kernels(parts)
+        if parts.twin is not None:
+            choice = Choice(parts.twin, None, "the twin of a graph for CUDA")
         self._choice = choice or choose(parts)
         model = onnx.load(str(folder / self._choice.file), load_external_data=False)
         if accuracy_level is not None:
@@ -150,7 +155,11 @@ class GraphProbe:
         """Return the version of ONNX Runtime, and the instruction set of our kernels."""
         import onnxruntime
 
-        return {"onnxruntime": str(onnxruntime.__version__), **self._choice.versions}
+        found = {"onnxruntime": str(onnxruntime.__version__), **self._choice.versions}
+        if self._manifest.onnx_parts.twin is not None:
+            # What was run is not what serves: a reader of the certificate must see it.
+            found["graph"] = f"{self._choice.file} on the CPU, in place of CUDA"
+        return found
 
     def start(
         self,
@@ -195,7 +204,7 @@ class GraphProbe:
     ) -> list[dict[str, NDArray[Any]]]:
         """Run a sequence's chunks through a part; return what each of them made, by name."""
         caches = {
-            cache.name: np.zeros((state.cache_rows, cache.width), _DTYPES[cache.dtype])
+            cache.name: np.zeros((state.cache_rows, cache.width), self._cache_dtypes[cache.name])
             for cache in self._manifest.graph.caches
             if cache.name in part.inputs
         }
@@ -218,7 +227,6 @@ class GraphProbe:
             part.model,
             part.name,
             configure=lambda options: self._choice.configure(options, available_cores()),
-            provider=self._manifest.requires.provider,
         )
 
 

@@ -1,4 +1,4 @@
-"""Opens a part of a graph in ONNX Runtime, its weights staying in the engine's folder."""
+"""Opens a part of a graph on ONNX Runtime's CPU, its weights staying in the engine's folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtcoder.bundle.linked_data import give_linked_data
+from trtcoder.bundle.onnx import CPU
 from trtcoder.errors import EngineError
 
 if TYPE_CHECKING:
     import onnx
-
-CPU = "CPUExecutionProvider"
 
 
 def open_model(
@@ -22,9 +21,8 @@ def open_model(
     name: str,
     *,
     configure: Callable[[Any], None] = lambda options: None,
-    provider: str = CPU,
 ) -> Any:
-    """Return a session over ``model``, whose weights lie in ``files`` of ``folder``.
+    """Return a session on the CPU over ``model``, whose weights lie in ``files`` of ``folder``.
 
     ``configure`` is given the session's options; ``name`` says in errors what the model is.
 
@@ -43,9 +41,7 @@ def open_model(
     try:
         configure(options)
         linked = give_linked_data(options, folder, files)
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=[provider]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
     except Exception as error:  # onnxruntime's own classes have no common public base
         raise EngineError(f"{folder}: ONNX Runtime refuses {name} of the graph: {error}") from error
     del linked  # which the open session no longer needs

@@ -10,9 +10,18 @@ import onnx_ir as ir
 
 from trtcoder import __version__
 from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
-from trtcoder.bundle.onnx import TARGET, GraphInfo, KernelGraph, OnnxParts, Requires
+from trtcoder.bundle.onnx import (
+    CPU,
+    CUDA,
+    TARGET,
+    GraphInfo,
+    KernelGraph,
+    OnnxParts,
+    Requires,
+)
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
+from trtcoder.errors import BuildError
 from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.graph.registry import (
     ModelGraph,
@@ -22,6 +31,7 @@ from trtcoder.export.graph.registry import (
 )
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import Recipe, RecipeOptions, preset
+from trtcoder.export.targets.cuda import ACTIVATIONS, cuda_recipe, declare_on_cuda
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.sink import Sink
@@ -31,10 +41,10 @@ from trtcoder.prompting.source import Prompting, prompt_files
 
 GRAPH_FILE = "model.onnx"
 KERNEL_GRAPH_FILE = "kernels.onnx"
+TWIN_FILE = "twin.onnx"
 DATA_FILE = "model.data"
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
-PROVIDER = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +75,7 @@ class OnnxPlan:
     @property
     def cache_bytes(self) -> int:
         """Bytes that the cache of one token takes, all layers together."""
-        return sum(
-            cache.width * (4 if cache.dtype == "float32" else 1) for cache in self.graph.caches
-        )
+        return sum(cache.row_nbytes for cache in self.graph.caches)
 
     @property
     def data_files(self) -> tuple[str, ...]:
@@ -108,8 +116,9 @@ class OnnxPlan:
             parity=None,
             onnx=OnnxParts(
                 GraphInfo(GRAPH_FILE, CACHE_BLOCK, self.graph.caches),
-                Requires(ONNXRUNTIME, PROVIDER),
+                Requires(ONNXRUNTIME, CPU if self.graph.twin is None else CUDA),
                 self._kernel_graph(),
+                None if self.graph.twin is None else TWIN_FILE,
             ),
             chat_template=prompting.chat_template,
             chat_refusal=prompting.chat_refusal,
@@ -122,6 +131,8 @@ class OnnxPlan:
         builders = {GRAPH_FILE: self.graph.builder}
         if self.graph.kernels is not None:
             builders[KERNEL_GRAPH_FILE] = self.graph.kernels
+        if self.graph.twin is not None:
+            builders[TWIN_FILE] = self.graph.twin
         return {name: b.model(DATA_FILE, offsets) for name, b in builders.items()}
 
     def _kernel_graph(self) -> KernelGraph | None:
@@ -134,7 +145,7 @@ class OnnxPlan:
 
 
 class OnnxRuntime:
-    """Engines that ONNX Runtime's CPU provider runs (see `Target`)."""
+    """Engines that ONNX Runtime runs, on the CPU or on CUDA (see `Target`)."""
 
     name = TARGET
     precisions = ("int4", "fp32", "fp8", "int8", "mixed")
@@ -144,11 +155,18 @@ class OnnxRuntime:
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         """Return the preset of that name."""
+        if options.provider == "cuda":
+            return cuda_recipe(options)
+        if options.activations in ACTIVATIONS:
+            raise BuildError(
+                f"--activations {options.activations}: is for --provider cuda; the CPU's operators "
+                "take float32"
+            )
         return preset(
             options.weights or self.precisions[0],
             block_size=32 if options.block_size is None else options.block_size,
             symmetric=options.symmetric,
-            cache=options.cache,
+            cache=options.cache or "fp32",
             accuracy_level=options.accuracy_level,
             fp8_scales=options.fp8_scales,
             activations=options.activations,
@@ -158,7 +176,11 @@ class OnnxRuntime:
         self, checkpoint: Checkpoint, recipe: Recipe, quantizer: Quantizer | None = None
     ) -> OnnxPlan:
         """Plan an engine."""
-        return OnnxPlan(checkpoint, recipe, declare_graph(checkpoint, recipe, quantizer))
+        if recipe.provider == "cuda":
+            graph = declare_on_cuda(checkpoint, recipe, quantizer)
+        else:
+            graph = declare_graph(checkpoint, recipe, quantizer)
+        return OnnxPlan(checkpoint, recipe, graph)
 
     def probe_levels(self, manifest: Manifest) -> tuple[int | None, ...]:
         """Return None, and 0 where the kernels round activations to int8."""

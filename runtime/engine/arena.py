@@ -48,6 +48,15 @@ class Arena:
         """Copy ``rows`` rows from row ``source`` on to row ``target`` on."""
         self.array[target : target + rows] = self.array[source : source + rows]
 
+    def read(self, start: int, rows: int) -> bytes:
+        """Return the bytes of rows."""
+        return self.array[start : start + rows].tobytes()
+
+    def write(self, start: int, data: bytes) -> None:
+        """Set rows to what `read` returned."""
+        found = np.frombuffer(data, self.array.dtype).reshape(-1, self.info.width)
+        self.array[start : start + len(found)] = found
+
     def clear(self, rows: NDArray[np.int64]) -> None:
         """Set rows to zero."""
         self.array[rows] = 0

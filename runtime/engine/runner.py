@@ -1,30 +1,32 @@
 """Runs an engine's graph with every buffer bound in place.
 
-Index inputs, logits and caches live in buffers that this class owns; a forward pass writes the
-indices, runs, and returns a view of the logits. A cache's input and output are bound to one
-pointer, so its rows are updated where they are and nothing is copied. Buffers are bound again
-only when their shape changes, which for the caches is once a block of tokens.
+Index inputs, logits and caches live in buffers that a binding owns, in the CPU's memory or in a
+GPU's; a forward pass writes the indices, runs, and returns a view of the logits.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.bundle.folder import Bundle
+from trtcoder.bundle.onnx import CPU, CUDA
 from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
 from trtcoder.runtime.engine.arena import Arena
 from trtcoder.runtime.engine.batch import PackedBatch
-from trtcoder.runtime.engine.session import INDEX_INPUTS, LOGITS, open_session
+from trtcoder.runtime.engine.cuda_binding import CudaBinding
+from trtcoder.runtime.engine.cuda_memory import DeviceArena
+from trtcoder.runtime.engine.host_binding import HostBinding
+from trtcoder.runtime.engine.session import open_session
 
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
 # prompt takes shorter chunks instead of more memory.
 SCORE_BYTES = 256 << 20
 _UNBOUNDED = 1 << 62
-_CPU = "CPUExecutionProvider"
+_BINDINGS: dict[str, type[HostBinding] | type[CudaBinding]] = {CPU: HostBinding, CUDA: CudaBinding}
 
 
 class ModelRunner:
@@ -58,10 +60,10 @@ class ModelRunner:
             EngineError: this machine or this onnxruntime cannot run the engine.
         """
         manifest = bundle.manifest
-        if manifest.requires.provider != _CPU:
+        if manifest.requires.provider not in _BINDINGS:
             raise EngineError(
                 f"{bundle.folder}: built for {manifest.requires.provider}; trtcoder runs "
-                f"engines built for {_CPU}"
+                f"engines built for {', '.join(_BINDINGS)}"
             )
         if threads is not None and threads < 1:
             raise EngineError(f"threads is {threads}; it must be at least 1")
@@ -79,16 +81,9 @@ class ModelRunner:
         self._attends = self.choice.library is not None
         if self._attends:
             self.score_cells = _UNBOUNDED  # our attention keeps no scores
-        self._binding = self._session.io_binding()
-        self._arenas = [
-            Arena.reserve(cache, self.num_blocks * self.block_size)
-            for cache in manifest.graph.caches
-        ]
-        self._indices = {name: np.empty(1, np.int64) for name in INDEX_INPUTS}
-        self._views: dict[str, NDArray[np.int64]] = {}  # of the shapes that are bound
-        self._logits = np.empty((1, self.vocab_size), np.float32)
-        self._bound: dict[str, tuple[int, ...]] = {}
-        self._bound_rows = 0
+        rows = self.num_blocks * self.block_size
+        binding = _BINDINGS[manifest.requires.provider]
+        self._binding = binding(self._session, manifest, rows)
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Run one batch and write its tokens into the cache.
@@ -98,18 +93,11 @@ class ModelRunner:
         Raises:
             EngineError: ONNX Runtime fails, for example for lack of memory.
         """
-        for name in INDEX_INPUTS:
-            values = getattr(batch, name)
-            view = self._views.get(name)
-            if view is None or view.shape != values.shape:
-                view = self._bind_index(name, values.shape)
-            view[...] = values
-        logits = self._bind_logits(len(batch.sample_rows))
         # Our attention reads a sequence's own blocks, others every row that is bound.
         blocks = self.num_blocks if self._attends else int(batch.block_table.max()) + 1
-        self._bind_caches(blocks * self.block_size)
+        logits = self._binding.bind(batch, blocks * self.block_size)
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding.io)
         except Exception as error:  # onnxruntime's classes share no public base
             raise EngineError(
                 f"ONNX Runtime failed on {len(batch.input_ids)} tokens: {error}"
@@ -118,58 +106,27 @@ class ModelRunner:
 
     def copy_rows(self, source: int, target: int, rows: int) -> None:
         """Copy the first ``rows`` rows of a block to another block, in every cache."""
-        for arena in self._arenas:
+        for arena in self._binding.arenas:
             arena.copy(source * self.block_size, target * self.block_size, rows)
 
     def read_block(self, block: int) -> bytes:
         """Return the rows of a block, of every cache one after another."""
-        rows = slice(block * self.block_size, (block + 1) * self.block_size)
-        return b"".join(arena.array[rows].tobytes() for arena in self._arenas)
+        start = block * self.block_size
+        return b"".join(arena.read(start, self.block_size) for arena in self._binding.arenas)
 
     def write_block(self, block: int, data: bytes) -> bool:
         """Set the rows of a block to what `read_block` returned; False where sizes differ."""
-        rows = slice(block * self.block_size, (block + 1) * self.block_size)
-        if len(data) != sum(arena.array[rows].nbytes for arena in self._arenas):
+        arenas: Sequence[Arena | DeviceArena] = self._binding.arenas
+        sizes = [self.block_size * arena.info.row_nbytes for arena in arenas]
+        if len(data) != sum(sizes):
             return False
         start = 0
-        for arena in self._arenas:
-            target = arena.array[rows]
-            found = np.frombuffer(data, target.dtype, target.size, start)
-            target[:] = found.reshape(target.shape)
-            start += target.nbytes
+        for arena, size in zip(arenas, sizes, strict=True):
+            arena.write(block * self.block_size, data[start : start + size])
+            start += size
         return True
 
     def clear_rows(self, rows: NDArray[np.int64]) -> None:
         """Set cache rows to zero, in every cache: what is not finite spreads from there."""
-        for arena in self._arenas:
+        for arena in self._binding.arenas:
             arena.clear(rows)
-
-    def _bind_index(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        size = math.prod(shape)
-        if size > self._indices[name].size:
-            self._indices[name] = np.empty(2 * size, np.int64)
-        buffer = self._indices[name]
-        self._binding.bind_input(name, "cpu", 0, np.int64, shape, buffer.ctypes.data)
-        self._views[name] = buffer[:size].reshape(shape)
-        return self._views[name]
-
-    def _bind_logits(self, samples: int) -> NDArray[np.float32]:
-        if samples > len(self._logits):
-            self._logits = np.empty((2 * samples, self.vocab_size), np.float32)
-            self._bound.pop(LOGITS, None)
-        shape = (samples, self.vocab_size)
-        if self._bound.get(LOGITS) != shape:
-            pointer = self._logits.ctypes.data
-            self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, pointer)
-            self._bound[LOGITS] = shape
-        return self._logits[:samples]
-
-    def _bind_caches(self, rows: int) -> None:
-        if rows == self._bound_rows:
-            return
-        for arena in self._arenas:
-            shape = (rows, arena.info.width)
-            name, pointer = arena.info.name, arena.pointer
-            self._binding.bind_input(name, "cpu", 0, arena.array.dtype, shape, pointer)
-            self._binding.bind_output(f"{name}.out", "cpu", 0, arena.array.dtype, shape, pointer)
-        self._bound_rows = rows

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.linked_data import give_linked_data
-from trtcoder.errors import DependencyError, EngineError
+from trtcoder.bundle.onnx import CUDA
+from trtcoder.errors import DependencyError, EngineError, TrtcoderError
 from trtcoder.plugins.choice import Choice, choose
+from trtcoder.runtime.engine import cuda_device
 
 if TYPE_CHECKING:
     import onnxruntime
 
 INDEX_INPUTS = ("input_ids", "positions", "slots", "sequences", "block_table", "sample_rows")
 LOGITS = "logits"
-_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)", "uint8": "tensor(uint8)"}
+# What only graphs for CUDA take beside them, int32.
+PAGED_INPUTS = ("query_starts", "past_lengths", "attention_metadata")
 
 
 def open_session(bundle: Bundle, threads: int) -> tuple[onnxruntime.InferenceSession, Choice]:
@@ -41,10 +44,13 @@ def open_session(bundle: Bundle, threads: int) -> tuple[onnxruntime.InferenceSes
     options.log_severity_level = 4  # errors are raised; printing them as well would be twice
     try:
         choice.configure(options, threads)
+        providers: list[Any] = [bundle.manifest.requires.provider]
+        if bundle.manifest.requires.provider == CUDA:
+            providers = cuda_device.configure(ort, options)
         linked = give_linked_data(options, bundle.folder, bundle.manifest.files, graph)
-        session = ort.InferenceSession(
-            str(graph), options, providers=[bundle.manifest.requires.provider]
-        )
+        session = ort.InferenceSession(str(graph), options, providers=providers)
+    except TrtcoderError:
+        raise
     except Exception as error:  # onnxruntime's classes share no public base
         raise EngineError(f"{graph}: ONNX Runtime cannot load the graph: {error}") from error
     del linked  # which the open session no longer needs
@@ -96,15 +102,22 @@ def _check_release(bundle: Bundle, ort: Any) -> None:
     if found.split(".")[:2] != requires.onnxruntime.split(".")[:2]:
         raise EngineError(
             f"{bundle.folder}: built for onnxruntime {requires.onnxruntime}, found {found}; "
-            f"`pip install 'onnxruntime=={requires.onnxruntime}.*'`, or build the engine again"
+            f"`pip install '{requires.package}=={requires.onnxruntime}.*'`, or build the engine "
+            "again"
         )
     if requires.provider not in ort.get_available_providers():
         problem = _two_packages()
         if problem is not None:
             raise DependencyError(problem)
+        remedy = (
+            "; `pip uninstall onnxruntime`, then `pip install 'trtcoder[cuda]'`: both packages "
+            "provide the module"
+            if requires.provider == CUDA
+            else ""
+        )
         raise EngineError(
             f"{bundle.folder}: needs {requires.provider}, and this onnxruntime has "
-            f"{', '.join(ort.get_available_providers())}"
+            f"{', '.join(ort.get_available_providers())}{remedy}"
         )
 
 
@@ -113,29 +126,31 @@ def _check_contract(bundle: Bundle, path: Path, session: onnxruntime.InferenceSe
     graph = bundle.manifest.graph
     inputs = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
     outputs = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
-    caches = {cache.name: (_ONNX_TYPES[cache.dtype], [cache.width]) for cache in graph.caches}
-    expected_inputs: dict[str, tuple[str, list[int]] | None] = {
-        **dict.fromkeys(INDEX_INPUTS, None),
-        **caches,
-    }
+    on_cuda = bundle.manifest.requires.provider == CUDA
+    row = [graph.cache_block, 1] if on_cuda else []
+    caches = {cache.name: (cache.onnx_type, [*row, cache.width]) for cache in graph.caches}
+    indices = dict.fromkeys(INDEX_INPUTS, "tensor(int64)")
+    if on_cuda:
+        indices |= dict.fromkeys(PAGED_INPUTS, "tensor(int32)")
     expected_outputs = {
         LOGITS: ("tensor(float)", [bundle.manifest.model.vocab_size]),
         **{f"{name}.out": kind for name, kind in caches.items()},
     }
     problems = []
-    if inputs.keys() != expected_inputs.keys():
-        problems.append(f"inputs differ in {_names(inputs.keys() ^ expected_inputs.keys())}")
+    if inputs.keys() != indices.keys() | caches.keys():
+        different = inputs.keys() ^ (indices.keys() | caches.keys())
+        problems.append(f"inputs differ in {_names(different)}")
     if outputs.keys() != expected_outputs.keys():
         problems.append(f"outputs differ in {_names(outputs.keys() ^ expected_outputs.keys())}")
-    for found, expected in ((inputs, expected_inputs), (outputs, expected_outputs)):
+    for name, kind in indices.items():
+        if name in inputs and inputs[name][0] != kind:
+            problems.append(f"{name} is {inputs[name][0]}, expected {kind}")
+    for found, expected in ((inputs, caches), (outputs, expected_outputs)):
         for name in sorted(found.keys() & expected.keys()):
-            kind = expected[name]
-            if kind is None:
-                if found[name][0] != "tensor(int64)":
-                    problems.append(f"{name} is {found[name][0]}, expected tensor(int64)")
+            wanted = expected[name]
             # A scatter's output may have lost its width to shape inference.
-            elif found[name][0] != kind[0] or not _agree(found[name][1], kind[1]):
-                problems.append(f"{name} is {found[name]}, expected {kind}")
+            if found[name][0] != wanted[0] or not _agree(found[name][1], wanted[1]):
+                problems.append(f"{name} is {found[name]}, expected {wanted}")
     if problems:
         raise EngineError(
             f"{path}: the graph is not the one that the manifest describes: "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trtcoder.runtime.engine.batch import PackedBatch, Span
+from trtcoder.runtime.engine.host_binding import HostBinding
 from trtcoder.runtime.engine.runner import ModelRunner
 
 
@@ -30,3 +31,9 @@ class ByHand:
         """Run the next tokens; return a copy of the last one's logits."""
         batch = PackedBatch.pack([self.span(tokens)], self.runner.block_size)
         return np.array(self.runner.forward(batch)[0])
+
+
+def on_host(runner: ModelRunner) -> HostBinding:
+    """Return the buffers of a runner on the CPU."""
+    assert isinstance(runner._binding, HostBinding)
+    return runner._binding

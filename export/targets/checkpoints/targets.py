@@ -55,7 +55,12 @@ class _CheckpointTarget:
 
     def _refuse_others(self, options: RecipeOptions) -> None:
         """Raise BuildError for options of engines that run here."""
-        if options.cache != "fp32":
+        if options.provider != "cpu":
+            raise BuildError(
+                f"--provider {options.provider}: is for --target onnx; {self.name} is served by "
+                "other programs"
+            )
+        if options.cache not in (None, "fp32"):
             raise BuildError(
                 f"--cache {options.cache}: the server chooses its own cache; leave --cache out and "
                 "set it there (vLLM and SGLang: --kv-cache-dtype fp8)"

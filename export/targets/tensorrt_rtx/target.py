@@ -47,7 +47,9 @@ class TensorRtRtx:
                 f"--target {TARGET}: its fused experts take int4 in groups of {BLOCK} without zero "
                 "points; leave --block-size and --zero-points out"
             )
-        if options.cache != "fp32":
+        if options.provider != "cpu":
+            raise BuildError(f"--provider {options.provider}: only for --target onnx; leave it out")
+        if options.cache is not None:
             raise BuildError(
                 f"--cache {options.cache}: the cache of --target {TARGET} is float16; leave "
                 "--cache out"

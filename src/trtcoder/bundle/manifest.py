@@ -217,6 +217,8 @@ class Manifest:
             if data[key] is None:
                 # As before there were such engines, so that what read manifests then reads these.
                 del data[key]
+        if self.onnx is not None and self.onnx.twin is None:
+            del data["onnx"]["twin"]
         return dumps(data, sort_keys=True, indent=2) + "\n"
 
     @classmethod

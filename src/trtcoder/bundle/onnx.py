@@ -6,17 +6,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 TARGET = "onnx"
-# uint8 is the bits of float8.
-CACHE_DTYPES = ("float32", "int8", "uint8")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Bytes of a cache's value. uint8 is the bits of float8, where operators have no such type.
+CACHE_DTYPES = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "float8e4m3fn": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """One cache input: [rows, width] of ``dtype``, updated in place through ``NAME.out``."""
+    """One cache input: [rows, width] of ``dtype``, updated in place through ``NAME.out``.
+
+    A graph for CUDA has [blocks, rows of a block, 1, width], which is the same memory.
+    """
 
     name: str
     dtype: str
     width: int
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of a row."""
+        return self.width * CACHE_DTYPES[self.dtype]
+
+    @property
+    def onnx_type(self) -> str:
+        """The type as ONNX Runtime names it."""
+        return f"tensor({'float' if self.dtype == 'float32' else self.dtype})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,11 @@ class Requires:
 
     onnxruntime: str
     provider: str
+
+    @property
+    def package(self) -> str:
+        """The package of ONNX Runtime that has the provider."""
+        return "onnxruntime-gpu" if self.provider == CUDA else "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +81,18 @@ class KernelGraph:
 
 @dataclass(frozen=True, slots=True)
 class OnnxParts:
-    """The graph, and what runs it; ``kernels`` runs instead of it where our kernels do."""
+    """The graph, and what runs it.
+
+    Attributes:
+        kernels: runs instead of it where our kernels do.
+        twin: of a graph for CUDA, the file of the graph for the CPU by which its values are
+            verified: the same weights, the inputs of engines for the CPU, float32 caches.
+    """
 
     graph: GraphInfo
     requires: Requires
     kernels: KernelGraph | None = None
+    twin: str | None = None
 
     def problems(self) -> Iterator[str]:
         """Return where they contradict themselves."""
@@ -70,6 +103,8 @@ class OnnxParts:
         ):
             if value < 1:
                 yield f"onnx.graph.{name} is {value}, expected at least 1"
+        if (self.requires.provider == CUDA) != (self.twin is not None):
+            yield f"onnx.twin is {self.twin!r}, for {self.requires.provider}"
         if not graph.caches:
             yield "onnx.graph.caches is empty"
         if len({cache.name for cache in graph.caches}) != len(graph.caches):

@@ -24,6 +24,13 @@ from trtcoder.commands.terminal import print_json, say, show
     "vLLM and SGLang.",
 )
 @click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What ONNX Runtime runs the engine on.",
+)
+@click.option(
     "--weights",
     type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone, "
@@ -43,16 +50,16 @@ from trtcoder.commands.terminal import print_json, say, show
 )
 @click.option(
     "--activations",
-    type=click.Choice(["float", "static", "dynamic"]),
+    type=click.Choice(["float", "static", "dynamic", "bf16", "fp16"]),
     help="What matmuls with --weights fp8 take: float32, or fp8 with scales from calibration or "
-    "of each token (the default).",
+    "of each token (the default). With --provider cuda, what all layers compute in: bf16 (the "
+    "default) or fp16.",
 )
 @click.option(
     "--cache",
-    type=click.Choice(["fp32", "int8", "fp8"]),
-    default="fp32",
-    show_default=True,
-    help="Precision of the latent cache.",
+    type=click.Choice(["fp32", "bf16", "fp16", "int8", "fp8"]),
+    help="Precision of the latent cache: fp32 by default, and with --provider cuda that of the "
+    "activations.",
 )
 @click.option(
     "--accuracy-level",
@@ -159,12 +166,13 @@ def build(
     checkpoint: Path,
     out: Path | None,
     target: str,
+    provider: str,
     weights: str | None,
     block_size: int | None,
     symmetric: bool,
     fp8_scales: str | None,
     activations: str | None,
-    cache: str,
+    cache: str | None,
     accuracy_level: str,
     capabilities: tuple[int, ...] | None,
     slots: int | None,
@@ -209,6 +217,7 @@ def build(
 
     options = BuildOptions(
         target=target,
+        provider=provider,
         weights=weights,
         block_size=block_size,
         symmetric=symmetric,

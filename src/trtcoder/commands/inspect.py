@@ -101,14 +101,16 @@ def _sampling(defaults: SamplingDefaults) -> str:
 
 
 def _of_onnx(parts: OnnxParts) -> list[tuple[str, str]]:
-    size = sum(cache.width * (4 if cache.dtype == "float32" else 1) for cache in parts.graph.caches)
+    from trtcoder.bundle.onnx import CUDA
     from trtcoder.plugins.choice import choose
 
     requires = parts.requires
+    size = sum(cache.row_nbytes for cache in parts.graph.caches)
+
     return [
-        ("here it runs on", str(choose(parts))),
+        ("runs on" if requires.provider == CUDA else "here it runs on", str(choose(parts))),
         ("cache bytes", f"{size:,} a token"),
-        ("requires", f"onnxruntime {requires.onnxruntime}, {requires.provider}"),
+        ("requires", f"{requires.package} {requires.onnxruntime}, {requires.provider}"),
     ]
 
 

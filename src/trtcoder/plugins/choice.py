@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trtcoder.bundle.onnx import OnnxParts
+from trtcoder.bundle.onnx import CPU, CUDA, OnnxParts
 from trtcoder.errors import DependencyError, EngineError
 from trtcoder.plugins.library import OPERATORS, KernelLibrary, open_library
 
@@ -21,6 +21,7 @@ class Choice:
         is_broken: whether there is a library, and it cannot be used.
         whole: whether our kernels make every product.
         products: whether they make any, or attend only.
+        provider: of ONNX Runtime, for its own operators.
     """
 
     file: str
@@ -29,8 +30,11 @@ class Choice:
     is_broken: bool = False
     whole: bool = False
     products: bool = True
+    provider: str = CPU
 
     def __str__(self) -> str:
+        if self.library is None and self.provider == CUDA:
+            return "ONNX Runtime's own operators on an NVIDIA GPU"
         if self.library is None:
             return f"ONNX Runtime's own operators: {self.reason}"
         ours = "trtcoder's kernels" if self.products else "trtcoder's attention"
@@ -66,7 +70,7 @@ class Choice:
 
 def without_kernels(parts: OnnxParts, reason: str = "they were not asked for") -> Choice:
     """Return the choice of ONNX Runtime's own operators."""
-    return Choice(parts.graph.file, None, reason)
+    return Choice(parts.graph.file, None, reason, provider=parts.requires.provider)
 
 
 def choose(parts: OnnxParts) -> Choice:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engines import build_engine, inner_values, probe, write_checkpoint
 from tests.graphs import run_graph
-from tests.runtime.packing import ByHand
+from tests.runtime.packing import ByHand, on_host
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.storage.float8 import VALUES
 from trtcoder.checkpoint.reader import Checkpoint
@@ -109,7 +109,7 @@ def test_the_float8_cache_is_close_to_the_float_cache(
 
 def test_rows_are_written_in_place_by_the_runtime(engine: Bundle) -> None:
     runner = ModelRunner(engine, threads=1, cache_tokens=64)
-    cache = next(arena for arena in runner._arenas if arena.info.name == "cache.0")
+    cache = next(arena for arena in on_host(runner).arenas if arena.info.name == "cache.0")
     assert cache.array.dtype == np.uint8
     sequence = ByHand(runner)
     sequence.run(IDS[:20])

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runtime.packing import ByHand
+from tests.runtime.packing import ByHand, on_host
 from tests.toy_engine import (
     BLOCK,
     BOS,
@@ -106,23 +106,23 @@ def test_packing_places_every_token(spans: list[tuple[int, int, bool]]) -> None:
 def test_rows_are_copied_and_cleared_in_every_cache(runner: ModelRunner) -> None:
     ByHand(runner, 1).run([7, 8, 9])
     runner.copy_rows(1, 5, 2)
-    for arena in runner._arenas:
+    for arena in on_host(runner).arenas:
         np.testing.assert_array_equal(arena.array[20:22], arena.array[4:6])
         assert arena.array[4:7].any(axis=1).all()
         assert not arena.array[22:].any()
     runner.clear_rows(np.array([4, 6]))
-    for arena in runner._arenas:
+    for arena in on_host(runner).arenas:
         assert np.flatnonzero(arena.array.any(axis=1)).tolist() == [5, 20, 21]
 
 
 def test_caches_are_aligned_to_cache_lines(runner: ModelRunner) -> None:
-    assert all(arena.pointer % 64 == 0 for arena in runner._arenas)
+    assert all(arena.pointer % 64 == 0 for arena in on_host(runner).arenas)
 
 
 def test_a_forward_writes_its_own_rows_in_place_and_no_others(runner: ModelRunner) -> None:
     sequence = ByHand(runner)
     sequence.run([1, 2, 3, 4, 5])
-    arena = runner._arenas[0]
+    arena = on_host(runner).arenas[0]
     assert arena.array.ctypes.data == arena.pointer
     np.testing.assert_array_equal(arena.array[:5], EMBEDDING[[1, 2, 3, 4, 5]])
     arena.array[2] = 77
@@ -148,7 +148,7 @@ def test_a_decode_step_copies_no_cache(tmp_path: Path) -> None:
         sample_rows=np.array([0]),
     )
     runner.forward(batch)
-    assert runner._bound_rows * WIDTH * 4 == 256 << 20
+    assert on_host(runner).bound_rows * WIDTH * 4 == 256 << 20
     seconds = []
     for _ in range(20):
         start = time.process_time()
@@ -174,7 +174,7 @@ def test_buffers_are_bound_again_only_when_a_block_is_added(
     sequence = ByHand(runner)
     sequence.run([1] * BLOCK)
     sequence.run([1])
-    monkeypatch.setattr(runner, "_binding", Recorder(runner._binding))
+    monkeypatch.setattr(on_host(runner), "io", Recorder(on_host(runner).io))
     for _ in range(BLOCK - 1):
         sequence.run([2])
     assert calls == []
@@ -186,7 +186,7 @@ def test_only_the_rows_in_use_are_bound(runner: ModelRunner) -> None:
     sequence = ByHand(runner)
     for length in range(1, 2 * BLOCK + 2):
         sequence.run([1])
-        assert runner._bound_rows == -(-length // BLOCK) * BLOCK
+        assert on_host(runner).bound_rows == -(-length // BLOCK) * BLOCK
 
 
 def test_a_chunk_may_ask_for_no_logits(runner: ModelRunner) -> None:
@@ -224,8 +224,11 @@ def test_a_failure_inside_onnxruntime_is_an_engine_error(runner: ModelRunner) ->
     [
         ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.12", "CPUExecutionProvider"))},
          r"built for onnxruntime 1\.12, found .*; `pip install 'onnxruntime==1\.12\.\*'`"),
-        ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.31", "CUDAExecutionProvider"))},
-         "built for CUDAExecutionProvider"),
+        ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.31", "RocmExecutionProvider"))},
+         "built for RocmExecutionProvider"),
+        ({"onnx": OnnxParts(toy_manifest().graph, Requires("1.31", "CUDAExecutionProvider"),
+                            twin="model.onnx")},
+         r"needs CUDAExecutionProvider, and this onnxruntime has .*`pip uninstall onnxruntime`"),
         ({"target": "tensorrt-llm", "onnx": None,
           "quantized": QuantizedParts("fp8-block", ("vllm",), {})},
          "an engine for tensorrt-llm.*vllm serve it.*--target onnx"),

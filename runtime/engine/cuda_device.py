@@ -1,0 +1,54 @@
+"""Whether this machine has what an engine for CUDA needs, and how its session is opened."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from trtcoder.bundle.onnx import CUDA
+from trtcoder.errors import DependencyError, EngineError
+
+_DRIVER = "libcuda.so.1"
+# float32 products keep float32's precision: the router decides by their last bits.
+_OPTIONS = {"device_id": "0", "use_tf32": "0"}
+
+
+def require_gpu() -> None:
+    """Raise unless there are a driver and a GPU.
+
+    ONNX Runtime itself would say so on standard error, and then run on the CPU or fail.
+
+    Raises:
+        DependencyError: there is no driver.
+        EngineError: the driver has no GPU.
+    """
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        raise DependencyError(
+            f"an engine for CUDA needs an NVIDIA GPU and its driver (release 580 or newer), and "
+            f"there is none here: {error}; on a machine without one use an engine that was built "
+            "without --provider cuda"
+        ) from error
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        raise EngineError(
+            f"the NVIDIA driver has no GPU for this process (status {status}, {count.value} GPUs); "
+            "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES"
+        )
+
+
+def configure(ort: Any, options: Any) -> list[tuple[str, dict[str, str]]]:
+    """Prepare a session's options, and return its providers.
+
+    Raises:
+        DependencyError: there is no driver.
+        EngineError: the driver has no GPU.
+    """
+    require_gpu()
+    # Those of torch or of NVIDIA's wheels, where they are: nothing else finds them there.
+    ort.preload_dlls()
+    # A node that CUDA does not take would cost two copies a step; a graph of ours has none.
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return [(CUDA, _OPTIONS)]
