@@ -83,8 +83,8 @@ class BuildOptions:
             )
         if self.provider != "cpu" and target.name != "onnx":
             raise BuildError(
-                f"--provider {self.provider}: is for --target onnx, not for {target.name}; leave it "
-                "out"
+                f"--provider {self.provider}: is for --target onnx, not for {target.name}; leave "
+                "it out"
             )
         check_goal(self.goal, self.precision)
         recipe = target.recipe(
@@ -96,8 +96,8 @@ class BuildOptions:
                 accuracy_level=self.accuracy_level,
                 fp8_scales=self.fp8_scales,
                 activations=self.activations,
-                provider=self.provider,
                 compiling=self.compiling,
+                provider=self.provider,
             )
         )
         request = BuildRequest(

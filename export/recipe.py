@@ -26,8 +26,8 @@ class Recipe:
     Attributes:
         weights: the precision's name, by which the certificate's gates are chosen.
         schemes: one for each class of `SCHEMED`; ``class@3`` overrides it for layer 3.
-        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32;
-            ``fp16`` in compiled plans.
+        cache: ``fp32``, ``int8`` or ``fp8``; for CUDA what ``activations`` says instead of fp32, in
+            compiled plans ``fp16``.
         accuracy_level: 4 lets the kernels round activations to int8, block by block, which is
             about twice as fast; 0 keeps them float32.
         activations: what matmuls with float8 weights round activations to, one of

@@ -154,7 +154,7 @@ def _attention(
     source = model.matrix(*(f"{prefix}.{role}_proj.weight" for role in "qkv"))
     fused = model.linear(f"{name}/qkv", "attention", x, source)
     turned, value = model.split(name, "split", fused, ("qk", "v"), ((heads + 1) * width, width))
-    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs.cos, inputs.sin)
+    turned = rotate(b, f"{name}/rotary", turned, heads + 1, width, inputs)
     query, key = model.split(name, "split_rotary", turned, ("q", "k"), (heads * width, width))
     entry = b.op("Concat", f"{name}/entry", [key, value], ["tokens", 2 * width], axis=1)
     rows = b.op(

@@ -1,7 +1,7 @@
 """The rows that absorbed attention works with: each token's query, and what it writes.
 
-Both forms of attention made of ONNX Runtime's own operators take them, `masked_attention` and
-`paged_attention`.
+All forms of attention that are not our own operator take them: `masked_attention`,
+`paged_attention`, and `slots.attention`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from trtcoder.export.graph.attention_projections import EPSILON, Projected, absorbed
 from trtcoder.export.graph.builder import Dim, GraphBuilder
-from trtcoder.export.graph.inputs import Inputs, rotate
+from trtcoder.export.graph.inputs import Angles, rotate
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
@@ -40,18 +40,18 @@ def absorbed_rows(
     name: str,
     prefix: str,
     found: Projected,
-    inputs: Inputs,
+    inputs: Angles,
 ) -> AbsorbedRows:
     """Normalise the latent, rotate, and bring the query into the latent space."""
     b, heads, latent = model.b, config.num_attention_heads, config.kv_lora_rank
     nope, rope = config.qk_nope_head_dim, config.qk_rope_head_dim
-    q_nope, c_kv, pe = runs(model, config, name, found)
+    q_nope, c_kv, pe = _runs(model, config, name, found)
     c_kv = model.norm(f"{name}/kv_norm", f"{prefix}.kv_a_layernorm.weight", c_kv, latent, EPSILON)
     # The rotary part of all heads, and the key's that they share, turn in one node. The angles are
     # float32, and so is the product: bfloat16 would be off by a degree.
     width = (heads + 1) * rope
     pe = b.cast(pe, f"{name}/pe/float32", ["tokens", width], FLOAT)
-    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, inputs.cos, inputs.sin)
+    pe = rotate(b, f"{name}/rotary", pe, heads + 1, rope, inputs)
     pe = b.as_activation(pe, f"{name}/rotated", ["tokens", width])
     dtype = b.activations
     q_pe, k_pe = b.multi_op(
@@ -112,14 +112,19 @@ def leave_latent(
 
 def by_head(b: GraphBuilder, name: str, x: ir.Value, heads: int, width: int) -> ir.Value:
     """Return ``x`` ``[tokens, heads * width]`` as ``[heads, tokens, width]``."""
-    shape: list[Dim] = ["tokens", heads, width]
-    dtype = x.dtype or b.activations
-    split = b.op("Reshape", f"{name}/split", [x, b.ints(-1, heads, width)], shape, dtype=dtype)
-    shape = [heads, "tokens", width]
+    dtype = b.activations
+    split = b.op(
+        "Reshape",
+        f"{name}/split",
+        [x, b.ints(-1, heads, width)],
+        ["tokens", heads, width],
+        dtype=dtype,
+    )
+    shape: list[Dim] = [heads, "tokens", width]
     return b.op("Transpose", name, [split], shape, dtype=dtype, perm=[1, 0, 2])
 
 
-def runs(
+def _runs(
     model: ModelBuilder, config: DeepseekV2Config, name: str, found: Projected
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return q_nope ``[tokens, heads * nope]``, c_kv before its norm, and q_pe with k_pe."""
@@ -134,6 +139,6 @@ def runs(
         name, "split_b", found.query, ("q_nope", "q_pe_raw"), (heads * nope, heads * rope)
     )
     shape: list[Dim] = ["tokens", (heads + 1) * rope]
-    dtype = q_pe.dtype or model.b.activations
+    dtype = model.b.activations
     pe = model.b.op("Concat", f"{name}/pe", [q_pe, k_pe], shape, dtype=dtype, axis=1)
     return q_nope, c_kv, pe

@@ -114,8 +114,8 @@ class GraphBuilder:
 
         By default that is the activations' type. A Cast over a constant makes it of others, but for
         those types that the node takes as they are (``narrow``); ONNX Runtime folds it when it
-        loads the graph, so the file is smaller. ``shape`` and ``view`` are another shape and type
-        of the same bytes.
+        loads the graph, so the file is smaller. ``shape`` and ``view``, a type, are another view
+        of the bytes.
         """
         dims = list(weight.shape if shape is None else shape)
         value = ir.val(weight.name, view or _TYPES[weight.dtype], dims)

@@ -9,6 +9,7 @@ for ONNX Runtime's own operators they become one additive mask that all layers s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -89,19 +90,22 @@ def declare_inputs(
     )
 
 
-def rotate(
-    b: GraphBuilder,
-    name: str,
-    x: ir.Value,
-    heads: int,
-    rope: int,
-    cos: ir.Value,
-    sin: ir.Value,
-) -> ir.Value:
-    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions.
+class Angles(Protocol):
+    """Cos and sin of the tokens' rotary angles, float32 ``[1, tokens, rope / 2]``."""
 
-    ``cos`` and ``sin`` are ``[1, tokens, rope / 2]``.
-    """
+    @property
+    def cos(self) -> ir.Value:
+        """The cosines."""
+
+    @property
+    def sin(self) -> ir.Value:
+        """The sines."""
+
+
+def rotate(
+    b: GraphBuilder, name: str, x: ir.Value, heads: int, rope: int, inputs: Angles
+) -> ir.Value:
+    """Rotate interleaved pairs of ``x`` ``[tokens, heads * rope]`` by the tokens' positions."""
     width = heads * rope
     batched = b.op(
         "Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", width], dtype=FLOAT
@@ -109,7 +113,7 @@ def rotate(
     rotated = b.op(
         "RotaryEmbedding",
         name,
-        [batched, cos, sin],
+        [batched, inputs.cos, inputs.sin],
         [1, "tokens", width],
         interleaved=1,
         num_heads=heads,

@@ -192,7 +192,7 @@ class ModelBuilder:
             f"{name}/{role}",
             [x, b.ints(*sizes)],
             [
-                (f"{name}/{output}", x.dtype or b.activations, ["tokens", size])
+                (f"{name}/{output}", b.activations, ["tokens", size])
                 for output, size in zip(outputs, sizes, strict=True)
             ],
             axis=1,

@@ -1,4 +1,4 @@
-"""Opens a part of a graph in ONNX Runtime, its weights staying in the engine's folder."""
+"""Opens a part of a graph on ONNX Runtime's CPU, its weights staying in the engine's folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_model(
     *,
     configure: Callable[[Any], None] = lambda options: None,
 ) -> Any:
-    """Return a session over ``model``, whose weights lie in ``files`` of ``folder``.
+    """Return a session on the CPU over ``model``, whose weights lie in ``files`` of ``folder``.
 
     ``configure`` is given the session's options; ``name`` says in errors what the model is.
 

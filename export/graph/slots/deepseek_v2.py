@@ -39,7 +39,7 @@ def declare_head(model: SlotModel, config: DeepseekV2Config) -> None:
     tied = config.tie_word_embeddings
     source = model.matrix("model.embed_tokens.weight" if tied else "lm_head.weight")
     logits = model.linear("lm_head", "lm_head", normed, source)
-    b.output(model.cast("logits", logits, FLOAT, ["tokens", source.rows]), "logits")
+    b.output(b.cast(logits, "logits", ["tokens", source.rows], FLOAT), "logits")
 
 
 def _layer(
@@ -56,8 +56,8 @@ def _layer(
         f"{name}/input_norm", f"{prefix}.input_layernorm.weight", residual, hidden, epsilon
     )
     branch = attend_in_slots(model, config, layer, normed, inputs)
-    branch = model.cast(f"{name}/attention/wide", branch, FLOAT, shape)
-    residual = b.op("Add", f"{name}/attention/residual", [residual, branch], shape)
+    branch = b.cast(branch, f"{name}/attention/wide", shape, FLOAT)
+    residual = b.op("Add", f"{name}/attention/residual", [residual, branch], shape, dtype=FLOAT)
     post = f"{name}/post_attention_norm"
     tensor = f"{prefix}.post_attention_layernorm.weight"
     wide = model.norm_wide(post, tensor, residual, hidden, epsilon)
@@ -66,5 +66,5 @@ def _layer(
         branch = experts(model, config, layer, wide, normed)
     else:
         branch = model.swiglu(f"{name}/mlp", f"{prefix}.mlp", normed)
-        branch = model.cast(f"{name}/mlp/wide", branch, FLOAT, shape)
-    return b.op("Add", f"{name}/output", [residual, branch], shape)
+        branch = b.cast(branch, f"{name}/mlp/wide", shape, FLOAT)
+    return b.op("Add", f"{name}/output", [residual, branch], shape, dtype=FLOAT)

@@ -14,9 +14,9 @@ from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import CONTRIB, Dim
 from trtcoder.export.graph.deepseek_v2 import expert, router_weight
 from trtcoder.export.graph.masked_routing import route_masked
-from trtcoder.export.graph.slots.model import FLOAT, HALF, SlotModel
+from trtcoder.export.graph.slots.model import FLOAT, SlotModel
 from trtcoder.export.weights.experts import declare_experts, expert_product
-from trtcoder.export.weights.plan import DType, Weight
+from trtcoder.export.weights.plan import Weight
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 
@@ -32,18 +32,23 @@ def experts(
     shape: list[Dim] = ["tokens", hidden]
     router = router_weight(model, name, prefix, x)
     logits = b.op(
-        "Gemm", f"{name}/router", [wide, router], ["tokens", config.n_routed_experts], transB=1
+        "Gemm",
+        f"{name}/router",
+        [wide, router],
+        ["tokens", config.n_routed_experts],
+        dtype=FLOAT,
+        transB=1,
     )
-    routing = route_masked(b, name, logits, config, HALF)
+    routing = route_masked(b, name, logits, config)
     routed = _routed(model, config, layer, x, routing.logits)
-    output = model.cast(f"{name}/experts/wide", routed, FLOAT, shape)
+    output = b.cast(routed, f"{name}/experts/wide", shape, FLOAT)
     if routing.factor is not None:
-        output = b.op("Mul", f"{name}/scaled", [output, routing.factor], shape)
+        output = b.op("Mul", f"{name}/scaled", [output, routing.factor], shape, dtype=FLOAT)
     if not config.shared_intermediate_size:
         return output
     shared = model.swiglu(f"{name}/shared_experts", f"{prefix}.shared_experts", x)
-    shared = model.cast(f"{name}/shared_experts/wide", shared, FLOAT, shape)
-    return b.op("Add", f"{name}/output", [output, shared], shape)
+    shared = b.cast(shared, f"{name}/shared_experts/wide", shape, FLOAT)
+    return b.op("Add", f"{name}/output", [output, shared], shape, dtype=FLOAT)
 
 
 def _routed(
@@ -59,15 +64,12 @@ def _routed(
         expert(model, f"{prefix}.{index}", expert_product(name, index)) for index in range(count)
     ]
     fc1, fc2 = declare_experts(b.plan, name, str(x.name), members, gate_up, down)
-    batched = b.op(
-        "Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", hidden], dtype=HALF
-    )
+    batched = b.op("Unsqueeze", f"{name}/batched", [x, b.ints(0)], [1, "tokens", hidden])
     made = b.op(
         "QMoE",
         name,
         [batched, logits, *_stack(model, fc1), *_stack(model, fc2)],
         [1, "tokens", hidden],
-        dtype=HALF,
         domain=CONTRIB,
         k=config.num_experts_per_tok,
         activation_type="swiglu",
@@ -80,7 +82,7 @@ def _routed(
         use_sparse_mixer=0,
     )
     shape: list[Dim] = ["tokens", hidden]
-    return b.op("Squeeze", f"{name}/packed", [made, b.ints(0)], shape, dtype=HALF)
+    return b.op("Squeeze", f"{name}/packed", [made, b.ints(0)], shape)
 
 
 def _stack(model: SlotModel, weights: list[Weight]) -> list[ir.Value]:
@@ -89,6 +91,6 @@ def _stack(model: SlotModel, weights: list[Weight]) -> list[ir.Value]:
     zeros = np.zeros(codes.shape[:2], np.float16)
     return [
         b.weight(codes),
-        b.weight(scales, narrow=(DType.FLOAT16,)),
+        b.weight(scales),
         b.constant(zeros, f"zeros/{codes.shape[0]}x{codes.shape[1]}"),
     ]

@@ -44,16 +44,12 @@ class SlotModel(ModelBuilder):
         plan = self.b.plan
         if kind in ("norms", "router"):
             declare = convert.declare_parameter
-            return self.b.weight(declare(plan, name, kind, shape, (tensor,), "F32", read))
+            weight = declare(plan, name, kind, shape, (tensor,), "F32", read)
+            return self.b.weight(weight, dtype=FLOAT)
         weight = modules.declare_parameter(
             plan, name, name, kind, shape, read, source=tensor, dtype=DType.FLOAT16
         )
-        taken = () if as_type else (DType.FLOAT16,)
-        return self.b.weight(weight, narrow=taken, dtype=as_type)
-
-    def cast(self, name: str, x: ir.Value, dtype: ir.DataType, shape: list[Dim]) -> ir.Value:
-        """Return ``x`` in another type."""
-        return self.b.op("Cast", name, [x], shape, dtype=dtype, to=int(dtype))
+        return self.b.weight(weight)
 
     def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
         """Normalise ``x`` ``[tokens, width]`` in float32; the result is float16."""
@@ -62,17 +58,18 @@ class SlotModel(ModelBuilder):
 
     def half(self, name: str, wide: ir.Value, width: int) -> ir.Value:
         """Return a norm ``[tokens, width]`` as matmuls take it, the activation ``name``."""
-        return self.cast(name, wide, HALF, ["tokens", width])
+        return self.b.cast(wide, name, ["tokens", width], HALF)
 
     def norm_wide(
         self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float
     ) -> ir.Value:
         """Normalise ``x`` ``[tokens, width]``; the result is float32."""
         shape: list[Dim] = ["tokens", width]
-        if x.dtype != FLOAT:
-            x = self.cast(f"{name}/float32", x, FLOAT, shape)
+        x = self.b.cast(x, f"{name}/float32", shape, FLOAT)
         inputs = [x, self.norm_weight(name, tensor)]
-        return self.b.op("RMSNormalization", f"{name}/wide", inputs, shape, epsilon=epsilon)
+        return self.b.op(
+            "RMSNormalization", f"{name}/wide", inputs, shape, dtype=FLOAT, epsilon=epsilon
+        )
 
     def linear(
         self,
@@ -98,8 +95,8 @@ class SlotModel(ModelBuilder):
                 b.plan, Linear(name, f"{name}/weight", kind, activation, source), DType.FLOAT16
             )
             add_steps(b.plan, kept)
-            weight = b.weight(kept.weight, narrow=(DType.FLOAT16,))
-            return b.op("Gemm", name, [x, weight], shape, dtype=HALF, transB=1)
+            weight = b.weight(kept.weight)
+            return b.op("Gemm", name, [x, weight], shape, transB=1)
         stored, scales = declare_transposed(
             b.plan, f"{name}/weight", kind, activation, source, scheme
         )
@@ -107,18 +104,17 @@ class SlotModel(ModelBuilder):
         if width != source.width:
             b.plan.pad(name, source.width, scheme.block_size)
             pads = b.ints(0, 0, 0, width - source.width)
-            x = b.op("Pad", f"{name}/padded", [x, pads], [rows, width], dtype=HALF)
+            x = b.op("Pad", f"{name}/padded", [x, pads], [rows, width])
         codes = b.weight(stored, shape=[width, source.rows], view=ir.DataType.INT4)
         weight = b.op(
             "DequantizeLinear",
             f"{name}/dequantized",
-            [codes, b.weight(scales, narrow=(DType.FLOAT16,))],
+            [codes, b.weight(scales)],
             [width, source.rows],
-            dtype=HALF,
             axis=0,
             block_size=scheme.block_size,
         )
-        return b.op("MatMul", name, [x, weight], shape, dtype=HALF)
+        return b.op("MatMul", name, [x, weight], shape)
 
     def swiglu(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
         """Return ``down(silu(gate x) * up x)`` of the tensors ``PREFIX.{gate,up,down}_proj``."""
@@ -126,8 +122,8 @@ class SlotModel(ModelBuilder):
         shape: list[Dim] = ["tokens", inner]
         fused = self.linear(f"{name}/gate_up_proj", "mlp", x, self.gate_up(name, prefix))
         gate, up = self.split(name, "split", fused, ("gate", "up"), (inner, inner))
-        sigmoid = b.op("Sigmoid", f"{name}/sigmoid", [gate], shape, dtype=HALF)
-        silu = b.op("Mul", f"{name}/silu", [gate, sigmoid], shape, dtype=HALF)
-        product = b.op("Mul", f"{name}/product", [silu, up], shape, dtype=HALF)
+        sigmoid = b.op("Sigmoid", f"{name}/sigmoid", [gate], shape)
+        silu = b.op("Mul", f"{name}/silu", [gate, sigmoid], shape)
+        product = b.op("Mul", f"{name}/product", [silu, up], shape)
         down = self.matrix(f"{prefix}.down_proj.weight")
         return self.linear(f"{name}/down_proj", "mlp", product, down, activation=f"{name}/product")

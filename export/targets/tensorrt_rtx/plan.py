@@ -15,9 +15,9 @@ from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.compiling import CHUNK, CONTEXT, SCORE_BYTES, SLOTS
-from trtcoder.export.graph.builder import GraphBuilder
+from trtcoder.export.graph.builder import CudaForm, GraphBuilder
 from trtcoder.export.graph.slots.deepseek_v2 import declare_head, declare_layers
-from trtcoder.export.graph.slots.model import SlotModel
+from trtcoder.export.graph.slots.model import HALF, SlotModel
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.targets.tensorrt_rtx.compilation import Compilation, Shapes, compile_plans
 from trtcoder.export.targets.tensorrt_rtx.stages import split_layers
@@ -201,7 +201,7 @@ class RtxPlan:
 
 
 def _model(name: str, plan: WeightPlan, checkpoint: Checkpoint, recipe: Recipe) -> SlotModel:
-    return SlotModel(GraphBuilder(name, plan, opset=OPSET), checkpoint, recipe)
+    return SlotModel(GraphBuilder(name, plan, cuda=CudaForm(HALF), opset=OPSET), checkpoint, recipe)
 
 
 def _stage(model: SlotModel, name: str, layers: range | None) -> Stage:

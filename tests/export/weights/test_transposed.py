@@ -46,7 +46,7 @@ def test_its_values_are_those_of_the_same_matrix_row_by_row(
         "DequantizeLinear",
         "values",
         [
-            b.weight(codes, shape=[width, rows], dtype=ir.DataType.INT4),
+            b.weight(codes, shape=[width, rows], view=ir.DataType.INT4),
             b.weight(scales, narrow=(DType.FLOAT16,)),
         ],
         [width, rows],
