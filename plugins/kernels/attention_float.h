@@ -22,10 +22,9 @@ struct FloatRange {
   // The width of a row of DeepSeek-V2: a constant, so that rows may be taken from where they lie.
   static constexpr int64_t kRowWidth = 576;
 
-  // Whether a range of one token is read from the cache itself: its rows fill blocks. For more lanes
-  // a copy near by is worth its time.
-  static bool lies_ready(const RowFormat& format, const QueryLanes& queries,
-                         const RangeRows& rows) {
+  // Whether a range of one token is read in the cache itself: its rows fill blocks. For more lanes a
+  // copy near by is worth its time.
+  static bool in_place(const RowFormat& format, const QueryLanes& queries, const RangeRows& rows) {
     if constexpr (kCacheBlock % Lanes::template kScoreRows<1>) return false;
     if (format.type != CacheType::float32 || format.width != kRowWidth || queries.count != 16 ||
         rows.count % kCacheBlock)
@@ -39,7 +38,7 @@ struct FloatRange {
 
   static void load(const RowFormat& format, const QueryLanes& queries, const RangeRows& rows,
                    const AttentionTile& tile) {
-    if (lies_ready(format, queries, rows)) return;
+    if (in_place(format, queries, rows)) return;
     for (int64_t c = 0; c < format.tile_chunks(); ++c) {
       const int64_t start = c * kTileColumns, rest = format.width - start;
       const int64_t columns = rest < kTileColumns ? rest : kTileColumns;
@@ -92,13 +91,12 @@ struct FloatRange {
                      const RangeRows& range, const AttentionTile& tile, RowsAhead& ahead) {
     constexpr int rows = Lanes::template kScoreRows<vectors>;
     const auto* query = static_cast<const float*>(queries.words) + lane;
-    if constexpr (vectors == 1 && kCacheBlock % rows == 0) {
-      if (lies_ready(format, queries, range)) {
-        for (int r = 0; r < range.count; r += rows) {
+    if constexpr (vectors == 1) {
+      if (in_place(format, queries, range)) {
+        for (int r = 0; r < range.count; r += rows)
           step_scores<kRowWidth, rows, 1>(query, queries.count,
                                           static_cast<const float*>(range.entries[r]), kRowWidth,
                                           true, tile.weights + r * 16, &ahead);
-        }
         return;
       }
     }
@@ -137,20 +135,20 @@ struct FloatRange {
                   const RangeRows& rows, const State& state, const AttentionTile& tile,
                   const Shares<vectors>& shares, RowsAhead& ahead) {
     constexpr int columns = Lanes::template kMixColumns<vectors>;
-    const bool ready = vectors == 1 && lies_ready(format, queries, rows);
+    const bool reads_cache = vectors == 1 && in_place(format, queries, rows);
     for (int64_t j = 0; j < format.latent; j += columns) {
       F sum[columns][vectors];
 #pragma GCC unroll 16
       for (int i = 0; i < columns; ++i)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) sum[i][v] = Lanes::broadcast(0.0f);
-      if (ready) {
-        for (int r = 0; r < rows.count; r += kCacheBlock) {
+      if constexpr (vectors == 1)
+        for (int r = 0; reads_cache && r < rows.count; r += kCacheBlock) {
           ahead.lines(columns / 2);
-          add_rows<kRowWidth>(tile.weights + r * vectors * 16, kCacheBlock,
+          add_rows<kRowWidth>(tile.weights + r * 16, kCacheBlock,
                               static_cast<const float*>(rows.entries[r]) + j, sum);
         }
-      } else {
+      if (!reads_cache) {
         ahead.rows(2);
         const int64_t chunk = j / kTileColumns;
         add_rows<kTileColumns>(tile.weights, rows.count,

@@ -1,6 +1,7 @@
 #include "kernels/attention_plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -67,12 +68,16 @@ int64_t last_row(const AttentionBatch& batch, int64_t token) {
   return std::min(batch.positions[token], batch.blocks * kCacheBlock - 1);
 }
 
-// How long threads take for tiles of these sizes, longest first, each to the one with least.
-int64_t longest_thread(const std::vector<int64_t>& sizes, size_t first, int threads) {
-  std::vector<int64_t> taken(threads);
-  for (size_t i = first; i < sizes.size(); ++i)
-    *std::min_element(taken.begin(), taken.end()) += sizes[i];
-  return *std::max_element(taken.begin(), taken.end());
+// What the busiest thread does if each of these, longest first, goes to the one with least.
+int64_t longest_thread(const std::vector<int64_t>& sizes, size_t first, size_t threads) {
+  if (sizes.size() - first <= threads) return sizes[first];
+  std::vector<int64_t> loads(threads);  // a heap, the least in front
+  for (size_t i = first; i < sizes.size(); ++i) {
+    std::pop_heap(loads.begin(), loads.end(), std::greater<>());
+    loads.back() += sizes[i];
+    std::push_heap(loads.begin(), loads.end(), std::greater<>());
+  }
+  return *std::max_element(loads.begin(), loads.end());
 }
 
 // Tells which tiles are cut, the longest first: until the others fit into what each thread does in

@@ -67,6 +67,7 @@ struct FloatProjection {
     if constexpr (vectors <= 4) {
       some.template operator()<most>();
       if constexpr (most > 4) some.template operator()<4>();
+      some.template operator()<2>();
     }
     some.template operator()<1>();
   }

@@ -8,13 +8,11 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
+#ifndef __has_feature
+#define __has_feature(name) 0
 #endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-// Every buffer ends where it ends, so that the sanitizer sees who reads beyond.
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+// The sanitizer sees who reads beyond a buffer that is as long as it was asked for.
 constexpr size_t kMostKept = 0;
 #else
 // More than the calls of a decoding step need, less than a long prompt's.
@@ -58,7 +56,6 @@ class Kept {
 
 thread_local Kept kept;
 
-// Larger ones are not kept, and need not be larger than they are.
 bool is_kept(size_t bytes) { return bytes <= kMostKept / 2; }
 size_t rounded(size_t bytes) { return std::bit_ceil(bytes < 64 ? size_t{64} : bytes); }
 

@@ -6,10 +6,9 @@
 
 namespace trtcoder {
 
-// Memory at a 64-byte boundary, not initialized, which the same thread gives back. A thread keeps
-// some of what it was given back: the system's allocator returns the end of its memory to the
-// system, and pages that come anew with every call cost more than many a call. Throws
-// std::bad_alloc.
+// Memory at a 64-byte boundary, not initialized, which the same thread gives back; throws
+// std::bad_alloc. A thread keeps what it was given back for its next call: the C library may return
+// it to the system, whose pages cost more than many a call when they come anew.
 void* take_memory(size_t bytes);
 void give_memory(void* memory, size_t bytes);
 

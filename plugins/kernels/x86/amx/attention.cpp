@@ -9,7 +9,7 @@ using Loops = AttentionLoops<Avx512AttentionLanes>;
 
 void attend(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
             const RangeRows& next, const State& state, bool is_empty, std::byte* scratch) {
-  if (TileRange::takes(format, queries.count))
+  if (TileRange::takes(format))
     return Loops::attend_range<TileRange>(format, queries, rows, next, state, is_empty, scratch);
   Loops::attend(format, queries, rows, next, state, is_empty, scratch);
 }

@@ -18,10 +18,12 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
   static constexpr int kTileWords = kRows * 16;
 
   // A group is as wide as a tile.
-  // For a few lanes turning rows into columns costs more than tiles save.
-  static bool takes(const RowFormat& format, int64_t lanes) {
-    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup && lanes >= 16;
+  static bool takes(const RowFormat& format) {
+    return format.arithmetic == Arithmetic::int16 && format.group == kScaleGroup;
   }
+  // Rows to fetch ahead at a step: sixteen lanes have few steps.
+  template <int vectors>
+  static constexpr int kRowsAhead = vectors == 1 ? 4 : 2;
 
   static void begin() { Tiles::configure(kRows); }
   static void end() { Tiles::release(); }
@@ -154,7 +156,7 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
       const int64_t g = turn / vectors, v = turn % vectors;
       const F scale = Lanes::load(queries.scales + g * lanes + lane + v * 16);
       const float* scales = tile.scales + g * kTileRows;
-      ahead.rows(vectors == 1 ? 4 : 2);
+      ahead.rows(kRowsAhead<vectors>);
       multiply(codes_of(tile) + g * kRangeRows * kScaleGroup, (range.count + kRows - 1) / kRows,
                bytes[turn % 2], [&](int i, const Sums& sums) TRTCODER_INLINE_LAMBDA {
                  float* score = tile.weights + (i * kRows * vectors + v) * 16;
@@ -187,7 +189,7 @@ struct TileRange : IntRange<Avx512AttentionLanes> {
     for (int64_t g = 0; g < groups; ++g) {
       if (g + 1 < groups) prepare(g + 1);
       for (int v = 0; v < vectors; ++v) {
-        ahead.rows(vectors == 1 ? 4 : 2);
+        ahead.rows(kRowsAhead<vectors>);
         float* mixed = state.mixed + g * kScaleGroup * lanes + lane + v * 16;
         const F old = shares.state[v], fresh = shares.range[v], one = unit[g % 2][v];
         multiply(columns_of(tile) + g * kRangeRows * kScaleGroup, 4, bytes[g % 2][v],
