@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx optimum clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -152,6 +152,9 @@ rtx: $(STAMP)  ## TensorRT-RTX and its plugins, which compile plans without a GP
 
 targets: rtx  ## Checkpoints for GPU servers, read by readers that are not ours, and plans: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
 	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)
+
+optimum: plugins  ## optimum-cli and transformers' generation over engines of the demo model: two minutes, and 1 GB in ~/.cache.
+	$(BIN)/python -m tests.optimum
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

@@ -3,7 +3,7 @@
 Sizes are those of the declared graph, to the byte. Memory of a rank follows the usual split of
 DeepSeek-V2: attention heads, dense widths and vocabulary by tensor parallelism (TP), experts by
 expert parallelism (EP) or by TP; what has no heads or is small stays whole on every rank, and so
-does the latent cache, which has none.
+does the latent cache, which has none. Splits that a target's servers refuse are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,14 @@ EXACT = ("absorbed", "router", "norms", "activations")
 # Tensors that TP leaves whole: their outputs are latents, without heads.
 _SMALL = ("router", "norms", "activations")
 _WHOLE = ("q_kv_a_proj", "q_a_kv_a_proj")
+
+
+@runtime_checkable
+class ServedBySplit(Protocol):
+    """A plan whose engine is loaded by servers that take some splits and refuse others."""
+
+    def allows(self, tp: int, ep: int) -> bool:
+        """Return whether servers load it on ``tp`` GPUs with the experts in ``ep`` shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,7 @@ def estimate(plan: EnginePlan) -> Sizing:
             Rank(tp, ep, _rank_bytes(plan, tp, ep), cache)
             for tp, ep in SPLITS
             if config.num_attention_heads % tp == 0 and config.n_routed_experts % ep == 0
+            if not isinstance(plan, ServedBySplit) or plan.allows(tp, ep)
         ),
     )
 

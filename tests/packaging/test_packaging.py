@@ -18,12 +18,13 @@ HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "numpy", "to
 CORE = ROOT / "src" / "trtcoder"
 PARTS = ("export", "calib", "runtime")
 # What not every room may import.
-GUARDED = {*PARTS, "commands", "evaluation", "report", "cli"}
+GUARDED = {*PARTS, "commands", "evaluation", "optimum", "report", "cli"}
 # Room -> the guarded ones that it may import; every other room only itself.
 ALLOWED = {
     "export": {"export", "calib"},
     "evaluation": {"runtime", "evaluation"},
     "commands": {*PARTS, "commands", "evaluation", "report"},
+    "optimum": {"runtime", "export", "optimum"},
     "cli.py": {"commands"},
     # The face: names that are imported when they are used.
     "__init__.py": {*PARTS},
@@ -50,7 +51,8 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     # No library in it: it is for any machine.
     assert wheel.name.endswith("-py3-none-any.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trtcoder/")}
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = {name for name in names if name.startswith("trtcoder/")}
     source = ROOT / "src" / "trtcoder"
     expected = {f"trtcoder/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
     for part in PARTS:
@@ -70,6 +72,9 @@ def test_the_wheel_of_the_sdist_holds_every_module(tmp_path: Path) -> None:
         "trtcoder/runtime/server/page/static/codemirror.licences.txt",
     } <= packed
     assert len(expected) > 50
+    # Optimum looks for extensions in this folder, and nothing else of its packages may be here.
+    extension = "optimum/commands/register/register_trtcoder.py"
+    assert {name for name in names if name.startswith("optimum/")} == {extension}
 
 
 def test_an_editable_install_without_a_compiler_leaves_the_library_that_is_there(
@@ -115,7 +120,8 @@ def test_rooms_import_only_what_the_rule_allows(room: str) -> None:
                 assert name.split(".")[1] not in forbidden, f"{path}: {name}"
 
 
-@pytest.mark.parametrize("room", ["runtime", *core_rooms()])
+# A model of transformers' kind is one of its classes.
+@pytest.mark.parametrize("room", ["runtime", *(each for each in core_rooms() if each != "optimum")])
 def test_the_core_and_the_runtime_need_no_package_of_the_build(room: str) -> None:
     for path in modules(room):
         if path == CORE / "testing" / "random_checkpoint.py":
@@ -176,7 +182,7 @@ def test_the_base_install_brings_what_is_imported_and_no_more() -> None:
     assert sets[""] <= packages, "brought by the base install and imported nowhere"
     extras = set().union(*(names for extra, names in sets.items() if extra not in ("dev", "bench")))
     # What those bring: the web framework's parts, and a package in several distributions.
-    brought = {"starlette", "pydantic", "opentelemetry"}
+    brought = {"starlette", "pydantic", "opentelemetry", "huggingface_hub"}
     assert packages <= extras | brought, "imported and brought by no extra"
 
 

@@ -18,8 +18,9 @@ from trtcoder.export.recipe import Recipe
 from trtcoder.export.targets.checkpoints.card import card
 from trtcoder.export.targets.checkpoints.exclusions import summary
 from trtcoder.export.targets.checkpoints.form import form_of, readers
-from trtcoder.export.targets.checkpoints.launch import launch_files, launches
+from trtcoder.export.targets.checkpoints.launch import group_of, launch_files, launches
 from trtcoder.export.targets.checkpoints.settings import config_json, hf_quant_config
+from trtcoder.export.targets.checkpoints.splits import Split, problems
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.safetensors_files import (
     SHARD_BYTES,
@@ -92,6 +93,17 @@ class CheckpointPlan:
     def data_files(self) -> tuple[str, ...]:
         """Names of the shards."""
         return tuple(dict.fromkeys(self.files.values()))
+
+    def allows(self, tp: int, ep: int) -> bool:
+        """Return whether servers load it on ``tp`` GPUs, the experts in ``ep`` shares.
+
+        They have experts in as many shares as GPUs, or cut along their inner width.
+        """
+        config = DeepseekV2Config.of(self.checkpoint.config)
+        split, form = Split(tp, expert_parallel=ep > 1), form_of(self.recipe)
+        return ep in (1, tp) and not problems(
+            config, form, group_of(self.recipe), self.excluded, split
+        )
 
     def open_sink(self, folder: Path) -> AbstractContextManager[Sink]:
         """Open the shards for writing; what is in them stays."""

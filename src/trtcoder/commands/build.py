@@ -16,12 +16,14 @@ from trtcoder.commands.terminal import print_json, say, show
 @click.option("--out", type=click.Path(path_type=Path), help="The engine's folder.")
 @click.option(
     "--target",
-    type=click.Choice(["onnx", "tensorrt-rtx", "tensorrt-llm", "compressed-tensors"]),
+    type=click.Choice(
+        ["onnx", "tensorrt-rtx", "tensorrt-llm", "compressed-tensors", "tensorrt-llm-engine"]
+    ),
     default="onnx",
     show_default=True,
     help="The kind of engine: for ONNX Runtime; plans that are compiled for RTX GPUs; or a "
     "quantized checkpoint for GPU servers: fp8 for TensorRT-LLM, vLLM and SGLang, or int4 for "
-    "vLLM and SGLang.",
+    "vLLM and SGLang. tensorrt-llm-engine says why TensorRT-LLM compiles none.",
 )
 @click.option(
     "--provider",

@@ -35,6 +35,7 @@ def dry(folder: Path, config: dict[str, object], *options: str) -> tuple[int, st
         ("compressed-tensors --block-size 16", "take groups of 128, 64, 32"),
         ("compressed-tensors --fp8-scales block", "--fp8-scales is for fp8"),
         ("compressed-tensors --cache fp8", "leave --cache out"),
+        ("tensorrt-llm-engine", "1.2.1.*k_b_proj_trans.*fused_q_proj.*use --target tensorrt-llm,"),
     ],
 )
 def test_what_a_server_cannot_load_is_refused_with_the_remedy(
@@ -81,3 +82,21 @@ def test_a_dry_run_says_what_a_published_model_becomes(
     values = sum(each["values"] for each in found["classes"].values())
     assert 8 * found["engine_bytes"] / values < bits * 1.05
     assert found["classes"]["router"]["bytes"] == 2 * found["classes"]["router"]["values"]
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "expected"),
+    [
+        (LITE_CONFIG, "tensorrt-llm", [(1, 1), (2, 2)]),
+        (LITE_CONFIG, "tensorrt-llm --fp8-scales tensor", [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4)]),
+        (LITE_CONFIG, "compressed-tensors", [(1, 1), (2, 2)]),
+        (FULL_CONFIG, "tensorrt-llm", [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 8)]),
+    ],
+)
+def test_a_dry_run_has_only_the_splits_that_loaders_take(
+    tmp_path: Path, config: dict[str, object], options: str, expected: list[tuple[int, int]]
+) -> None:
+    status, output = dry(tmp_path / "c", config, "--json", "--target", *options.split())
+    assert status == 0, output
+    ranks = json.loads(output.splitlines()[-1])["ranks"]
+    assert [(rank["tp"], rank["ep"]) for rank in ranks] == expected

@@ -1,0 +1,1 @@
+"""Programs that Optimum's environment runs."""
