@@ -18,6 +18,7 @@ from trtcoder.cores import available_cores
 from trtcoder.errors import EngineError
 from trtcoder.runtime.engine.arena import Arena
 from trtcoder.runtime.engine.batch import PackedBatch
+from trtcoder.runtime.engine.mapped_pages import enter_pages
 from trtcoder.runtime.engine.session import INDEX_INPUTS, LOGITS, open_session
 
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
@@ -74,6 +75,8 @@ class ModelRunner:
         self.num_blocks = -(-(cache_tokens or self.max_positions) // self.block_size)
         self.threads = threads or available_cores()
         self._session, self.choice = open_session(bundle, self.threads)
+        if self.choice.whole:  # others hold copies of the weights
+            enter_pages(map(bundle.path, manifest.files), self._session)
         heads = manifest.model.config.get("num_attention_heads")
         self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
         self._attends = self.choice.library is not None
