@@ -2,8 +2,8 @@
 
     python -m benchmarks.cpu_profile [--layers N] [--row ROW]…
 
-A node's time is its median over steps; those of all layers are added up. What is left of a step's
-own time is ONNX Runtime's, between nodes, and Python's.
+Those of all layers are added up in each step, and the median over steps is shown. What is left of
+a step's own time is ONNX Runtime's, between nodes, and Python's.
 """
 
 from __future__ import annotations
@@ -38,14 +38,19 @@ def times(events: list[dict[str, Any]], first: int, wall: list[float]) -> dict[s
 
     The first ``first`` runs of each node are not counted; ``wall`` has the steps' own seconds.
     """
+    steps = len(wall)
     runs: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             runs[event["name"]].append(event["dur"] / 1e3)
-    found: dict[str, float] = defaultdict(float)
+    roles: dict[str, list[float]] = defaultdict(lambda: [0.0] * steps)
+    rest = [1e3 * seconds for seconds in wall]
     for name, each in runs.items():
-        found[role_of(name)] += statistics.median(each[first:])
-    found[REST] = 1e3 * statistics.median(wall) - sum(found.values())
+        for step, spent in enumerate(each[first:]):
+            roles[role_of(name)][step] += spent
+            rest[step] -= spent
+    found = {role: statistics.median(each) for role, each in roles.items()}
+    found[REST] = statistics.median(rest)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

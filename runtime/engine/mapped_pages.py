@@ -37,13 +37,13 @@ def enter_pages(files: Iterable[Path], owner: object) -> threading.Thread:
 def _enter(names: frozenset[str], owner: weakref.ref[object]) -> None:
     found = [*_mapped(names)]
     room = available_memory()
-    if room is None or sum(stop - start for start, stop in found) > room:
+    if not found or room is None or sum(stop - start for start, stop in found) > room:
         return
-    madvise = getattr(ctypes.CDLL(None), "madvise", None)
-    for start, stop in found if madvise else ():
+    madvise = ctypes.CDLL(None).madvise
+    for start, stop in found:
         for piece in range(start, stop, _PIECE):
             size = min(_PIECE, stop - piece)
-            # Memory that was unmapped meanwhile is refused, and what may lie there now stays as it is.
+            # Memory that was unmapped meanwhile is refused; what may lie there now stays as it is.
             if owner() is None or madvise(
                 ctypes.c_void_p(piece), ctypes.c_size_t(size), _POPULATE_READ
             ):

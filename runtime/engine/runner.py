@@ -20,6 +20,7 @@ from trtcoder.runtime.engine.batch import PackedBatch
 from trtcoder.runtime.engine.cuda_binding import CudaBinding
 from trtcoder.runtime.engine.cuda_memory import DeviceArena
 from trtcoder.runtime.engine.host_binding import HostBinding
+from trtcoder.runtime.engine.mapped_pages import enter_pages
 from trtcoder.runtime.engine.session import open_session
 
 # Bound on the attention scores of one layer and pass, float32 [heads, tokens, rows]: a long
@@ -76,6 +77,8 @@ class ModelRunner:
         self.num_blocks = -(-(cache_tokens or self.max_positions) // self.block_size)
         self.threads = threads or available_cores()
         self._session, self.choice = open_session(bundle, self.threads)
+        if self.choice.whole:  # others hold copies of the weights
+            enter_pages(map(bundle.path, manifest.files), self._session)
         heads = manifest.model.config.get("num_attention_heads")
         self.score_cells = SCORE_BYTES // (4 * (heads if isinstance(heads, int) else 1))
         self._attends = self.choice.library is not None
