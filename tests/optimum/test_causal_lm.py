@@ -108,7 +108,7 @@ def test_logits_are_those_of_each_row_alone_wherever_its_padding_is(
         st.booleans(), min_size=rows * (first + second), max_size=rows * (first + second)
     )
     shown = np.array(data.draw(flat)).reshape(size)
-    model._chunk = data.draw(st.sampled_from([1, 3, 512]))
+    model._forward.chunk = data.draw(st.sampled_from([1, 3, 512]))
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 400, size))
     mask = torch.from_numpy(shown.astype(np.int64))
     begun = model(ids[:, :first], mask[:, :first])
@@ -120,7 +120,7 @@ def test_logits_are_those_of_each_row_alone_wherever_its_padding_is(
         if shown[row].any():
             alone = model(ids[row : row + 1, shown[row]]).logits[0]
             assert torch.allclose(found[row][shown[row]], alone, atol=TOLERANCE)
-    model._chunk = 512
+    model._forward.chunk = 512
 
 
 def test_logits_are_transformers_own(model: Any, reference: Any) -> None:
@@ -132,22 +132,22 @@ def test_logits_are_transformers_own(model: Any, reference: Any) -> None:
 
 
 def test_blocks_go_back_when_a_cache_is_dropped(small: Any) -> None:
-    free = small._pool.num_free
+    free = small._forward.pool.num_free
     held = small(torch.tensor(PROMPTS[:1])).past_key_values
-    assert small._pool.num_free == free - 2
+    assert small._forward.pool.num_free == free - 2
     del held
-    assert small._pool.num_free == free
+    assert small._forward.pool.num_free == free
     answers(small, [[5], [6]], max_new_tokens=4, num_beams=2)
-    assert small._pool.num_free == free
+    assert small._forward.pool.num_free == free
 
 
 def test_a_full_cache_is_refused_and_the_next_batch_runs(small: Any) -> None:
-    free = small._pool.num_free
+    free = small._forward.pool.num_free
     with pytest.raises(RequestError, match="64 tokens, for all rows together"):
         small(torch.zeros((3, 30), dtype=torch.int64))
     with pytest.raises(RequestError, match="more cache_tokens"):
         answers(small, [[5]] * 2, max_new_tokens=40, num_beams=2)
-    assert small._pool.num_free == free
+    assert small._forward.pool.num_free == free
     assert small(torch.zeros((2, 30), dtype=torch.int64)).logits.shape[:2] == (2, 30)
 
 

@@ -7,7 +7,6 @@ beams, processors, stopping criteria and streamers are transformers' own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.deepseek_v2 import DeepseekV2Config
 
 from trtcoder.bundle.folder import Bundle
-from trtcoder.errors import ContextError, EngineError, RequestError
+from trtcoder.errors import EngineError, RequestError
 from trtcoder.optimum.latent_rows import LatentRows
-from trtcoder.runtime.cache.block_pool import BlockPool
-from trtcoder.runtime.engine.batch import PackedBatch, Span
+from trtcoder.optimum.ragged_forward import RaggedForward
 from trtcoder.runtime.engine.runner import ModelRunner
-from trtcoder.runtime.engine.settings import EngineSettings
-from trtcoder.runtime.sampling.sampler import best_of
 
 _CPU = torch.device("cpu")
 
@@ -65,11 +61,9 @@ class EngineForCausalLM(GenerationMixin, PreTrainedModel):
         config: dict[str, Any] = bundle.manifest.model.config
         self.config = DeepseekV2Config(**config)
         self.generation_config = _generation_config(bundle)
-        self.context = min(runner.max_positions, runner.num_blocks * runner.block_size)
-        self._runner = runner
-        self._pool = BlockPool(runner.num_blocks)
+        self._forward = RaggedForward(runner)
+        self.context = self._forward.context
         self._lock = threading.Lock()
-        self._chunk = EngineSettings().chunk
 
     @classmethod
     def from_pretrained(
@@ -155,10 +149,8 @@ class EngineForCausalLM(GenerationMixin, PreTrainedModel):
             )
         with self._lock:
             past = past_key_values
-            rows = LatentRows(self._runner, self._pool, len(ids)) if past is None else past
-            logits = self._run(rows, [row[mask] for row, mask in zip(ids, shown, strict=True)],
-                               shown[:, ids.shape[1] - kept :])  # fmt: skip
-            rows.columns += ids.shape[1]
+            rows = self._forward.empty_rows(len(ids)) if past is None else past
+            logits = self._forward.run(rows, ids, shown, kept)
         return CausalLMOutputWithPast(
             logits=torch.from_numpy(logits),
             past_key_values=None if use_cache is False else rows,  # type: ignore[arg-type]
@@ -247,64 +239,13 @@ class EngineForCausalLM(GenerationMixin, PreTrainedModel):
                 "the columns in the cache included"
             )
         shown = shown[:, columns - ids.shape[1] :]
-        wrong = ids[shown & ((ids < 0) | (ids >= self._runner.vocab_size))]
+        size = self.manifest.model.vocab_size
+        wrong = ids[shown & ((ids < 0) | (ids >= size))]
         if wrong.size:
             raise RequestError(
-                f"input_ids has token id {wrong[0]}, outside the vocabulary of "
-                f"{self._runner.vocab_size}"
+                f"input_ids has token id {wrong[0]}, outside the vocabulary of {size}"
             )
         return ids.astype(np.int64), shown
-
-    def _run(
-        self, rows: LatentRows, tokens: list[NDArray[np.int64]], wanted: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Return the logits of the wanted columns, float32 ``[rows, kept columns, vocab]``."""
-        for row, new in enumerate(tokens):
-            if rows.lengths[row] + len(new) > self.context:
-                raise ContextError(rows.lengths[row] + len(new), self.context)
-        for row, new in enumerate(tokens):
-            rows.grow(row, len(new))
-        logits = np.zeros((*wanted.shape, self._runner.vocab_size), np.float32)
-        places = [np.flatnonzero(columns) for columns in wanted]
-        done = [0] * len(tokens)
-        for step in self._steps(rows, tokens, [len(each) for each in places]):
-            spans = [span for _, span in step]
-            found = self._runner.forward(PackedBatch.pack(spans, self._runner.block_size))
-            best_of(found)  # raises where a value is not finite
-            end = 0
-            for row, span in step:
-                start, end = end, end + span.samples
-                logits[row, places[row][done[row] : done[row] + span.samples]] = found[start:end]
-                done[row] += span.samples
-        for row, new in enumerate(tokens):
-            rows.lengths[row] += len(new)
-        return logits
-
-    def _steps(
-        self, rows: LatentRows, tokens: list[NDArray[np.int64]], wanted: list[int]
-    ) -> Iterator[list[tuple[int, Span]]]:
-        """Yield the spans of each forward pass with their rows: short enough for its memory."""
-        needed = [rows.blocks(row, rows.lengths[row] + len(new)) for row, new in enumerate(tokens)]
-        bound = 1 + max((int(each.max()) for each in needed if each.size), default=0)
-        most = self._runner.score_cells // (bound * self._runner.block_size)
-        most = max(1, min(self._chunk, most))
-        step: list[tuple[int, Span]] = []
-        room = most
-        for row, new in enumerate(tokens):
-            start = 0
-            while start < len(new):
-                stop = min(len(new), start + room)
-                first = rows.lengths[row] + start
-                samples = max(0, stop - max(start, len(new) - wanted[row]))
-                blocks = rows.blocks(row, first + stop - start)
-                step.append((row, Span(new[start:stop].tolist(), first, blocks, samples)))
-                room -= stop - start
-                start = stop
-                if not room:
-                    yield step
-                    step, room = [], most
-        if step:
-            yield step
 
 
 # Its pipelines log an error of every class that is not in this table; Optimum does so as well.

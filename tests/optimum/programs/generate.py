@@ -20,15 +20,18 @@ def main() -> None:
     """Run."""
     engine, checkpoint, asked = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     prompts, length = asked["prompts"], asked["max_new_tokens"]
+    torch.set_num_threads(1)
     model: Any = EngineForCausalLM.from_pretrained(engine)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
     rows = [tokenizer(prompt, return_tensors="pt") for prompt in prompts]
     batch = tokenizer(prompts, return_tensors="pt", padding=True)
 
     def answers(inputs: dict[str, torch.Tensor], **options: object) -> list[list[int]]:
-        found = model.generate(**inputs, max_new_tokens=length, pad_token_id=-1, **options)
-        start = inputs["input_ids"].shape[1]
-        return [[token for token in row[start:].tolist() if token >= 0] for row in found]
+        end = tokenizer.eos_token_id
+        found = model.generate(**inputs, max_new_tokens=length, pad_token_id=end, **options)
+        rows = found[:, inputs["input_ids"].shape[1] :].tolist()
+        # What stands behind the end of a row fills it up.
+        return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
     torch.manual_seed(asked["seed"])
     sampled = answers(batch, do_sample=True, temperature=0.8)
