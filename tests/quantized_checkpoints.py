@@ -33,6 +33,20 @@ FORMS: dict[str, list[str]] = {
     "int4-64-zp": ["--target", "compressed-tensors", "--block-size", "64", "--zero-points"],
     "int4-32": ["--target", "compressed-tensors", "--block-size", "32"],
 }
+# Engines for CUDA, which are no checkpoints.
+CUDA_FORMS: dict[str, list[str]] = {
+    "cuda int4-32 bf16": ["--provider", "cuda"],
+    "cuda int4-128 fp16, int8 cache": [
+        "--provider", "cuda", "--block-size", "128", "--activations", "fp16", "--cache", "int8",
+    ],
+    "cuda int4-64-zp fp16": [
+        "--provider", "cuda", "--block-size", "64", "--activations", "fp16", "--zero-points",
+    ],
+    # What the cache rounds is more than int8's gate allows the demo model.
+    "cuda int8-32 bf16, fp8 cache": [
+        "--provider", "cuda", "--weights", "int8", "--cache", "fp8", "--no-gate",
+    ],
+}  # fmt: skip
 QUICK = ["--tokens", "120", "--calibration-tokens", "400", "--min-expert-tokens", "4"]
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 from typing import Any
 
 from trtcoder.bundle.onnx import CUDA
 from trtcoder.errors import DependencyError, EngineError
 
 _DRIVER = "libcuda.so.1"
+# What onnxruntime-gpu 1.31 is linked with.
+_LIBRARIES = (
+    "libcudart.so.13",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcurand.so.10",
+)
 # float32 products keep float32's precision: the router decides by their last bits.
 _OPTIONS = {"device_id": "0", "use_tf32": "0"}
 
@@ -39,16 +48,34 @@ def require_gpu() -> None:
         )
 
 
+def load_libraries(ort: Any) -> None:
+    """Load CUDA's libraries, of torch or of NVIDIA's packages where they are.
+
+    Raises:
+        DependencyError: one is missing.
+    """
+    # It prints what it does not find, and tries the system's.
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls(cudnn=False)
+    for name in _LIBRARIES:
+        try:
+            ctypes.CDLL(name)
+        except OSError as error:
+            raise DependencyError(
+                f"a library of CUDA 13 is missing: {error}; install torch for CUDA 13, or "
+                "`pip install 'trtcoder[cuda]'`"
+            ) from error
+
+
 def configure(ort: Any, options: Any) -> list[tuple[str, dict[str, str]]]:
     """Prepare a session's options, and return its providers.
 
     Raises:
-        DependencyError: there is no driver.
+        DependencyError: there is no driver, or a library is missing.
         EngineError: the driver has no GPU.
     """
     require_gpu()
-    # Those of torch or of NVIDIA's wheels, where they are: nothing else finds them there.
-    ort.preload_dlls()
+    load_libraries(ort)
     # A node that CUDA does not take would cost two copies a step; a graph of ours has none.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return [(CUDA, _OPTIONS)]

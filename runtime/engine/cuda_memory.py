@@ -37,8 +37,8 @@ class CudaMemory:
             self._runtime = ctypes.CDLL(_RUNTIME)
         except OSError as error:
             raise EngineError(
-                f"{_RUNTIME} cannot be loaded: {error}; install nvidia-cuda-runtime, or torch for "
-                "CUDA 13"
+                f"{_RUNTIME} cannot be loaded: {error}; install torch for CUDA 13, or "
+                "`pip install 'trtcoder[cuda]'`"
             ) from error
 
     def copy(self, target: int, source: int, nbytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Build quantized checkpoints, let every reader read them, and print the table."""
+"""Build quantized checkpoints and engines for CUDA, let readers read them, and print the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tests.clients.package import install_missing
-from tests.quantized_checkpoints import FORMS
+from tests.quantized_checkpoints import CUDA_FORMS, FORMS
 from tests.targets.reader import Outcome, read
 from tests.targets.readers import READERS
 from tests.targets.samples import KINDS, prepare
@@ -32,7 +32,7 @@ def main(only: tuple[str, ...], as_json: bool) -> None:
     click.echo("building checkpoints", err=True)
     outcomes = []
     for sample in prepare(ROOT):
-        for reader in chosen:
+        for reader in (each for each in chosen if each.runs_cuda == sample.is_for_cuda):
             click.echo(f"{reader.name}: {sample.kind} {sample.form}", err=True)
             with tempfile.TemporaryDirectory() as scratch:
                 outcome = read(reader, sample, Path(scratch))
@@ -53,7 +53,7 @@ def table(outcomes: list[Outcome]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     by_place = {(each.form, each.reader, each.kind): each for each in outcomes}
-    for form in FORMS:
+    for form in (*FORMS, *CUDA_FORMS):
         for reader in dict.fromkeys(each.reader for each in outcomes):
             found = [by_place.get((form, reader, kind)) for kind in KINDS]
             told = [each for each in found if each is not None]

@@ -28,12 +28,14 @@ class Reader:
         check: reads a sample and returns what was compared, with a folder for its files; raises
             AssertionError or RuntimeError where it does not hold, `NotReadError` where it cannot.
         package: where it is installed; None if that is this environment.
+        runs_cuda: whether it takes engines for CUDA, or quantized checkpoints.
     """
 
     name: str
     version: str
     check: Callable[[Sample, Path], str]
     package: Package | None = None
+    runs_cuda: bool = False
 
 
 @dataclass(frozen=True, slots=True)

