@@ -176,7 +176,7 @@ struct Batch {
 
 const char* make_attention(Bytes& bytes, Node& node) {
   constexpr int64_t kHeads[] = {2, 1, 3, 16};
-  constexpr int64_t kNope[] = {8, 32, 33}, kRope[] = {4, 2, 64}, kLatent[] = {16, 64, 40, 128, 512};
+  constexpr int64_t kNope[] = {8, 32, 33}, kRope[] = {4, 2, 64}, kLatent[] = {16, 64, 40, 128};
   constexpr int64_t kValue[] = {8, 16, 33};
   constexpr ElementType kCaches[] = {kFloat, kHalf, kBfloat, kInt8, kUint8};
   constexpr ElementType kValues[] = {kFloat, kHalf, kBfloat};
