@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets gpu gpu-prepare clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -142,8 +142,14 @@ triton: plugins  ## A real Triton Inference Server: three minutes, and a gigabyt
 	$(BIN)/python -m tests.runtime.triton.server.installation
 	TRTCODER_TRITON=1 $(BIN)/python -m pytest tests/runtime/triton
 
-targets: $(STAMP)  ## Checkpoints for GPU servers, read by readers that are not ours: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
+targets: $(STAMP)  ## Checkpoints for GPU servers and engines for CUDA, read by readers that are not ours: a quarter of an hour, and 7 GB in ~/.cache. ONLY=transformers.
 	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)
+
+gpu:  ## What only a GPU shows, without a network: ten minutes on an H100; see docs/gpu.md. STEPS="moe demo".
+	$(PYTHON) -m tests.gpu $(STEPS)
+
+gpu-prepare: plugins  ## What make gpu needs, made where a network is: engines/gpu, 350 MB.
+	$(BIN)/python -m tests.gpu.prepare
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz
