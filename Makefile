@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx optimum clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx optimum gpu gpu-prepare clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -150,11 +150,17 @@ rtx: $(STAMP)  ## TensorRT-RTX and its plugins, which compile plans without a GP
 	$(BIN)/pip install --quiet --disable-pip-version-check "tensorrt-rtx-cu13>=1.7,<1.8"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0
 
-targets: rtx  ## Checkpoints for GPU servers, read by readers that are not ours, and plans: ten minutes, and 6 GB in ~/.cache. ONLY=transformers.
+targets: rtx  ## Checkpoints, plans and engines for GPUs, read by readers that are not ours: half an hour, and 7 GB in ~/.cache. ONLY=transformers.
 	$(BIN)/python -m tests.targets $(foreach reader,$(ONLY),--only $(reader)) $(ARGS)
 
 optimum: plugins  ## optimum-cli and transformers' generation over engines of the demo model: two minutes, and 1 GB in ~/.cache.
 	$(BIN)/python -m tests.optimum
+
+gpu:  ## What only a GPU shows, without a network: ten minutes on an H100; see docs/gpu.md. STEPS="moe demo".
+	$(PYTHON) -m tests.gpu $(STEPS)
+
+gpu-prepare: plugins  ## What make gpu needs, made where a network is: engines/gpu, 350 MB.
+	$(BIN)/python -m tests.gpu.prepare
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
 	$(BIN)/python -m tests.runtime.server.fuzz

@@ -31,7 +31,7 @@ def main(only: tuple[str, ...], as_json: bool) -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
     click.echo("building checkpoints", err=True)
     outcomes = []
-    for sample in prepare(ROOT):
+    for sample in prepare(ROOT, {each.runs_cuda for each in chosen}):
         for reader in (each for each in chosen if each.runs_cuda == sample.is_for_cuda):
             click.echo(f"{reader.name}: {sample.kind} {sample.form}", err=True)
             with tempfile.TemporaryDirectory() as scratch:

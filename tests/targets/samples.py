@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,8 @@ class Sample:
         return self.form in CUDA_FORMS
 
 
-def prepare(root: Path) -> list[Sample]:
-    """Build what is not there yet, in ``root``."""
+def prepare(root: Path, runs_cuda: Collection[bool]) -> list[Sample]:
+    """Build what is not there yet, in ``root``: engines for CUDA, checkpoints, or both."""
     found = []
     for kind in KINDS:
         source = DEMO if kind == "demo" else root / f"{kind}-source"
@@ -57,6 +58,8 @@ def prepare(root: Path) -> list[Sample]:
             config = lite_like(**_ATTENTION) if kind == "lite" else full_like(**_ATTENTION)
             write_random_checkpoint(source, config)
         for form, options in {**FORMS, **CUDA_FORMS}.items():
+            if (form in CUDA_FORMS) not in runs_cuda:
+                continue
             if kind == "demo" and form in FORMS and form not in _DEMO_FORMS:
                 continue
             folder = root / f"{kind}-{form.replace(', ', '-').replace(' ', '-')}"

@@ -1,4 +1,4 @@
-"""Opens an ENGINE for CUDA as the runtime does, and runs a step of prompts and one of tokens.
+"""Opens an engine for CUDA as the runtime does, and runs a step of prompts and one of tokens.
 
 It is run above a stand-in for CUDA's libraries: that it runs counts, what comes out is worthless.
 Prints the operators by where they run, the steps' shapes, and whether cache rows go round, as JSON.
