@@ -121,9 +121,9 @@ def check_float32(engine: Path) -> str:
     sampled = expected(found["ids"], do_sample=True, temperature=0.8)
     assert found["sampled"] == sampled, (found["sampled"], sampled)
     check_texts(engine, found)
-    total = sum(map(len, greedy))
+    counts = [sum(map(len, each)) for each in (greedy, sampled)]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    return f"{total} greedy and as many sampled tokens are the reference's ({versions})"
+    return f"{counts[0]} greedy and {counts[1]} sampled tokens are the reference's ({versions})"
 
 
 def check_texts(engine: Path, found: dict[str, Any]) -> None:
