@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 KERNELS := src/trtcoder/plugins/libtrtcoder_kernels.so
 PAGE := runtime/server/page
 
-.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx optimum gpu gpu-prepare clean
+.PHONY: demo plugins test lint types parity bench quality sanitize bench-kernels bench-cpu bench-batching bench-fp8 bench-fim load keystrokes bench-extra bench-overhead bench-sampler bench-startup chaos clients ray k8s fuzz-http build-lite demo-train cli-docs page screenshots eval bench-eval bench-needle fuzz-kernels neon wheel bench-contention bench-triton triton bench-speculation targets rtx optimum gpu gpu-prepare bench-plans clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -121,6 +121,10 @@ bench-sampler: $(STAMP)  ## What choosing a token costs at Lite's vocabulary: a 
 bench-speculation: plugins  ## What drafts from the prompt gain and cost: ten minutes.
 	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.readme
+
+bench-plans: rtx  ## What compiling plans takes at the published widths: three minutes, 7 GB of memory.
+	$(BIN)/python -m benchmarks.plans --model lite --layers 14
+	$(BIN)/python -m benchmarks.plans --model 236b --layers 2
 
 bench-startup: plugins  ## From the start of `trtcoder serve` to its readiness.
 	$(BIN)/python -m benchmarks.startup

@@ -16,8 +16,11 @@ from trtcoder.prompting.tokenizer import TextTokenizer
 from trtcoder.runtime.cache.prefix_store import PrefixStore
 from trtcoder.runtime.engine.core import EngineCore
 from trtcoder.runtime.engine.engine_thread import EngineThread
+from trtcoder.runtime.engine.model import Model
 from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
+from trtcoder.runtime.engine.slots.gpu import GpuPlans
+from trtcoder.runtime.engine.slots.runner import SlotRunner
 from trtcoder.runtime.sampling.params import SamplingParams
 
 _log = logging.getLogger(__name__)
@@ -69,11 +72,7 @@ def load_engine(
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(bundle.verify_hashes) if verify_hashes else None
         try:
-            runner = ModelRunner(
-                bundle,
-                threads=settings.threads,
-                cache_tokens=settings.cache_tokens or settings.context,
-            )
+            runner = open_model(bundle, settings)
             prompts = Prompts.load(bundle.folder, manifest)
         except EngineError:
             # A changed file explains a load that failed better than the load does.
@@ -97,6 +96,22 @@ def load_engine(
     core = EngineCore(runner, prompts.tokenizer, settings, store)
     return LoadedEngine(
         manifest, prompts.tokenizer, prompts, EngineThread(core), str(runner.choice)
+    )
+
+
+def open_model(bundle: Bundle, settings: EngineSettings) -> Model:
+    """Return what runs an engine's model here: its plans, or its graph.
+
+    Raises:
+        DependencyError: a package or a driver is missing.
+        EngineError: it cannot run here.
+    """
+    if bundle.manifest.compiled is not None:
+        return SlotRunner(bundle, GpuPlans(bundle))
+    return ModelRunner(
+        bundle,
+        threads=settings.threads,
+        cache_tokens=settings.cache_tokens or settings.context,
     )
 
 

@@ -47,6 +47,8 @@ CUDA_FORMS: dict[str, list[str]] = {
         "--provider", "cuda", "--weights", "int8", "--cache", "fp8", "--no-gate",
     ],
 }  # fmt: skip
+# Compiled plans.
+RTX_FORMS: dict[str, list[str]] = {"rtx int4-128": ["--target", "tensorrt-rtx", "--context", "512"]}
 QUICK = ["--tokens", "120", "--calibration-tokens", "400", "--min-expert-tokens", "4"]
 
 

@@ -17,8 +17,8 @@ from trtcoder.runtime.constraints.compiler import ConstraintCompiler
 from trtcoder.runtime.engine import admission
 from trtcoder.runtime.engine.batch import PackedBatch, Span
 from trtcoder.runtime.engine.job import Job, Sink
+from trtcoder.runtime.engine.model import Model
 from trtcoder.runtime.engine.prefix_keeper import PrefixKeeper
-from trtcoder.runtime.engine.runner import ModelRunner
 from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.engine.stats import EngineStats
 from trtcoder.runtime.requests.answer import Answer
@@ -53,7 +53,7 @@ class EngineCore:
 
     def __init__(
         self,
-        runner: ModelRunner,
+        runner: Model,
         tokenizer: TextTokenizer,
         settings: EngineSettings,
         store: PrefixStore | None = None,

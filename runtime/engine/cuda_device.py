@@ -11,6 +11,8 @@ from trtcoder.bundle.onnx import CUDA
 from trtcoder.errors import DependencyError, EngineError
 
 _DRIVER = "libcuda.so.1"
+# The driver's numbers for major and minor of the compute capability.
+_CAPABILITY = (75, 76)
 # What onnxruntime-gpu 1.31 is linked with.
 _LIBRARIES = (
     "libcudart.so.13",
@@ -22,8 +24,8 @@ _LIBRARIES = (
 _OPTIONS = {"device_id": "0", "use_tf32": "0"}
 
 
-def require_gpu() -> None:
-    """Raise unless there are a driver and a GPU.
+def require_gpu(instead: str = "an engine that was built without --provider cuda") -> None:
+    """Raise unless there are a driver and a GPU; ``instead`` is what runs without one.
 
     ONNX Runtime itself would say so on standard error, and then run on the CPU or fail.
 
@@ -36,8 +38,7 @@ def require_gpu() -> None:
     except OSError as error:
         raise DependencyError(
             f"an engine for CUDA needs an NVIDIA GPU and its driver (release 580 or newer), and "
-            f"there is none here: {error}; on a machine without one use an engine that was built "
-            "without --provider cuda"
+            f"there is none here: {error}; on a machine without one use {instead}"
         ) from error
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
@@ -46,6 +47,17 @@ def require_gpu() -> None:
             f"the NVIDIA driver has no GPU for this process (status {status}, {count.value} GPUs); "
             "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES"
         )
+
+
+def device_capability() -> int:
+    """Return the compute capability of the first GPU, 89 for 8.9; `require_gpu` comes first."""
+    driver, numbers = ctypes.CDLL(_DRIVER), []
+    for attribute in _CAPABILITY:
+        number = ctypes.c_int(0)
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
+        numbers.append(number.value)
+    major, minor = numbers
+    return 10 * major + minor
 
 
 def load_libraries(ort: Any) -> None:

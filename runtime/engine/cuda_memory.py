@@ -41,6 +41,22 @@ class CudaMemory:
                 "`pip install 'trtcoder[cuda]'`"
             ) from error
 
+    def reserve(self, nbytes: int) -> int:
+        """Take memory for the rest of the process, all zeros; return its address.
+
+        Raises:
+            EngineError: the GPU has not so much left.
+        """
+        address = ctypes.c_void_p()
+        status = self._runtime.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(nbytes))
+        if status or not address.value:
+            raise EngineError(
+                f"the GPU has no {nbytes / 2**20:,.0f} MiB left; close what else uses it, or build "
+                "the engine with fewer --slots or a shorter --context"
+            )
+        self.clear(address.value, nbytes)
+        return address.value
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy within the GPU's memory."""
         self._copy(target, source, nbytes, _WITHIN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtcoder.runtime.cache.prefix_store import PrefixStore
-from trtcoder.runtime.engine.runner import ModelRunner
+from trtcoder.runtime.engine.model import Model
 from trtcoder.runtime.scheduler.sequence import Sequence
 
 # Shorter prompts are computed sooner than they are read.
@@ -13,7 +13,7 @@ _LONG = 64
 class PrefixKeeper:
     """Reads the blocks of a sequence that begins, and writes those of one that ends."""
 
-    def __init__(self, store: PrefixStore, runner: ModelRunner) -> None:
+    def __init__(self, store: PrefixStore, runner: Model) -> None:
         self._store = store
         self._runner = runner
 

@@ -1,4 +1,4 @@
-"""Build quantized checkpoints and engines for CUDA, let readers read them, and print the table."""
+"""Build quantized checkpoints and engines for GPUs, let readers read them, and print the table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 
 from tests.clients.package import install_missing
-from tests.quantized_checkpoints import CUDA_FORMS, FORMS
 from tests.targets.reader import Outcome, read
 from tests.targets.readers import READERS
-from tests.targets.samples import KINDS, prepare
+from tests.targets.samples import GROUPS, KINDS, prepare
 
 ROOT = Path("engines/targets")
 
@@ -29,10 +28,10 @@ def main(only: tuple[str, ...], as_json: bool) -> None:
     chosen = [reader for name, reader in READERS.items() if not only or name in only]
     install_missing(reader.package for reader in chosen)
     ROOT.mkdir(parents=True, exist_ok=True)
-    click.echo("building checkpoints", err=True)
+    click.echo("building", err=True)
     outcomes = []
-    for sample in prepare(ROOT, {each.runs_cuda for each in chosen}):
-        for reader in (each for each in chosen if each.runs_cuda == sample.is_for_cuda):
+    for sample in prepare(ROOT, dict.fromkeys(reader.group for reader in chosen)):
+        for reader in (each for each in chosen if each.group == sample.group):
             click.echo(f"{reader.name}: {sample.kind} {sample.form}", err=True)
             with tempfile.TemporaryDirectory() as scratch:
                 outcome = read(reader, sample, Path(scratch))
@@ -53,7 +52,7 @@ def table(outcomes: list[Outcome]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     by_place = {(each.form, each.reader, each.kind): each for each in outcomes}
-    for form in (*FORMS, *CUDA_FORMS):
+    for form in (form for forms in GROUPS.values() for form in forms):
         for reader in dict.fromkeys(each.reader for each in outcomes):
             found = [by_place.get((form, reader, kind)) for kind in KINDS]
             told = [each for each in found if each is not None]

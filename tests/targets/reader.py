@@ -28,14 +28,14 @@ class Reader:
         check: reads a sample and returns what was compared, with a folder for its files; raises
             AssertionError or RuntimeError where it does not hold, `NotReadError` where it cannot.
         package: where it is installed; None if that is this environment.
-        runs_cuda: whether it takes engines for CUDA, or quantized checkpoints.
+        group: the engines that it takes, one of `tests.targets.samples.GROUPS`.
     """
 
     name: str
     version: str
     check: Callable[[Sample, Path], str]
     package: Package | None = None
-    runs_cuda: bool = False
+    group: str = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)

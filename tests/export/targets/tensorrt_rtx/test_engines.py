@@ -75,6 +75,8 @@ def test_its_certificate_can_be_made_again_and_shown(engine: Path, tmp_path: Pat
 
 def test_serving_it_says_what_it_needs(engine: Path) -> None:
     status, shown = run("complete", engine, "def f", "--max-tokens", "1")
+    if status == 0:
+        pytest.skip("there is a GPU here")
     assert status == 1
-    assert "RTX" in shown
+    assert "NVIDIA GPU" in shown
     assert "Traceback" not in shown

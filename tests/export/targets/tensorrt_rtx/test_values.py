@@ -8,32 +8,14 @@ import numpy as np
 import pytest
 
 from tests.export.targets.tensorrt_rtx.conftest import CONFIGS, Graphs
+from tests.export.targets.tensorrt_rtx.rounded import TOLERANCE, Rounded
 from tests.reference import NumpyReference
-from tests.reference.weights import Float64, Weights
-from trtcoder.calib.quantizers.rounding import round_to_nearest
-from trtcoder.calib.storage.blocks import dequantize
-from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.export.parity.routing import select_experts
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
 # The second half comes much later, where YaRN's slow frequencies count.
 FAR = np.arange(50) + np.where(np.arange(50) < 21, 0, 8192)
-SCHEME = Scheme(4, 128, positive_scales=True)
-# float16 has 11 bits, so a rounding is 5e-4 off at most; a layer has some ten of them in a row, of
-# which most cancel. Experts of the grouped kind count 16 times.
-TOLERANCE = 5e-3
-
-
-class Rounded(Weights):
-    """A checkpoint's tensors, with the modules that are stored as int4 rounded to it."""
-
-    def __getitem__(self, name: str) -> Float64:
-        values = super().__getitem__(name)
-        if "_proj" not in name or "kv_b_proj" in name:
-            return values
-        stored, _ = round_to_nearest(values.astype(np.float32), SCHEME, name)
-        return dequantize(stored, SCHEME, values.shape[1]).astype(np.float64)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

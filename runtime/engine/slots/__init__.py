@@ -1,0 +1,1 @@
+"""Runs compiled plans: a batch of slots instead of pages."""
