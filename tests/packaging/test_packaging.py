@@ -161,7 +161,7 @@ def declared() -> dict[str, set[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sets = {"": project["dependencies"], **project["optional-dependencies"]}
     # A distribution that is not named as what it brings.
-    modules = {"pyyaml": "yaml"}
+    modules = {"pyyaml": "yaml", "tensorrt_rtx_cu13": "tensorrt_rtx"}
 
     def module(requirement: str) -> str:
         name = re.split(r"[^\w-]", requirement)[0].replace("-", "_").lower()
