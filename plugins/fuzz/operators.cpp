@@ -66,7 +66,8 @@ void fill_bytes(Bytes& bytes, Tensor& t) {
 }
 
 void fill_indices(Tensor& t, std::span<const int64_t> values) {
-  std::memcpy(t.memory.data(), values.data(), t.memory.size());
+  // Of no tokens there is nothing to copy from.
+  if (!values.empty()) std::memcpy(t.memory.data(), values.data(), t.memory.size());
 }
 
 Tensor& add(Node& node, ElementType type, std::vector<int64_t> shape, bool is_weight = false) {
