@@ -98,11 +98,11 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
 
 def with_vllm(sample: Sample, scratch: Path) -> str:
     """Continue prompts as the unquantized twin does."""
-    if sample.form.startswith("fp8"):
-        raise NotReadError("vLLM for CPUs has no fp8 experts; its unquantized twin is read instead")
+    if sample.form == "fp8-modelopt":
+        raise NotReadError("ModelOpt's form has not been tried on CPUs; its twin is read instead")
     if sample.form.endswith("zp"):
-        raise NotReadError("vLLM's int4 experts on CPUs are symmetric")
-    if "amx_int8" not in Path("/proc/cpuinfo").read_text():
+        raise NotReadError("vLLM has no kernel for int4 experts with zero points on CPUs")
+    if sample.form.startswith("int4") and "amx_int8" not in Path("/proc/cpuinfo").read_text():
         raise NotReadError("vLLM's int4 experts on CPUs need AMX, which this processor lacks")
     twin = write_twin(sample, scratch / "twin")
     asked = json.dumps(prompts(sample))
