@@ -34,6 +34,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "structlog": "serve",
     "uvicorn": "serve",
+    "tensorrt_rtx": "rtx",
     "torch": "verify",
     "transformers": "verify",
     "yaml": "triton",

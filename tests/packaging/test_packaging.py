@@ -160,7 +160,7 @@ def declared() -> dict[str, set[str]]:
     """Return the modules that each extra brings, those of the base install under ""."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sets = {"": project["dependencies"], **project["optional-dependencies"]}
-    # A distribution that is not named as what it brings.
+    # Distributions that are not named as what they bring.
     modules = {"pyyaml": "yaml", "tensorrt_rtx_cu13": "tensorrt_rtx"}
 
     def module(requirement: str) -> str:
