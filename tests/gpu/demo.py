@@ -44,8 +44,12 @@ def run(place: Place) -> Found:
                 min(len(answer), len(text)),
             )
     values["characters the same"], values["characters"] = same, total
-    worst = max(values["kl, chunks"], values["kl, tokens"])
-    problems = () if worst < LIMIT else (f"mean KL {worst:.1e} nats, limit {LIMIT}",)
+    # NaN is beyond every limit.
+    problems = tuple(
+        f"mean KL of {name} is {values[f'kl, {name}']:.1e} nats, limit {LIMIT}"
+        for name in found
+        if not values[f"kl, {name}"] < LIMIT
+    )
     return Found(
         f"mean KL {values['kl, chunks']:.1e} nats in chunks, {values['kl, tokens']:.1e} by token, "
         f"top-1 {values['top-1, chunks']:.1%}; {same} of {total} characters before answers part",
