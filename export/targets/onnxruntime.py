@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trtcoder import __version__
-from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
+from trtcoder.bundle.manifest import FORMAT, Manifest, SourceInfo
 from trtcoder.bundle.onnx import (
     CPU,
     CUDA,
@@ -32,6 +32,7 @@ from trtcoder.export.graph.registry import (
 from trtcoder.export.parity.graph_probe import GraphProbe
 from trtcoder.export.recipe import Recipe, RecipeOptions, preset
 from trtcoder.export.targets.cuda import ACTIVATIONS, cuda_recipe, declare_on_cuda
+from trtcoder.export.targets.target import model_info
 from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.sink import Sink
@@ -95,18 +96,12 @@ class OnnxPlan:
 
     def manifest(self, prompting: Prompting, digest: str, method: str = "rtn") -> Manifest:
         """Return the engine's manifest, without files and certificate."""
-        config = self.checkpoint.config
         recipe = {**self.recipe.to_dict(), "method": method}
         return Manifest(
             format=FORMAT,
             trtcoder=__version__,
             target=TARGET,
-            model=ModelInfo(
-                self.checkpoint.name,
-                dict(config.raw),
-                config.vocab_size,
-                config.max_position_embeddings,
-            ),
+            model=model_info(self.checkpoint),
             source=SourceInfo(digest, self.checkpoint.stored_dtype),
             recipe={**recipe, "padded": dict(sorted(self.weights.padded.items()))},
             capabilities=prompting.capabilities,

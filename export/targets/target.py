@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trtcoder import __version__
-from trtcoder.bundle.manifest import Manifest
+from trtcoder.bundle.manifest import Manifest, ModelInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.probe import Probe
@@ -127,6 +127,14 @@ class Target(Protocol):
             DependencyError: a package that runs it is missing.
             EngineError: it cannot be watched.
         """
+
+
+def model_info(checkpoint: Checkpoint) -> ModelInfo:
+    """Return what a manifest says of a checkpoint's model."""
+    config = checkpoint.config
+    return ModelInfo(
+        checkpoint.name, dict(config.raw), config.vocab_size, config.max_position_embeddings
+    )
 
 
 def write_engine(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtcoder import __version__
-from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
+from trtcoder.bundle.manifest import FORMAT, Manifest, SourceInfo
 from trtcoder.bundle.quantized import QuantizedParts
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.checkpoint.side_files import read_bytes
@@ -21,6 +21,7 @@ from trtcoder.export.targets.checkpoints.form import form_of, readers
 from trtcoder.export.targets.checkpoints.launch import group_of, launch_files, launches
 from trtcoder.export.targets.checkpoints.settings import config_json, hf_quant_config
 from trtcoder.export.targets.checkpoints.splits import Split, problems
+from trtcoder.export.targets.target import model_info
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.safetensors_files import (
     SHARD_BYTES,
@@ -119,7 +120,6 @@ class CheckpointPlan:
 
     def manifest(self, prompting: Prompting, digest: str, method: str = "rtn") -> Manifest:
         """Return the manifest, without files and certificate."""
-        config = self.checkpoint.config
         recipe = self.recipe.to_dict() | {"method": method}
         kept = {"embedding": "bf16", "lm_head": "bf16"}
         schemes = {kind: str(scheme) for kind, scheme in sorted(self.recipe.schemes.items())} | kept
@@ -128,12 +128,7 @@ class CheckpointPlan:
             format=FORMAT,
             trtcoder=__version__,
             target=self.target,
-            model=ModelInfo(
-                self.checkpoint.name,
-                dict(config.raw),
-                config.vocab_size,
-                config.max_position_embeddings,
-            ),
+            model=model_info(self.checkpoint),
             source=SourceInfo(digest, self.checkpoint.stored_dtype),
             recipe={**recipe, "schemes": schemes},
             capabilities=prompting.capabilities,

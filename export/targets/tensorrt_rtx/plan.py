@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from trtcoder import __version__
 from trtcoder.bundle.compiled import TARGET, CompiledParts, PlanInfo
-from trtcoder.bundle.manifest import FORMAT, Manifest, ModelInfo, SourceInfo
+from trtcoder.bundle.manifest import FORMAT, Manifest, SourceInfo
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.compiling import CHUNK, CONTEXT, SCORE_BYTES, SLOTS
@@ -19,6 +19,7 @@ from trtcoder.export.graph.builder import CudaForm, GraphBuilder
 from trtcoder.export.graph.slots.deepseek_v2 import declare_head, declare_layers
 from trtcoder.export.graph.slots.model import HALF, SlotModel
 from trtcoder.export.recipe import Recipe
+from trtcoder.export.targets.target import model_info
 from trtcoder.export.targets.tensorrt_rtx.compilation import Compilation, Shapes, compile_plans
 from trtcoder.export.targets.tensorrt_rtx.stages import split_layers
 from trtcoder.export.weights.data_file import Placed, layout
@@ -162,7 +163,7 @@ class RtxPlan:
 
     def manifest(self, prompting: Prompting, digest: str, method: str = "rtn") -> Manifest:
         """Return the manifest, without files and certificate."""
-        config, compilation = self.checkpoint.config, self.compilation
+        compilation = self.compilation
         recipe = self.recipe.to_dict()
         schemes = {kind: str(scheme) for kind, scheme in sorted(self.recipe.schemes.items())}
         schemes |= {"embedding": "bf16", "lm_head": "fp16"}
@@ -170,12 +171,7 @@ class RtxPlan:
             format=FORMAT,
             trtcoder=__version__,
             target=TARGET,
-            model=ModelInfo(
-                self.checkpoint.name,
-                dict(config.raw),
-                config.vocab_size,
-                config.max_position_embeddings,
-            ),
+            model=model_info(self.checkpoint),
             source=SourceInfo(digest, self.checkpoint.stored_dtype),
             recipe={
                 **recipe,
