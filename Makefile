@@ -77,7 +77,7 @@ bench-needle: plugins  ## Needles in up to 128K tokens on one of a Lite's layers
 bench-kernels: plugins  ## Our kernels beside ONNX Runtime's own at Lite's shapes: five minutes.
 	$(BIN)/python -m benchmarks.kernels
 
-bench-cpu: bench-extra  ## A whole Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 28 GB in ~/.cache, an hour). ARGS=--minutes 25.
+bench-cpu: bench-extra  ## A whole Lite on our kernels, on ONNX Runtime's and in llama.cpp (needs cmake, 28 GB in ~/.cache, an hour). ARGS='--isa avx2 --minutes 25'.
 	$(BIN)/python -m benchmarks.cpu $(ARGS)
 	$(BIN)/python -m benchmarks.cpu_profile
 	$(BIN)/python -m benchmarks.readme

@@ -8,7 +8,8 @@ is measured in the same run, and how much of it each row reaches.
 
 What was measured is kept at once: the same command goes on where it was interrupted, and --minutes
 ends it with the rounds that it has. All 27 layers take 28 GB of the user's cache; --layers takes
-fewer.
+fewer. With --isa avx2 both programs use no more of the CPU than that: what a CPU without AVX-512
+would be told, though by this one's memory and clock.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from benchmarks.cpu_models import Models
 from benchmarks.cpu_names import INT8, KERNELS, STOCK
 from benchmarks.cpu_runs import Program, Runs
 from benchmarks.cpu_work import all_work
-from benchmarks.llama_cpp import NO_AMX, VERSION
-from benchmarks.machine_peaks import measure_peaks
+from benchmarks.llama_cpp import LIMITED, NO_AMX, VERSION, cache, obtain
+from benchmarks.machine_peaks import Peaks, measure_peaks
 from benchmarks.record import keep
 from trtcoder.export.targets.onnxruntime import DATA_FILE
 from trtcoder.plugins.library import open_library
@@ -40,40 +41,42 @@ FIRST_ROWS = ("decode at 0", "decode at 2048", "prefill 512", "8 sequences at 51
 NEAR = 0.95
 
 
-def settings(models: Models, kinds: Iterable[str]) -> list[Program]:
+def settings(models: Models, kinds: Iterable[str], isa: str | None) -> list[Program]:
     """Return llama.cpp's programs: kind of file, how repacked, whether with flash attention.
 
     Repacking is for AMX where the CPU has it, and for AVX otherwise; both are tried.
     """
+    limit = isa or "native"
     found = []
     for kind in kinds:
         path = models.gguf(kind)
         for repack, label in ((0, ""), (1, ", repacked"), (1, ", repacked for AMX")):
-            if label.endswith("AMX") and not _has_amx():
+            if label.endswith("AMX") and (isa or not _has_amx()):
                 continue
             environment = {} if label.endswith("AMX") else {NO_AMX: "1"}
             for flash, attention in ((1, ", flash attention"), (0, "")):
-                command = ("benchmarks.cpu_llama", str(path), str(repack), str(flash))
+                command = ("benchmarks.cpu_llama", str(path), str(repack), str(flash), limit)
                 name = f"llama.cpp {kind}{label}{attention}"
-                revision = f"{VERSION}, {path.stat().st_mtime_ns}"
+                revision = f"{VERSION}, {limit}, {path.stat().st_mtime_ns}"
                 found.append(Program(name, command, (path,), revision, environment))
     return found
 
 
-def ours(models: Models, *, with_int8: bool, with_stock: bool) -> list[Program]:
+def ours(models: Models, *, with_int8: bool, with_stock: bool, isa: str | None) -> list[Program]:
     """Return our programs, the default first."""
-
+    limit = {"TRTCODER_ISA": isa} if isa else {}
     library = hashlib.sha256(open_library().path.read_bytes()).hexdigest()[:12]
 
     def program(name: str, engine: Path, **environment: str) -> Program:
         command = ("benchmarks.cpu_ours", str(engine))
-        revision = f"{library}, {engine.name}"
-        return Program(name, command, (engine / DATA_FILE,), revision, environment)
+        revision = f"{library}, {isa or 'native'}, {engine.name}"
+        return Program(name, command, (engine / DATA_FILE,), revision, limit | environment)
 
     found = [program(KERNELS, models.engine())]
     if with_int8:
         found.append(program(INT8, models.engine("int8")))
-    if with_stock:
+    # ONNX Runtime cannot be told which instructions to leave.
+    if with_stock and not isa:
         found.append(program(STOCK, models.engine(), TRTCODER_PLUGINS="0"))
     return found
 
@@ -113,11 +116,12 @@ def median(values: Iterable[float]) -> float:
 @click.option("--fresh", is_flag=True, help="Forget the rounds of an interrupted benchmark.")
 @click.option("--no-int8", is_flag=True, help="Without the engine with an int8 cache.")
 @click.option("--no-stock", is_flag=True, help="Without ONNX Runtime's operators.")
+@click.option("--isa", type=click.Choice([*LIMITED]), help="Use no more of the CPU than this.")
 @click.option("--no-keep", is_flag=True, help="Do not write the result.")
 def main(
     layers: int, rounds: int, minutes: float, rows: tuple[str, ...], named: tuple[str, ...],
     kinds: tuple[str, ...], prepare: bool, fresh: bool, no_int8: bool, no_stock: bool,
-    no_keep: bool,
+    isa: str | None, no_keep: bool,
 ) -> None:  # fmt: skip
     """Measure and print a table, then one JSON line."""
     names = [work.name for work in all_work() if not rows or work.name in rows]
@@ -125,20 +129,24 @@ def main(
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; rows are {', '.join(names)}")
     models = Models(layers)
-    mine = ours(models, with_int8=not no_int8, with_stock=not no_stock)
-    peers = settings(models, kinds)
+    mine = ours(models, with_int8=not no_int8, with_stock=not no_stock, isa=isa)
+    peers = settings(models, kinds, isa)
     absent = set(named) - {_label(peer.name) for peer in peers}
     if absent:
         raise click.BadParameter(
             f"{', '.join(absent)}; there are {[_label(p.name) for p in peers]}"
         )
     if prepare:
+        obtain(cache(), isa)
         models.tidy()
         return
-    runs = Runs(models.folder / f"runs-{layers}.jsonl", minutes)
+    suffix = f"-{isa}" if isa else ""
+    runs = Runs(models.folder / f"runs-{layers}{suffix}.jsonl", minutes)
     if fresh:
         runs.forget("round")
     peaks = measure_peaks()
+    if isa:
+        peaks = Peaks(peaks.read, {isa: peaks.int8[isa]})
     chosen = (
         [peer for peer in peers if _label(peer.name) in named]
         if named
@@ -149,7 +157,7 @@ def main(
             runs.run(program, f"round {number + 1}", names)
     result = summary(runs, [*mine, *peers], names, rounds)
     result = {
-        "layers": layers, **result,
+        "layers": layers, "limited_to": isa, **result,
         "peaks": {"read": peaks.read, "int8": peaks.int8},
         "limits": shares(layers, result["tokens_per_second"][KERNELS], peaks),
         "engine_bytes": (Path(mine[0].command[1]) / DATA_FILE).stat().st_size,
@@ -165,7 +173,7 @@ def main(
         click.echo(json.dumps(result))
     else:
         models.tidy()
-        keep("cpu", result)
+        keep(f"cpu{suffix}", result)
 
 
 def summary(

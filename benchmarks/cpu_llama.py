@@ -1,9 +1,10 @@
 """llama.cpp's speed at each row of `benchmarks.cpu`, in this process.
 
-    python -m benchmarks.cpu_llama GGUF REPACK FLASH ROW…
+    python -m benchmarks.cpu_llama GGUF REPACK FLASH ISA ROW…
 
 REPACK and FLASH are 0 or 1: whether weights are laid out anew for this CPU when the file is loaded,
-and whether attention is the fused kernel.
+and whether attention is the fused kernel. ISA is an instruction set that the build is limited to,
+or "native".
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _SEED = 64
 class Bench:
     """A loaded model, and a context for one row of the table at a time."""
 
-    def __init__(self, model: Path, *, repack: bool, flash: bool) -> None:
+    def __init__(self, model: Path, *, repack: bool, flash: bool, isa: str | None = None) -> None:
         """Load ``model``."""
-        self.c = c = obtain(cache()).bindings()
+        self.c = c = obtain(cache(), isa).bindings()
         self._quiet = c.llama_log_callback(lambda level, text, data: None)
         c.llama_log_set(self._quiet, None)
         c.llama_backend_init()
@@ -156,9 +157,10 @@ def speed(bench: Bench, work: Work) -> float:
     return found
 
 
-def main(model: str, repack: str, flash: str, *names: str) -> None:
+def main(model: str, repack: str, flash: str, isa: str, *names: str) -> None:
     """Measure, and print one JSON line."""
-    bench = Bench(Path(model), repack=repack == "1", flash=flash == "1")
+    limited = None if isa == "native" else isa
+    bench = Bench(Path(model), repack=repack == "1", flash=flash == "1", isa=limited)
     speeds = {name: speed(bench, Work.read(name)) for name in names}
     print(
         json.dumps(

@@ -32,10 +32,13 @@ def best_peer(result: Result, row: str) -> str:
 def heading(result: Result) -> str:
     """Return what was measured, and on what."""
     isa = result["runs_on"].rpartition(", ")[2]
+    limit = result.get("limited_to")
+    kernels = f"both programs limited to {limit}" if limit else f"our kernels: {isa}"
+    command = f"make bench-cpu ARGS='--isa {limit}'" if limit else "make bench-cpu"
     return (
         f"A Lite of full width and {result['layers']} layers, random weights, int4 in blocks of 32 "
-        f"({result['engine_bytes'] / 1e9:.1f} GB), beside llama.cpp (`make bench-cpu`; "
-        f"{hardware(result['environment'])}; our kernels: {isa}; {result['rounds']} "
+        f"({result['engine_bytes'] / 1e9:.1f} GB), beside llama.cpp (`{command}`; "
+        f"{hardware(result['environment'])}; {kernels}; {result['rounds']} "
         f"round{'s' * (result['rounds'] > 1)}, of which medians)"
     )
 

@@ -58,6 +58,8 @@ _CMAKE = {
     "LLAMA_BUILD_APP": "OFF",
 }
 _TARGETS = ("llama", "llama-quantize", "llama-imatrix", "llama-server")
+# Instruction sets that a build can be limited to -> what cmake is told otherwise.
+LIMITED = {"avx2": {"GGML_NATIVE": "OFF"}}
 
 
 def threads() -> int:
@@ -162,10 +164,14 @@ def cache() -> Path:
     return Path(home) / "trtcoder" / f"llama.cpp-{VERSION}"
 
 
-def obtain(work: Path) -> LlamaCpp:
+def obtain(work: Path, isa: str | None = None) -> LlamaCpp:
     """Return llama.cpp from ``work``, after downloading and building what is not there.
 
     The build takes about a quarter of an hour on 2 cores.
+
+    Args:
+        work: a folder, kept from one use to the next.
+        isa: a key of `LIMITED`, for a library alone that uses no more of this CPU than that.
     """
     work.mkdir(parents=True, exist_ok=True)
     package = work / f"llama_cpp_python-{VERSION}"
@@ -174,16 +180,18 @@ def obtain(work: Path) -> LlamaCpp:
     source = package / "vendor" / "llama.cpp"
     for name, lines in CHANGES.items():
         _patch(source / name, *lines)
-    llama = LlamaCpp(package, work / "build")
-    built = [llama.build / "bin" / name for name in ("libllama.so", *_TARGETS[1:])]
+    suffix, wanted = (f"-{isa}", _TARGETS[:1]) if isa else ("", _TARGETS)
+    cmake = _CMAKE | (LIMITED[isa] if isa else {})
+    llama = LlamaCpp(package, work / f"build{suffix}")
+    built = [llama.build / "bin" / name for name in ("libllama.so", *wanted[1:])]
     # What the build that is there was made of.
-    stamp, made_of = work / "made-of.json", json.dumps([_CMAKE, CHANGES])
+    stamp, made_of = work / f"made-of{suffix}.json", json.dumps([cmake, CHANGES])
     is_current = stamp.is_file() and stamp.read_text(encoding="utf-8") == made_of
     if not is_current or not all(path.exists() for path in built):
         click.echo(f"building llama.cpp in {llama.build}: a quarter of an hour", err=True)
-        settings = [f"-D{name}={value}" for name, value in _CMAKE.items()]
-        targets = ["--target", *_TARGETS, "--parallel", str(threads())]
-        with (work / "build.log").open("w", encoding="utf-8") as log:
+        settings = [f"-D{name}={value}" for name, value in cmake.items()]
+        targets = ["--target", *wanted, "--parallel", str(threads())]
+        with (work / f"build{suffix}.log").open("w", encoding="utf-8") as log:
             for command in (
                 ["cmake", "-S", str(source), "-B", str(llama.build), *settings],
                 ["cmake", "--build", str(llama.build), *targets],

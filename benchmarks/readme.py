@@ -177,6 +177,7 @@ PARTS = {
     "evaluation": evaluation_table,
     "needle": needle_table,
     "cpu": cpu_table,
+    "cpu-avx2": cpu_goals,
     "cpu_profile": profile_table,
     "contention": contention_table,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cpu import best_settings, summary, table
+from benchmarks.cpu import best_settings, ours, settings, summary, table
 from benchmarks.cpu_limits import LiteNeeds
 from benchmarks.cpu_llama import repeated
 from benchmarks.cpu_names import INT8, KERNELS, STOCK
@@ -142,6 +142,38 @@ def test_the_tables_name_the_best_setting_and_say_what_was_missed() -> None:
     goals = goals_table(result).splitlines()
     assert any(line.endswith("≥ 5: met with an int8 cache |") for line in goals)
     assert "75%" in cpu_table(result)
+
+
+def test_a_limit_is_told_and_has_goals_of_its_own() -> None:
+    speeds = {KERNELS: (3.0, 3.0), INT8: (3.0, 3.0), PEERS[0]: (2.0, 1.0), PEERS[1]: (1.0, 1.0)}
+    result = result_of(speeds) | {"runs_on": "trtcoder's kernels, avx2", "limited_to": "avx2"}
+    heading, *lines = goals_table(result).splitlines()
+    assert "both programs limited to avx2" in heading
+    assert any(line.startswith("| decode at 0 |") and "≥ 1.35: met" in line for line in lines)
+    assert any(line.startswith("| prefill 512 |") and "≥ 2.6: met" in line for line in lines)
+
+
+def test_limited_programs_are_told_and_measured_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Files:
+        def gguf(self, kind: str) -> Path:
+            return Path(__file__).with_name("test_cpu.py")
+
+        def engine(self, cache: str = "fp32") -> Path:
+            return Path("engine")
+
+    monkeypatch.setattr("benchmarks.cpu._has_amx", lambda: True)
+    files: Any = Files()
+    peers = {isa: settings(files, ["Q4_0"], isa) for isa in (None, "avx2")}
+    mine = {isa: ours(files, with_int8=True, with_stock=True, isa=isa) for isa in (None, "avx2")}
+    assert len(peers[None]) == 6
+    assert len(peers["avx2"]) == 4
+    assert {each.command[-1] for each in peers["avx2"]} == {"avx2"}
+    assert all(each.environment["TRTCODER_ISA"] == "avx2" for each in mine["avx2"])
+    assert not any("TRTCODER_ISA" in each.environment for each in mine[None])
+    # What was measured without a limit does not count.
+    for names in (mine, peers):
+        revisions = {isa: {each.revision for each in found} for isa, found in names.items()}
+        assert not revisions[None] & revisions["avx2"]
 
 
 def test_what_a_step_needs_follows_from_the_shapes() -> None:
