@@ -102,6 +102,8 @@ def with_vllm(sample: Sample, scratch: Path) -> str:
         raise NotReadError("ModelOpt's form has not been tried on CPUs; its twin is read instead")
     if sample.form.endswith("zp"):
         raise NotReadError("vLLM has no kernel for int4 experts with zero points on CPUs")
+    if sample.form == "int4-32":
+        raise NotReadError("vLLM has no kernel for int4 experts in groups of 32 on CPUs")
     if sample.form.startswith("int4") and "amx_int8" not in Path("/proc/cpuinfo").read_text():
         raise NotReadError("vLLM's int4 experts on CPUs need AMX, which this processor lacks")
     twin = write_twin(sample, scratch / "twin")
