@@ -131,7 +131,8 @@ struct HeadProducts {
         const F one = Lanes::broadcast(part.x[k]);
 #pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v)
-          sum[0][v] = Lanes::fma(one, load<Type, is_last>(values + v * 16, part.columns), sum[0][v]);
+          sum[0][v] =
+              Lanes::fma(one, load<Type, is_last>(values + v * 16, part.columns), sum[0][v]);
         continue;
       }
       F w[vectors];
@@ -152,21 +153,24 @@ struct HeadProducts {
       for (int t = 0; t < tokens; ++t) {
         float* y = part.y + t * part.y_stride + v * 16;
         F all = sum[t][v];
-        if constexpr (is_scaled) all = Lanes::fma(all, scale, part.is_first ? zero : Lanes::load(y));
+        if constexpr (is_scaled)
+          all = Lanes::fma(all, scale, part.is_first ? zero : Lanes::load(y));
         Lanes::store(y, all);
       }
     }
   }
 
-  // All columns of a part. `ahead` is null where another group of tokens has fetched it, or where
-  // what is fetched are the same columns of later rows.
+  // All columns of a part. Few tokens fetch what is `ahead`, unless others have done so and it is
+  // null; many fetch the same columns of later rows.
   template <class Type, int tokens, int vectors, bool are_few>
   static void across(Part<typename Type::Value> part, Ahead* ahead) {
     constexpr int64_t bytes = vectors * 16 * sizeof(typename Type::Value);
     for (; part.columns >= vectors * 16; part = part.behind(vectors * 16)) {
       if constexpr (are_few) {
-        if (ahead) multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
-        else multiply<Type, tokens, vectors, false>(part, {});
+        if (ahead)
+          multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
+        else
+          multiply<Type, tokens, vectors, false>(part, {});
       } else {
         const int64_t row = part.outputs * int64_t(sizeof *part.values);
         const auto* at = reinterpret_cast<const std::byte*>(part.values);

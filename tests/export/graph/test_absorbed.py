@@ -15,7 +15,7 @@ from tests.reference.weights import Float64, Weights
 from tests.two_ways import WAYS, go
 from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
-from trtcoder.errors import BuildError
+from trtcoder.errors import BuildError, CheckpointError
 from trtcoder.export.build import BuildOptions, plan_build
 from trtcoder.export.recipe import preset
 from trtcoder.export.targets.onnxruntime import EXACT_OPERATORS, OnnxRuntime
@@ -144,6 +144,17 @@ def test_a_tokens_bits_do_not_depend_on_how_it_comes(
     whole = watched.run(IDS).logits
     for chunk in (1, 7, 20):
         np.testing.assert_array_equal(watched.run(IDS, chunk=chunk).logits, whole)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_gives_no_engine(tmp_path: Path, value: float) -> None:
+    source = write_checkpoint(tmp_path / "checkpoint", CONFIGS["lite"])
+    stored = source.tensors["model.layers.1.self_attn.kv_b_proj.weight"]
+    with stored.file.path.open("r+b") as file:
+        file.seek(stored.offset + 2)
+        file.write(np.array(value, np.float32).reshape(1).view(np.uint16)[1].tobytes())
+    with pytest.raises(CheckpointError, match=r"kv_b_proj.weight\[0, 1\] is -?(nan|inf)"):
+        build_engine(source, tmp_path / "engine", "int4", absorbed="int8")
 
 
 class Scaled:
