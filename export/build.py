@@ -40,6 +40,7 @@ class BuildOptions:
     fp8_scales: str | None = None
     activations: str | None = None
     cache: str | None = None
+    absorbed: str = "exact"
     accuracy_level: int = 4
     fim: bool | None = None
     method: str = "rtn"
@@ -93,6 +94,7 @@ class BuildOptions:
                 block_size=self.block_size,
                 symmetric=self.symmetric,
                 cache=self.cache,
+                absorbed=self.absorbed,
                 accuracy_level=self.accuracy_level,
                 fp8_scales=self.fp8_scales,
                 activations=self.activations,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trtcoder.export.graph.attention_projections import EPSILON, Projected, absorbed, project
+from trtcoder.export.graph.attention_projections import EPSILON, Projected, absorbed_inputs, project
 from trtcoder.export.graph.builder import Dim
 from trtcoder.export.graph.inputs import Inputs
 from trtcoder.export.graph.latent_cache import Cache
@@ -63,7 +63,8 @@ def _by_kernel(
             ("cache", "cache_scales"), cache.buffers, widths, strict=False
         )
     ]
-    weights = (absorbed(model, config, name, prefix, role) for role in "kv")
+    weights = (absorbed_inputs(model, config, name, prefix, role) for role in "kv")
+    rounded = model.recipe.absorbed
     out, *written = b.multi_op(
         "LatentAttention",
         f"{name}/heads",
@@ -77,7 +78,7 @@ def _by_kernel(
             inputs.slots,
             inputs.sequences,
             inputs.block_table,
-            *(value for weight in weights for value in (weight, None, None)),
+            *(value for values in weights for value in (*values, None)),
             *cache.buffers,
         ],
         outputs,
@@ -93,9 +94,8 @@ def _by_kernel(
         key_rope_start=found.k_pe,
         scale=config.softmax_scale,
         epsilon=EPSILON,
-        # W_UK and W_UV are values, not codes.
-        bits=0,
-        block=0,
+        bits=rounded.bits if rounded else 0,
+        block=rounded.block_size if rounded else 0,
         int16=1,
     )
     cache.written = list(zip(cache.output_names, written, strict=True))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from trtcoder.export.graph.model_builder import ModelBuilder
+from trtcoder.export.weights.head_matrices import HeadMatrices, declare_rounded_heads
 from trtcoder.export.weights.matrix import Piece
 from trtcoder.export.weights.plan import DType
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
@@ -93,25 +94,49 @@ def absorbed(
 ) -> ir.Value:
     """Return W_UK ``[heads, nope, latent]`` (k) or W_UV transposed ``[heads, latent, v]`` (v).
 
-    Both keep the checkpoint's values: no stock kernel multiplies batches with quantized weights.
-    Our own takes them as they are stored.
+    For ONNX Runtime's operators, which multiply batches with floats alone. Codes are dequantized
+    when it loads the graph.
     """
-    heads, nope, latent = (
-        config.num_attention_heads,
-        config.qk_nope_head_dim,
-        config.kv_lora_rank,
+    values, scales = absorbed_inputs(model, config, name, prefix, role)
+    scheme = model.recipe.absorbed
+    if scales is None or scheme is None:
+        return values
+    return model.b.op(
+        "DequantizeLinear",
+        f"{name}/absorb_{role}/float32",
+        [values, scales],
+        _form(model, config, name, prefix, role).shape,
+        axis=1,
+        block_size=scheme.block_size,
     )
-    tensor = f"{prefix}.kv_b_proj.weight"
 
-    def read() -> NDArray[np.float32]:
-        whole = model.checkpoint.read(tensor).reshape(heads, nope + config.v_head_dim, latent)
-        if role == "k":
-            return np.ascontiguousarray(whole[:, :nope])
-        out = np.ascontiguousarray(whole[:, nope:].transpose(0, 2, 1))
-        scale = model.b.plan.quantizer.input_scale(f"{name}/heads")
-        return out if scale is None else out / scale.reshape(heads, 1, config.v_head_dim)
 
-    shape = (heads, nope, latent) if role == "k" else (heads, latent, config.v_head_dim)
-    narrow = (DType.FLOAT16, DType.BFLOAT16) if model.b.uses_kernels else ()
-    weight = f"{name}/absorb_{role}/weight"
-    return model.parameter(weight, "absorbed", shape, tensor, read, narrow=narrow)
+def absorbed_inputs(
+    model: ModelBuilder, config: DeepseekV2Config, name: str, prefix: str, role: str
+) -> tuple[ir.Value, ir.Value | None]:
+    """Return the matrix of `absorbed` as our own operator takes it: as it is stored.
+
+    That is in the checkpoint's type, or int8 codes and their scales ``[heads, blocks, outputs]``.
+    """
+    b, form = model.b, _form(model, config, name, prefix, role)
+    weight, scheme = f"{name}/absorb_{role}/weight", model.recipe.absorbed
+    narrow = (DType.FLOAT16, DType.BFLOAT16) if b.uses_kernels else ()
+    if scheme is not None:
+        codes, scales = declare_rounded_heads(b.plan, weight, "absorbed", form, scheme)
+        return b.weight(codes, view=ir.DataType.INT8), b.weight(scales, narrow=narrow)
+    (tensor,) = form.source.tensors
+    read = partial(form.read, b.plan.quantizer)
+    return model.parameter(weight, "absorbed", form.shape, tensor, read, narrow=narrow), None
+
+
+def _form(
+    model: ModelBuilder, config: DeepseekV2Config, name: str, prefix: str, role: str
+) -> HeadMatrices:
+    """Return where W_UK (k) or W_UV (v) of all heads come from."""
+    heads, nope, value = config.num_attention_heads, config.qk_nope_head_dim, config.v_head_dim
+    by_head = np.arange(heads * (nope + value), dtype=np.int64).reshape(heads, nope + value)
+    rows = by_head[:, :nope] if role == "k" else by_head[:, nope:]
+    source = model.matrix(Piece(f"{prefix}.kv_b_proj.weight", rows.ravel()))
+    if role == "k":
+        return HeadMatrices(source, heads)
+    return HeadMatrices(source, heads, transposed=True, makes=f"{name}/heads")

@@ -31,7 +31,7 @@ READ_RATE, WRITE_RATE = 1.5e9, 0.5e9
 # Splits that a server of up to eight GPUs can have.
 SPLITS = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8))
 CONTEXT = 131_072
-# Classes that are stored as they are.
+# Classes that are stored as they are, but for W_UK and W_UV where a recipe says otherwise.
 EXACT = ("absorbed", "router", "norms", "activations")
 # Tensors that TP leaves whole: their outputs are latents, without heads.
 _SMALL = ("router", "norms", "activations")
@@ -180,9 +180,10 @@ def _classes(plan: WeightPlan) -> tuple[dict[str, int], dict[str, int]]:
     """Return bytes and number of weights by class."""
     sizes: Counter[str] = Counter()
     values: Counter[str] = Counter()
+    rounded = {stored.kind for stored in plan.matrices.values()}
     for weight in plan.declared.values():
         sizes[weight.kind] += weight.nbytes
-        if weight.kind in EXACT:
+        if weight.kind in EXACT and weight.kind not in rounded:
             values[weight.kind] += math.prod(weight.shape)
     for stored in plan.matrices.values():
         values[stored.kind] += stored.source.rows * stored.source.width

@@ -27,6 +27,7 @@ def cuda_recipe(options: RecipeOptions) -> Recipe:
     Raises:
         BuildError: CUDA's kernels do not take it.
     """
+    options.refuse_absorbed("--provider cuda")
     weights = options.weights or "int4"
     if weights not in _BITS:
         raise BuildError(

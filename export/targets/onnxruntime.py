@@ -44,6 +44,8 @@ GRAPH_FILE = "model.onnx"
 KERNEL_GRAPH_FILE = "kernels.onnx"
 TWIN_FILE = "twin.onnx"
 DATA_FILE = "model.data"
+# The revision of our operators that takes W_UK and W_UV in 16 or 32 bits alone.
+EXACT_OPERATORS = 1
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
 
@@ -136,7 +138,8 @@ class OnnxPlan:
         if b is None:
             return None
         whole = not runs_stock_products(b)
-        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole, products=reads_panels(b))
+        revision = EXACT_OPERATORS if self.recipe.absorbed is None else OPERATORS
+        return KernelGraph(KERNEL_GRAPH_FILE, revision, whole, products=reads_panels(b))
 
 
 class OnnxRuntime:
@@ -165,6 +168,7 @@ class OnnxRuntime:
             accuracy_level=options.accuracy_level,
             fp8_scales=options.fp8_scales,
             activations=options.activations,
+            absorbed=options.absorbed,
         )
 
     def plan(

@@ -184,16 +184,16 @@ const char* make_attention(Bytes& bytes, Node& node) {
   const int64_t heads = bytes.one_of(kHeads), nope = bytes.one_of(kNope);
   const int64_t rope = bytes.one_of(kRope), latent = bytes.one_of(kLatent);
   const int64_t value = bytes.one_of(kValue), width = latent + rope;
-  const bool is_quantized = bytes.flag();
-  const int bits = bytes.one_of(kBits), block = bytes.one_of(kBlocks);
+  const bool is_int8 = bytes.flag();
+  const int block = bytes.one_of(kBlocks);
   const ElementType cache_type = bytes.one_of(kCaches), value_type = bytes.one_of(kValues);
   const int64_t cache_blocks = 1 + bytes.up_to(11);
   const Batch batch(bytes, cache_blocks);
   const auto tokens = int64_t(batch.positions.size());
   node.integers = {{"heads", heads}, {"nope", nope}, {"rope", rope}, {"latent", latent},
                    {"value", value}, {"nope_start", 0}, {"rope_start", heads * nope},
-                   {"latent_start", 0}, {"key_rope_start", latent}, {"bits", 0}, {"block", 0},
-                   {"int16", bytes.flag()}};
+                   {"latent_start", 0}, {"key_rope_start", latent}, {"bits", is_int8 ? 8 : 0},
+                   {"block", is_int8 ? block : 0}, {"int16", bytes.flag()}};
   node.numbers = {{"scale", 0.3f}, {"epsilon", 1e-6f}};
   node.inputs.reserve(17);
   node.inputs.push_back(floats(bytes, {tokens, heads * (nope + rope)}));
@@ -206,13 +206,14 @@ const char* make_attention(Bytes& bytes, Node& node) {
   fill_indices(add(node, kInt64, {batch.sequences, batch.blocks}), batch.table);
   for (int which = 0; which < 2; ++which) {
     const int64_t inputs = which ? latent : nope, outputs = which ? value : latent;
-    if (is_quantized) {
-      add_matrices(bytes, node, "", heads, outputs, inputs, bits, block);
-      continue;
-    }
-    Tensor& values = add(node, value_type, {heads, inputs, outputs}, true);
-    value_type == kFloat ? fill_floats(bytes, values) : fill_halves(bytes, values, 0x30);
-    for (ElementType type : {kHalf, kUint8}) add(node, type, {0}).is_there = false;
+    Tensor& values = add(node, is_int8 ? kInt8 : value_type, {heads, inputs, outputs}, true);
+    if (is_int8) fill_bytes(bytes, values);
+    else value_type == kFloat ? fill_floats(bytes, values) : fill_halves(bytes, values, 0x30);
+    const int64_t blocks = is_int8 ? (inputs + block - 1) / block : 0;
+    Tensor& scales = add(node, kHalf, {heads, blocks, outputs}, true);
+    fill_halves(bytes, scales, 0x20);
+    scales.is_there = is_int8;
+    add(node, kUint8, {0}).is_there = false;
   }
   int64_t group = 64;
   while (latent % group || rope % group) group /= 2;

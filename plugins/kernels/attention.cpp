@@ -52,8 +52,8 @@ class Call {
        const AttentionBatch& batch, const LatentCache& cache, int threads, float* out)
       : kernels_(attention_kernels(isa)), shape_(shape), inputs_(inputs), batch_(batch),
         cache_(cache), out_(out), plan_(shape, batch, cache.rows, threads),
-        absorb_key_(kernels_, products(isa), inputs.absorb_key, shape.nope, shape.latent),
-        absorb_value_(kernels_, products(isa), inputs.absorb_value, shape.latent, shape.value),
+        absorb_key_(kernels_, inputs.absorb_key, shape.nope, shape.latent),
+        absorb_value_(kernels_, inputs.absorb_value, shape.latent, shape.value),
         format_{cache.type, arithmetic_of(inputs, cache), shape.latent, shape.width(),
                 cache.scales ? cache.group : kScaleGroup},
         words_(format_.query_words()),
@@ -96,38 +96,62 @@ class Call {
     return state_at(states_.data() + piece_states_[piece],
                     plan_.tiles[plan_.pieces[piece].tile].lanes);
   }
-  // Writes the tokens' entries, and makes the query of each head in the latent space.
-  void absorb_queries(const Member&) {
-    Buffer<float> entry(shape_.width());
-    Buffer<float> absorbed(kChunk * absorb_key_.padded_outputs());
-    Buffer<std::byte> scratch(absorb_key_.scratch_bytes());
-    for (int64_t item; (item = absorbed_.take()) < chunks_ * (1 + shape_.heads);) {
-      const int64_t head = item / chunks_ - 1, first = item % chunks_ * kChunk;
-      const int64_t tokens = std::min(kChunk, batch_.tokens - first);
-      if (head < 0) {
-        for (int64_t t = first; t < first + tokens; ++t) {
-          make_entry(shape_, inputs_, t, entry.data());
-          write_entry(shape_, cache_, batch_.slots[t], entry.data());
-        }
-        continue;
-      }
-      absorb_head(head, first, tokens, absorbed.data(), entry.data(), scratch.data());
+  // What of a head a thread does at once: some tokens.
+  struct Item {
+    int64_t head;
+    int64_t first;
+    int64_t tokens;
+  };
+
+  // Takes the items of all heads, and of `others` before them, which have negative numbers. Each is
+  // taken before the one in front of it is done, so that its weights are on their way.
+  template <class Body>
+  void each_item(Counter& counter, int64_t others, Body body) const {
+    const int64_t count = chunks_ * (others + shape_.heads);
+    const auto item = [&](int64_t i) -> Item {
+      const int64_t first = i % chunks_ * kChunk;
+      return {i / chunks_ - others, first, std::min(kChunk, batch_.tokens - first)};
+    };
+    bool is_fetched = false;
+    for (int64_t i = counter.take(), next; i < count; i = next) {
+      next = counter.take();
+      const int64_t next_head = next < count ? item(next).head : -1;
+      body(item(i), next_head, is_fetched);
+      is_fetched = i / chunks_ >= others && next_head >= 0;
     }
   }
 
-  void absorb_head(int64_t head, int64_t first, int64_t tokens, float* absorbed, float* query,
-                   std::byte* scratch) {
-    const TokenRows& nope = inputs_.query_nope;
+  // Writes the tokens' entries, and makes the query of each head in the latent space.
+  void absorb_queries(const Member&) {
+    Buffer<float> entry(shape_.width());
+    Buffer<float> nope(kChunk * shape_.nope);
+    Buffer<float> absorbed(kChunk * absorb_key_.padded_outputs());
+    each_item(absorbed_, 1, [&](const Item& item, int64_t next, bool is_fetched) {
+      const int64_t end = item.first + item.tokens;
+      if (item.head < 0) {
+        for (int64_t t = item.first; t < end; ++t) {
+          make_entry(shape_, inputs_, t, entry.data());
+          write_entry(shape_, cache_, batch_.slots[t], entry.data());
+        }
+        return;
+      }
+      // Tokens of a sequence may lie apart.
+      for (int64_t i = 0; i < item.tokens; ++i)
+        std::memcpy(nope.data() + i * shape_.nope,
+                    inputs_.query_nope.values +
+                        plan_.order[item.first + i] * inputs_.query_nope.stride +
+                        item.head * shape_.nope,
+                    shape_.nope * sizeof(float));
+      absorb_key_.run(item.head, next, is_fetched, nope.data(), shape_.nope, item.tokens,
+                      absorbed.data());
+      keep_queries(item, absorbed.data(), entry.data());
+    });
+  }
+
+  // Rotates and scales queries, and rounds them where the cache is rounded.
+  void keep_queries(const Item& item, const float* absorbed, float* query) {
+    const auto [head, first, tokens] = item;
     const TokenRows& rope = inputs_.query_rope;
-    // Tokens of a sequence may lie apart.
-    for (int64_t done = 0; done < tokens;) {
-      const int64_t token = plan_.order[first + done];
-      int64_t run = 1;
-      while (done + run < tokens && plan_.order[first + done + run] == token + run) ++run;
-      absorb_key_.run(head, nope.values + token * nope.stride + head * shape_.nope, nope.stride,
-                      run, absorbed + done * absorb_key_.padded_outputs(), scratch);
-      done += run;
-    }
     for (int64_t i = 0; i < tokens; ++i) {
       const int64_t token = plan_.order[first + i], half = shape_.rope / 2;
       std::memcpy(query, absorbed + i * absorb_key_.padded_outputs(),
@@ -273,16 +297,14 @@ class Call {
   void absorb_outputs(const Member&) {
     const int64_t padded = absorb_value_.padded_outputs(), row = shape_.heads * shape_.latent;
     Buffer<float> values(kChunk * padded);
-    Buffer<std::byte> scratch(absorb_value_.scratch_bytes());
-    for (int64_t item; (item = finished_.take()) < chunks_ * shape_.heads;) {
-      const int64_t head = item / chunks_, first = item % chunks_ * kChunk;
-      const int64_t tokens = std::min(kChunk, batch_.tokens - first);
-      absorb_value_.run(head, mixed_.data() + first * row + head * shape_.latent, row, tokens,
-                        values.data(), scratch.data());
-      for (int64_t i = 0; i < tokens; ++i)
-        std::memcpy(out_ + (plan_.order[first + i] * shape_.heads + head) * shape_.value,
+    each_item(finished_, 0, [&](const Item& item, int64_t next, bool is_fetched) {
+      absorb_value_.run(item.head, next, is_fetched,
+                        mixed_.data() + item.first * row + item.head * shape_.latent, row,
+                        item.tokens, values.data());
+      for (int64_t i = 0; i < item.tokens; ++i)
+        std::memcpy(out_ + (plan_.order[item.first + i] * shape_.heads + item.head) * shape_.value,
                     values.data() + i * padded, shape_.value * sizeof(float));
-    }
+    });
   }
 
   const AttentionKernels& kernels_;

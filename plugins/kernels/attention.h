@@ -9,7 +9,6 @@
 #include <cstdint>
 
 #include "kernels/isa.h"
-#include "kernels/matrix.h"
 #include "kernels/threads.h"
 
 namespace trtcoder {
@@ -40,13 +39,12 @@ struct LatentCache {
 };
 
 // A matrix for each head: `latent` outputs from `nope` (W_UK), or `value` from `latent` (W_UV).
+// int8 has a scale for each `block` rows of a column: what one of them stands for is code * scale.
 struct HeadWeights {
-  enum class Type { quantized, float32, float16, bfloat16 } type;
-  // quantized: the first head's matrix [outputs, inputs]; those of the others follow in the same
-  // form, codes behind codes and scales behind scales.
-  Matrix quantized;
-  // Otherwise [heads, inputs, outputs].
-  const void* values;
+  enum class Type { int8, float32, float16, bfloat16 } type;
+  const void* values;      // [heads, inputs, outputs]
+  const uint16_t* scales;  // float16 [heads, inputs / block, outputs], int8 only
+  int64_t block;           // the last one of a head may be shorter
 };
 
 // The tokens of all sequences, packed.

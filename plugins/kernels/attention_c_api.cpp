@@ -9,10 +9,9 @@ using namespace trtcoder;
 const char* trtcoder_latent_attention(const char* isa, const trtcoder_attention* call) {
   return guarded([&] {
     const trtcoder_attention& c = *call;
-    const auto weights = [&](const void* values, const trtcoder_matrix& m) {
-      return HeadWeights{static_cast<HeadWeights::Type>(c.weight_type),
-                         {m.codes, m.scales, m.zeros, m.rows, m.width, m.bits, m.block},
-                         values};
+    const auto weights = [&](const void* values, const uint16_t* scales) {
+      return HeadWeights{static_cast<HeadWeights::Type>(c.weight_type), values, scales,
+                         c.weight_block};
     };
     const AttentionInputs inputs{{c.query_nope, c.query_nope_stride},
                                  {c.query_rope, c.query_rope_stride},
@@ -22,8 +21,8 @@ const char* trtcoder_latent_attention(const char* isa, const trtcoder_attention*
                                  c.epsilon,
                                  c.cosines,
                                  c.sines,
-                                 weights(c.absorb_key_values, c.absorb_key),
-                                 weights(c.absorb_value_values, c.absorb_value),
+                                 weights(c.absorb_key, c.absorb_key_scales),
+                                 weights(c.absorb_value, c.absorb_value_scales),
                                  c.softmax_scale,
                                  static_cast<Arithmetic>(c.arithmetic)};
     latent_attention(isa_named(isa), process_team(),

@@ -19,10 +19,11 @@ struct trtcoder_attention {
   int32_t arithmetic;
 
   int32_t weight_type;
-  const void* absorb_key_values;
-  const void* absorb_value_values;
-  trtcoder_matrix absorb_key;
-  trtcoder_matrix absorb_value;
+  const void* absorb_key;
+  const void* absorb_value;
+  const uint16_t* absorb_key_scales;
+  const uint16_t* absorb_value_scales;
+  int64_t weight_block;
 
   int64_t tokens, sequences, blocks;
   const int64_t* positions;

@@ -96,11 +96,24 @@ struct State {
   float* mixed;    // [padded_latent][lanes]
 };
 
+// One head's part of `HeadWeights`.
+struct HeadMatrix {
+  HeadWeights::Type type;
+  const void* values;      // [inputs, outputs]
+  const uint16_t* scales;  // [inputs / block, outputs], int8 only
+  int64_t block;
+  int64_t inputs;
+  int64_t outputs;
+  const void* next;  // the values that will be multiplied after these, or null
+  bool is_fetched;   // as the `next` of the values before
+};
+
 struct AttentionKernels {
   // y[t * y_stride + n] = sum over k of x[t * x_stride + k] * weights[k * outputs + n]; y has room
-  // for `outputs` rounded up to 16.
-  void (*project)(HeadWeights::Type type, const void* weights, int64_t inputs, int64_t outputs,
-                  const float* x, int64_t x_stride, int64_t tokens, float* y, int64_t y_stride);
+  // for `outputs` rounded up to 16. Of int8 the codes of a block are summed up, and from the first
+  // block to the last sums times scales: sum = fma(sum of the block, scale, sum).
+  void (*project)(const HeadMatrix& weights, const float* x, int64_t x_stride, int64_t tokens,
+                  float* y, int64_t y_stride);
 
   // Makes int16 of a query [width], and a scale a group. A group that is not finite has scale NaN.
   void (*quantize_query)(const RowFormat& format, const float* query, int16_t* codes,

@@ -135,7 +135,7 @@ struct AttentionLoops {
       for (int64_t lane = j < whole_columns ? whole_lanes : 0; lane < lanes; ++lane) move(j, lane);
   }
 
-  static constexpr AttentionKernels table{FloatProjection<Lanes>::run,
+  static constexpr AttentionKernels table{HeadProducts<Lanes>::run,
                                           IntRange<Lanes>::quantize_query,
                                           transpose,
                                           attend,

@@ -1,121 +1,242 @@
-// Products with the matrices of heads that are not quantized.
+// Products with the matrix of a head.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/attention_softmax.h"
 
 namespace trtcoder {
 namespace {
 
+// Few tokens take some rows of the matrix at once, all their columns, so that memory is read from
+// front to end; sums wait in `y`. Many tokens take all rows of a few columns, which stay in the
+// nearest cache while all tokens pass.
 template <class Lanes>
-struct FloatProjection {
+struct HeadProducts {
   using F = typename Lanes::F;
 
+  static constexpr int64_t kFewTokens = 16;
+  // Bytes of the rows that few tokens take at once.
+  static constexpr int64_t kStepBytes = 16384;
   // How far ahead of the products weights are fetched; memory answers after a few hundred cycles.
-  static constexpr int64_t kAhead = 8192;
+  static constexpr int64_t kFewAhead = kStepBytes, kManyAhead = 8192;
+  // Columns that many tokens take at once.
+  static constexpr int64_t kManyColumns = 64;
+  // Vectors of sums that stay in registers.
+  static constexpr int kSums = Lanes::kMaxVectors >= 4 ? 16 : 4;
 
-  template <int tokens, int vectors, class Value, class Load>
-  static TRTCODER_INLINE void project_columns(int64_t inputs, int64_t outputs,
-                                              const Value* values, Load load, const float* x,
-                                              int64_t x_stride, float* y, int64_t y_stride) {
-    constexpr int line = 64 / int(sizeof(Value));
-    const int64_t ahead = (kAhead / int64_t(sizeof(Value)) + outputs - 1) / outputs * outputs;
+  struct Float32 {
+    using Value = float;
+    static TRTCODER_INLINE F load(const Value* p) { return Lanes::load(p); }
+  };
+  struct Float16 {
+    using Value = uint16_t;
+    static TRTCODER_INLINE F load(const Value* p) { return Lanes::load_half(p); }
+  };
+  struct Bfloat16 {
+    using Value = uint16_t;
+    static TRTCODER_INLINE F load(const Value* p) { return Lanes::load_bfloat(p); }
+  };
+  struct Int8 {
+    using Value = int8_t;
+    static TRTCODER_INLINE F load(const Value* p) {
+      return Lanes::from_int(Lanes::load_signed_bytes(p));
+    }
+  };
+
+  // Where weights are fetched from while rows are multiplied: for each row at `at`, which `step`
+  // bytes lie behind those of the row before.
+  struct Fetch {
+    const std::byte* at;
+    int64_t step;
+  };
+
+  // A matrix from front to end, and behind it where the next one begins.
+  class Ahead {
+   public:
+    Ahead(const HeadMatrix& m, int64_t bytes)
+        : values_(static_cast<const std::byte*>(m.values)),
+          next_(static_cast<const std::byte*>(m.next ? m.next : m.values)), bytes_(bytes) {
+      for (int64_t i = m.is_fetched ? kFewAhead : 0; i < kFewAhead; i += 64)
+        Lanes::prefetch(values_ + i);
+    }
+
+    // Takes the next `count` bytes.
+    const std::byte* take(int64_t count) {
+      const std::byte* from = at_ < bytes_ ? values_ + at_ : next_ + (at_ - bytes_);
+      at_ += count;
+      return from;
+    }
+
+   private:
+    const std::byte* const values_;
+    const std::byte* const next_;
+    const int64_t bytes_;
+    int64_t at_ = kFewAhead;
+  };
+
+  // Some rows and columns of a matrix, and what they are multiplied with.
+  template <class Value>
+  struct Part {
+    const Value* values;
+    const uint16_t* scales;  // of int8, those of the rows' block
+    int64_t outputs;         // from a row to the next
+    int64_t rows;
+    int64_t columns;
+    const float* x;
+    int64_t x_stride;
+    float* y;
+    int64_t y_stride;
+    bool is_first;  // `y` holds nothing yet
+
+    Part behind(int64_t columns_before) const {
+      Part p = *this;
+      p.values += columns_before, p.y += columns_before, p.columns -= columns_before;
+      if (scales) p.scales += columns_before;
+      return p;
+    }
+  };
+
+  // The last columns are fewer than a vector, and the memory may end behind them.
+  template <class Type, bool is_last>
+  static TRTCODER_INLINE F load(const typename Type::Value* p, int64_t columns) {
+    if constexpr (!is_last) return Type::load(p);
+    typename Type::Value last[16] = {};
+    std::memcpy(last, p, columns * sizeof *p);
+    return Type::load(last);
+  }
+
+  // Adds the products of the first `vectors` x 16 columns to the sums in `y`.
+  template <class Type, int tokens, int vectors, bool fetches, bool is_last = false>
+  static TRTCODER_INLINE void multiply(const Part<typename Type::Value>& part, Fetch fetch) {
+    constexpr bool is_scaled = std::is_same_v<Type, Int8>;
+    constexpr int64_t row_bytes = vectors * 16 * sizeof(typename Type::Value);
+    const F zero = Lanes::broadcast(0.0f);
     F sum[tokens][vectors];
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; ++t)
 #pragma GCC unroll 16
-      for (int v = 0; v < vectors; ++v) sum[t][v] = Lanes::broadcast(0.0f);
-    for (int64_t k = 0; k < inputs; ++k, values += outputs) {
-#pragma GCC unroll 16
-      for (int i = 0; i < vectors * 16; i += line) Lanes::prefetch(values + ahead + i);
+      for (int v = 0; v < vectors; ++v)
+        sum[t][v] = is_scaled || part.is_first
+                        ? zero
+                        : Lanes::load(part.y + t * part.y_stride + v * 16);
+    const auto* values = part.values;
+    for (int64_t k = 0; k < part.rows; ++k, values += part.outputs, fetch.at += fetch.step) {
+      if constexpr (fetches)
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < row_bytes; i += 64) Lanes::prefetch(fetch.at + i);
       if constexpr (tokens == 1) {
-        const F one = Lanes::broadcast(x[k]);
+        const F one = Lanes::broadcast(part.x[k]);
 #pragma GCC unroll 16
         for (int v = 0; v < vectors; ++v)
-          sum[0][v] = Lanes::fma(one, load(values + v * 16), sum[0][v]);
+          sum[0][v] =
+              Lanes::fma(one, load<Type, is_last>(values + v * 16, part.columns), sum[0][v]);
         continue;
       }
       F w[vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) w[v] = load(values + v * 16);
+#pragma GCC unroll 8
+      for (int v = 0; v < vectors; ++v) w[v] = load<Type, is_last>(values + v * 16, part.columns);
 #pragma GCC unroll 8
       for (int t = 0; t < tokens; ++t) {
-        const F one = Lanes::broadcast(x[t * x_stride + k]);
-#pragma GCC unroll 4
+        const F one = Lanes::broadcast(part.x[t * part.x_stride + k]);
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) sum[t][v] = Lanes::fma(one, w[v], sum[t][v]);
       }
     }
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; ++t)
 #pragma GCC unroll 16
-      for (int v = 0; v < vectors; ++v) Lanes::store(y + t * y_stride + v * 16, sum[t][v]);
-  }
-
-  // Columns of all tokens: what is read of the weights stays in the nearest cache meanwhile.
-  template <int vectors, class Value, class Load>
-  static void project_tokens(const Value* values, Load load, int64_t inputs, int64_t outputs,
-                             const float* x, int64_t x_stride, int64_t tokens, float* y,
-                             int64_t y_stride) {
-    constexpr int most = Lanes::kMaxVectors >= 4 ? 6 : 4;
-    int64_t t = 0;
-    const auto some = [&]<int count>() {
-      for (; t + count <= tokens; t += count)
-        project_columns<count, vectors>(inputs, outputs, values, load, x + t * x_stride, x_stride,
-                                        y + t * y_stride, y_stride);
-    };
-    if constexpr (vectors <= 4) {
-      some.template operator()<most>();
-      if constexpr (most > 4) some.template operator()<4>();
-      some.template operator()<2>();
+    for (int v = 0; v < vectors; ++v) {
+      F scale = zero;
+      if constexpr (is_scaled) scale = load<Float16, is_last>(part.scales + v * 16, part.columns);
+#pragma GCC unroll 8
+      for (int t = 0; t < tokens; ++t) {
+        float* y = part.y + t * part.y_stride + v * 16;
+        F all = sum[t][v];
+        if constexpr (is_scaled)
+          all = Lanes::fma(all, scale, part.is_first ? zero : Lanes::load(y));
+        Lanes::store(y, all);
+      }
     }
-    some.template operator()<1>();
   }
 
-  template <class Value, class Load>
-  static void project_values(const void* weights, Load load, int64_t inputs, int64_t outputs,
-                             const float* x, int64_t x_stride, int64_t tokens, float* y,
-                             int64_t y_stride) {
-    const auto* values = static_cast<const Value*>(weights);
-    int64_t n = 0;
-    const auto some = [&]<int vectors>() {
-      for (; n + vectors * 16 <= outputs; n += vectors * 16)
-        project_tokens<vectors>(values + n, load, inputs, outputs, x, x_stride, tokens, y + n,
-                                y_stride);
-    };
-    // Long pieces of rows: what one token takes as fast as memory gives it.
-    if constexpr (Lanes::kMaxVectors >= 4)
-      if (tokens == 1) some.template operator()<16>(), some.template operator()<8>();
-    if (Lanes::kMaxVectors >= 4 || tokens == 1) some.template operator()<4>();
-    some.template operator()<1>();
-    if (n == outputs) return;
-    // The last columns are fewer than a vector, and the memory may end behind them.
-    const int64_t bytes = (outputs - n) * int64_t(sizeof(Value));
-    project_tokens<1>(
-        values + n,
-        [=](const Value* p) TRTCODER_INLINE_LAMBDA {
-          Value last[16] = {};
-          std::memcpy(last, p, bytes);
-          return load(last);
-        },
-        inputs, outputs, x, x_stride, tokens, y + n, y_stride);
+  // All columns of a part. Few tokens fetch what is `ahead`, unless others have done so and it is
+  // null; many fetch the same columns of later rows.
+  template <class Type, int tokens, int vectors, bool are_few>
+  static void across(Part<typename Type::Value> part, Ahead* ahead) {
+    constexpr int64_t bytes = vectors * 16 * sizeof(typename Type::Value);
+    for (; part.columns >= vectors * 16; part = part.behind(vectors * 16)) {
+      if constexpr (are_few) {
+        if (ahead)
+          multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
+        else
+          multiply<Type, tokens, vectors, false>(part, {});
+      } else {
+        const int64_t row = part.outputs * int64_t(sizeof *part.values);
+        const auto* at = reinterpret_cast<const std::byte*>(part.values);
+        multiply<Type, tokens, vectors, true>(part, {at + (kManyAhead + row - 1) / row * row, row});
+      }
+    }
+    if constexpr (vectors > 1)
+      across<Type, tokens, (vectors > 4 ? vectors / 4 : 1), are_few>(part, ahead);
+    else if (part.columns)
+      multiply<Type, tokens, 1, false, true>(part, {});
   }
 
-  static void run(HeadWeights::Type type, const void* weights, int64_t inputs, int64_t outputs,
-                      const float* x, int64_t x_stride, int64_t tokens, float* y,
-                      int64_t y_stride) {
-    const auto multiply = [&]<class Value>(Value, auto load) {
-      project_values<Value>(weights, load, inputs, outputs, x, x_stride, tokens, y, y_stride);
+  template <class Type, bool are_few>
+  static void all_tokens(Part<typename Type::Value> part, int64_t tokens, Ahead* ahead) {
+    const auto some = [&]<int count, int vectors>() {
+      for (; tokens >= count; tokens -= count) {
+        across<Type, count, vectors, are_few>(part, ahead);
+        ahead = nullptr;
+        part.x += count * part.x_stride, part.y += count * part.y_stride;
+      }
     };
-    // Functions, given as pointers, would be called for each vector.
-    const auto whole = [](const float* p) TRTCODER_INLINE_LAMBDA { return Lanes::load(p); };
-    const auto half = [](const uint16_t* p) TRTCODER_INLINE_LAMBDA { return Lanes::load_half(p); };
-    const auto brain = [](const uint16_t* p) TRTCODER_INLINE_LAMBDA {
-      return Lanes::load_bfloat(p);
+    if constexpr (kSums >= 16) {
+      if constexpr (are_few) some.template operator()<8, 3>();
+      some.template operator()<6, 4>();
+    }
+    some.template operator()<4, kSums / 4>();
+    some.template operator()<2, kSums / (are_few ? 2 : 4)>();
+    some.template operator()<1, kSums / (are_few ? 1 : 4)>();
+  }
+
+  template <class Type>
+  static void multiply_all(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens,
+                           float* y, int64_t y_stride) {
+    using Value = typename Type::Value;
+    constexpr int64_t bytes = sizeof(Value);
+    const auto part = [&](int64_t k, int64_t rows, int64_t n, int64_t columns) {
+      const auto* scales = m.scales ? m.scales + k / m.block * m.outputs + n : nullptr;
+      return Part<Value>{static_cast<const Value*>(m.values) + k * m.outputs + n, scales, m.outputs,
+                         std::min(rows, m.inputs - k), std::min(columns, m.outputs - n), x + k,
+                         x_stride, y + n, y_stride, k == 0};
     };
-    if (type == HeadWeights::Type::float32) return multiply(float{}, whole);
-    if (type == HeadWeights::Type::float16) return multiply(uint16_t{}, half);
-    multiply(uint16_t{}, brain);
+    if (tokens <= kFewTokens) {
+      Ahead ahead(m, m.inputs * m.outputs * bytes);
+      const int64_t rows =
+          m.scales ? m.block : std::max<int64_t>(8, kStepBytes / (m.outputs * bytes));
+      for (int64_t k = 0; k < m.inputs; k += rows)
+        all_tokens<Type, true>(part(k, rows, 0, m.outputs), tokens, &ahead);
+      return;
+    }
+    const int64_t rows = m.scales ? m.block : m.inputs;
+    for (int64_t n = 0; n < m.outputs; n += kManyColumns)
+      for (int64_t k = 0; k < m.inputs; k += rows)
+        all_tokens<Type, false>(part(k, rows, n, kManyColumns), tokens, nullptr);
+  }
+
+  static void run(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens, float* y,
+                  int64_t y_stride) {
+    const auto multiply = [&]<class Type>(Type) {
+      multiply_all<Type>(m, x, x_stride, tokens, y, y_stride);
+    };
+    switch (m.type) {
+      case HeadWeights::Type::int8: return multiply(Int8{});
+      case HeadWeights::Type::float32: return multiply(Float32{});
+      case HeadWeights::Type::float16: return multiply(Float16{});
+      case HeadWeights::Type::bfloat16: return multiply(Bfloat16{});
+    }
   }
 };
 

@@ -38,16 +38,17 @@ CacheType cache_type(ElementType type) {
 //
 // Inputs: query and latent, float32 [tokens, columns], which may be one tensor; the norm's weight
 // [latent]; cos and sin [1, tokens, rope / 2]; positions, slots and sequences [tokens];
-// block_table [sequences, blocks]; W_UK, then W_UV: codes, scales and zeros (see `with_data`), or
-// values [heads, inputs, outputs] in float32, float16 or bfloat16 alone; the cache [rows, latent +
-// rope], and its scales [rows, groups] where it is int8, or uint8 for float8's bits.
+// block_table [sequences, blocks]; W_UK, then W_UV, three inputs each: values [heads, inputs, outputs]
+// in int8, float32, float16 or bfloat16, scales float16 [heads, inputs / block, outputs] of int8, and
+// one that is left empty; the cache [rows, latent + rope], and its scales [rows, groups] where it is
+// int8, or uint8 for float8's bits.
 //
 // Outputs: the heads' values [tokens, heads * value]; the cache and its scales. These are written
 // in place where input and output are bound to one buffer, and copied where they are not.
 //
 // Attributes: heads, nope, rope, latent, value; the first columns nope_start and rope_start of
-// `query`, latent_start and key_rope_start of `latent`; scale, epsilon; bits and block of the
-// weights, 0 for values; int16, whether an int8 cache is multiplied as whole numbers.
+// `query`, latent_start and key_rope_start of `latent`; scale, epsilon; bits and block of W_UK and
+// W_UV, 8 of int8 and 0 of others; int16, whether an int8 cache is multiplied as whole numbers.
 struct LatentAttention {
   static constexpr const char* kName = "LatentAttention";
   static constexpr Argument kInputs[] = {
@@ -63,25 +64,32 @@ struct LatentAttention {
         nope_start(attributes.size("nope_start")), rope_start(attributes.size("rope_start")),
         latent_start(attributes.size("latent_start")),
         key_rope_start(attributes.size("key_rope_start")), scale(attributes.number("scale")),
-        epsilon(attributes.number("epsilon")), bits(int(attributes.size("bits"))),
-        block(int(attributes.size("block"))),
+        epsilon(attributes.number("epsilon")), bits(attributes.size("bits")),
+        block(attributes.size("block")),
         arithmetic(attributes.size("int16") ? trtcoder::Arithmetic::int16
-                                               : trtcoder::Arithmetic::float32) {}
+                                               : trtcoder::Arithmetic::float32) {
+    if (bits != (block ? 8 : 0))
+      throw std::invalid_argument("bits: " + std::to_string(bits) + " and block: " +
+                                  std::to_string(block) + ", expected 8 and a block, or 0 and 0");
+  }
 
   HeadWeights weights(const Call& call, size_t first, int64_t inputs, int64_t outputs) const {
-    if (bits) {
-      trtcoder::Matrix form{};
-      form.rows = outputs, form.width = inputs, form.bits = bits, form.block = block;
-      return {HeadWeights::Type::quantized, with_data(form, shape.heads, call, first), nullptr};
-    }
-    const Tensor values = call.input(first);
+    const Tensor values = call.input(first), scales = call.input(first + 1);
     values.expect("weights of the heads", {shape.heads, inputs, outputs});
-    const auto type = values.type == kFloat  ? HeadWeights::Type::float32
-                      : values.type == kHalf ? HeadWeights::Type::float16
-                                             : HeadWeights::Type::bfloat16;
-    if (type == HeadWeights::Type::bfloat16 && values.type != kBfloat)
-      throw std::invalid_argument("weights of the heads: expected float32, float16 or bfloat16");
-    return {type, {}, values.data};
+    using Type = HeadWeights::Type;
+    if (bits) {
+      if (values.type != kInt8)
+        throw std::invalid_argument("weights of the heads: expected int8");
+      scales.expect("scales of the heads", {shape.heads, (inputs + block - 1) / block, outputs});
+      return {Type::int8, values.data, scales.as<uint16_t>(), block};
+    }
+    switch (values.type) {
+      case kFloat: return {Type::float32, values.data, nullptr, 0};
+      case kHalf: return {Type::float16, values.data, nullptr, 0};
+      case kBfloat: return {Type::bfloat16, values.data, nullptr, 0};
+      default:
+        throw std::invalid_argument("weights of the heads: expected float32, float16 or bfloat16");
+    }
   }
 
   // Returns an output of an input's shape and content, and nothing where the input is left out.
@@ -148,8 +156,8 @@ struct LatentAttention {
   const int64_t key_rope_start;
   const float scale;
   const float epsilon;
-  const int bits;
-  const int block;
+  const int64_t bits;
+  const int64_t block;
   const trtcoder::Arithmetic arithmetic;
 };
 

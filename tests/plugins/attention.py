@@ -11,13 +11,11 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.plugins.kernels import CMatrix, Floats, Weights, aligned, library, pointer, rounded
-from trtcoder.calib.storage.blocks import QuantizedMatrix
-from trtcoder.calib.storage.scheme import Scheme
+from tests.plugins.kernels import Floats, aligned, library, pointer
 
 BLOCK = 16
 CACHES = ("float32", "float16", "bfloat16", "int8", "float8")
-WEIGHTS = ("quantized", "float32", "float16", "bfloat16")
+WEIGHTS = ("int8", "float32", "float16", "bfloat16")
 ARITHMETICS = ("float32", "int16")
 STORED = {
     "float32": np.float32,
@@ -31,8 +29,12 @@ Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-# A matrix for each head, as the kernel takes them.
-HeadWeights = NDArray[np.generic] | list[Weights]
+@dataclass(frozen=True)
+class HeadWeights:
+    """A matrix for each head, as the kernel takes them."""
+
+    values: NDArray[np.generic]  # [heads, inputs, outputs]
+    scales: NDArray[np.float16] | None = None  # [heads, blocks, outputs]
 
 
 class CAttention(ctypes.Structure):
@@ -48,10 +50,11 @@ class CAttention(ctypes.Structure):
         ("softmax_scale", ctypes.c_float),
         ("arithmetic", ctypes.c_int32),
         ("weight_type", ctypes.c_int32),
-        ("absorb_key_values", ctypes.c_void_p),
-        ("absorb_value_values", ctypes.c_void_p),
-        ("absorb_key", CMatrix),
-        ("absorb_value", CMatrix),
+        ("absorb_key", ctypes.c_void_p),
+        ("absorb_value", ctypes.c_void_p),
+        ("absorb_key_scales", ctypes.c_void_p),
+        ("absorb_value_scales", ctypes.c_void_p),
+        ("weight_block", ctypes.c_int64),
         *[(name, ctypes.c_int64) for name in ("tokens", "sequences", "blocks")],
         *[(name, ctypes.c_void_p) for name in ("positions", "slots", "sequence_of", "block_table")],
         ("cache_type", ctypes.c_int32),
@@ -120,7 +123,7 @@ class Layer:
 
     shape: Shape
     kind: str
-    scheme: Scheme
+    block: int  # of int8 weights
     norm: Floats
     key: Doubles  # [heads, nope, latent]
     value: Doubles  # [heads, latent, value]
@@ -131,22 +134,27 @@ class Layer:
 
     @classmethod
     def random(
-        cls, rng: np.random.Generator, shape: Shape, kind: str, scheme: Scheme | None = None
+        cls, rng: np.random.Generator, shape: Shape, kind: str, block: int | None = None
     ) -> Layer:
-        scheme = scheme or Scheme(4, 32)
+        block = int(rng.choice([1, 5, 32])) if block is None else block
         norm = rng.uniform(0.5, 1.5, shape.latent).astype(np.float32)
 
         def random_heads(inputs: int, outputs: int) -> tuple[Doubles, HeadWeights]:
-            if kind == "quantized":
-                heads = [Weights.random(rng, outputs, inputs, scheme) for _ in range(shape.heads)]
-                return np.stack([head.values.T.astype(np.float64) for head in heads]), heads
+            if kind == "int8":
+                codes = aligned(rng.integers(-128, 128, (shape.heads, inputs, outputs), np.int8))
+                blocks = -(-inputs // block)
+                scales = rng.standard_normal((shape.heads, blocks, outputs)) * 0.01
+                stored = HeadWeights(codes, aligned(scales.astype(np.float16)))
+                assert stored.scales is not None
+                spread = stored.scales.astype(np.float64).repeat(block, axis=1)[:, :inputs]
+                return codes * spread, stored
             values = rng.standard_normal((shape.heads, inputs, outputs)) / np.sqrt(inputs)
-            stored = aligned(values.astype(STORED[kind]))
-            return stored.astype(np.float64), stored
+            exact = aligned(values.astype(STORED[kind]))
+            return exact.astype(np.float64), HeadWeights(exact)
 
         key, stored_key = random_heads(shape.nope, shape.latent)
         value, stored_value = random_heads(shape.latent, shape.value)
-        return cls(shape, kind, scheme, norm, key, value, stored_key, stored_value)
+        return cls(shape, kind, block, norm, key, value, stored_key, stored_value)
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ def attend(
     stride = fused.shape[1]
     cosines, sines = np.cos(tokens.angles), np.sin(tokens.angles)
     out = np.full((len(fused), shape.heads * shape.value), np.nan, np.float32)
-    key, value = _view(layer.stored_key), _view(layer.stored_value)
+    key, value = layer.stored_key, layer.stored_value
     arrays = [np.ascontiguousarray(a, np.int64) for a in (
         batch.positions, batch.slots, batch.sequences, batch.block_table)]  # fmt: skip
     call = CAttention(
@@ -214,8 +222,8 @@ def attend(
         starts[0], starts[2], starts[1], starts[3], stride, stride, stride, stride,
         pointer(layer.norm), pointer(cosines), pointer(sines), layer.epsilon, layer.softmax_scale,
         ARITHMETICS.index(arithmetic), WEIGHTS.index(layer.kind),
-        *(pointer(kept) if isinstance(kept, np.ndarray) else None for kept, _ in (key, value)),
-        key[1], value[1], len(fused), len(batch.block_table), batch.block_table.shape[1],
+        pointer(key.values), pointer(value.values), pointer(key.scales), pointer(value.scales),
+        layer.block, len(fused), len(batch.block_table), batch.block_table.shape[1],
         *(pointer(array) for array in arrays), CACHES.index(cache.kind), pointer(cache.entries),
         pointer(cache.scales), cache.rows, shape.group, pointer(out),
     )  # fmt: skip
@@ -226,27 +234,6 @@ def attend(
     function.restype = ctypes.c_char_p
     found.check(function(isa.encode(), ctypes.byref(call)))
     return out
-
-
-def _view(stored: HeadWeights) -> tuple[Any, CMatrix]:
-    """Return what must live during the call, and a matrix in its C form."""
-    if isinstance(stored, np.ndarray):
-        return stored, CMatrix()
-    panels = joined([weights.panels for weights in stored])
-    view = stored[0].view
-    view.codes, view.scales = pointer(panels.packed), pointer(panels.scales)
-    view.zeros = pointer(panels.zero_points)
-    return panels, view
-
-
-def joined(heads: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
-    """Return matrices of one form behind each other, in an aligned buffer."""
-    zeros = [head.zero_points for head in heads if head.zero_points is not None]
-    return QuantizedMatrix(
-        aligned(np.stack([head.packed for head in heads])).view(np.uint8),
-        aligned(np.stack([head.scales for head in heads])).view(np.float16),
-        aligned(np.stack(zeros)).view(np.uint8) if zeros else None,
-    )
 
 
 def rotated(x: Doubles, angles: NDArray[np.floating[Any]]) -> Doubles:
@@ -268,16 +255,11 @@ def entries(layer: Layer, tokens: Tokens) -> Doubles:
 
 
 def expected(layer: Layer, tokens: Tokens, batch: Batch, cache: Cache) -> Doubles:
-    """Return the formula's outputs for a cache that holds the tokens' entries already.
-
-    Quantized weights are multiplied with activations that are rounded as the kernels round them.
-    """
+    """Return the formula's outputs for a cache that holds the tokens' entries already."""
     shape = layer.shape
 
     def product(x: Doubles, weights: Doubles) -> Doubles:
         """``[heads, K]`` times ``[heads, K, N]``."""
-        if layer.kind == "quantized":
-            x = rounded(x.astype(np.float32), layer.scheme.block_size)
         found: Doubles = np.einsum("hk,hkn->hn", x, weights)
         return found
 

@@ -18,7 +18,6 @@ from tests.plugins.attention import (
     Text,
     Tokens,
     attend,
-    joined,
     pack,
 )
 from tests.plugins.kernels import library
@@ -39,20 +38,15 @@ CACHE_TYPES = {
 
 def arrays_of(name: str, weights: HeadWeights) -> dict[str, NDArray[Any]]:
     """Return the inputs of a matrix for each head."""
-    if isinstance(weights, np.ndarray):
-        return {f"{name}_codes": weights}
-    panels = joined([head.panels for head in weights])
-    return {
-        f"{name}_codes": panels.packed.reshape(-1, panels.packed.shape[-1]),
-        f"{name}_scales": panels.scales.reshape(-1, panels.scales.shape[-1]),
-    }
+    found: dict[str, NDArray[Any]] = {f"{name}_values": weights.values}
+    return found if weights.scales is None else {**found, f"{name}_scales": weights.scales}
 
 
 def session(layer: Layer, kind: str, **changed: int) -> ort.InferenceSession:
     shape = layer.shape
     weights = {**arrays_of("key", layer.stored_key), **arrays_of("value", layer.stored_value)}
-    quantized = layer.kind == "quantized"
-    names = [f"{name}_{part}" for name in ("key", "value") for part in ("codes", "scales", "zeros")]
+    block = layer.block if layer.kind == "int8" else 0
+    names = [f"{name}_{part}" for name in ("key", "value") for part in ("values", "scales", "")]
     has_scales = kind in ("int8", "float8")
     starts = np.cumsum([0, shape.heads * shape.nope, shape.latent, shape.heads * shape.rope])
     sizes: dict[str, Any] = {
@@ -60,7 +54,7 @@ def session(layer: Layer, kind: str, **changed: int) -> ort.InferenceSession:
         "value": shape.value, "nope_start": 0, "latent_start": int(starts[1]),
         "rope_start": int(starts[2]), "key_rope_start": int(starts[3]),
         "scale": layer.softmax_scale, "epsilon": layer.epsilon,
-        "bits": layer.scheme.bits if quantized else 0, "block": layer.scheme.block_size, "int16": 1,
+        "bits": 8 if block else 0, "block": block, "int16": 1,
     }  # fmt: skip
     inputs = ["fused", "fused", "norm", "cos", "sin", *INDICES]
     inputs += [name if name in weights else "" for name in names]
@@ -130,6 +124,27 @@ def run_in_place(run: ort.InferenceSession, inputs: dict[str, Any], cache: Cache
     binding.bind_output("out", "cpu")
     run.run_with_iobinding(binding)
     return binding.get_outputs()[-1].numpy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "message"),
+    [
+        ("int8", {"bits": 0, "block": 0}, "expected float32, float16 or bfloat16"),
+        ("int8", {"bits": 4}, "bits: 4"),
+        ("int8", {"block": 0}, "block: 0"),
+        ("int8", {"block": 3}, "scales of the heads"),
+        ("float32", {"bits": 8, "block": 32}, "expected int8"),
+    ],
+)
+def test_weights_of_another_form_than_stated_are_refused(
+    kind: str, changed: dict[str, int], message: str
+) -> None:
+    rng = np.random.default_rng(4)
+    layer = Layer.random(rng, SHAPE, kind, block=4)
+    tokens, batch = pack([Text.random(rng, SHAPE, 5, [0])], [(0, 5)])
+    cache = np.zeros((16, SHAPE.width), np.float32)
+    with pytest.raises(Exception, match=message):
+        session(layer, "float32", **changed).run(None, {**feeds(tokens, batch), "cache": cache})
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

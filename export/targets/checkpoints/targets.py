@@ -55,6 +55,7 @@ class _CheckpointTarget:
 
     def _refuse_others(self, options: RecipeOptions) -> None:
         """Raise BuildError for options of engines that run here."""
+        options.refuse_absorbed(f"--target {self.name}")
         if options.cache not in (None, "fp32"):
             raise BuildError(
                 f"--cache {options.cache}: the server chooses its own cache; leave --cache out and "

@@ -33,6 +33,7 @@ class TensorRtRtx:
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         """Return int4 in groups of 128; embedding and head stay in 16 bits."""
+        options.refuse_absorbed(f"--target {TARGET}")
         compiling = options.compiling
         compiling.check()
         weights = options.weights or self.precisions[0]

@@ -50,6 +50,9 @@ struct PortableLanes {
     return each([&](int i) { return std::bit_cast<float>(uint32_t(p[i]) << 16); });
   }
   static void store(float* p, F a) { std::memcpy(p, a.lane, sizeof a.lane); }
+  static I load_signed_bytes(const int8_t* p) {
+    return each_int([&](int i) { return p[i]; });
+  }
 
   static F add(F a, F b) {
     return each([&](int i) { return a.lane[i] + b.lane[i]; });

@@ -64,6 +64,14 @@ from trtcoder.commands.terminal import print_json, say, show
     "activations.",
 )
 @click.option(
+    "--absorbed",
+    type=click.Choice(["exact", "int8"]),
+    default="exact",
+    show_default=True,
+    help="Precision of W_UK and W_UV, the halves of kv_b_proj that queries and outputs pass: the "
+    "checkpoint's own values, or int8, which decodes faster.",
+)
+@click.option(
     "--accuracy-level",
     type=click.Choice(["0", "4"]),
     default="4",
@@ -175,6 +183,7 @@ def build(
     fp8_scales: str | None,
     activations: str | None,
     cache: str | None,
+    absorbed: str,
     accuracy_level: str,
     capabilities: tuple[int, ...] | None,
     slots: int | None,
@@ -226,6 +235,7 @@ def build(
         fp8_scales=fp8_scales,
         activations=activations,
         cache=cache,
+        absorbed=absorbed,
         accuracy_level=int(accuracy_level),
         fim=fim,
         method=method,

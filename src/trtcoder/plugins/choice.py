@@ -80,7 +80,7 @@ def choose(parts: OnnxParts) -> Choice:
     kernels = parts.kernels
     if kernels is None:
         return without_kernels(parts, "the engine has no products that our kernels make")
-    if kernels.operators != OPERATORS:
+    if not 1 <= kernels.operators <= OPERATORS:
         return without_kernels(
             parts,
             f"the engine has revision {kernels.operators} of our operators, and this trtcoder "

@@ -16,7 +16,8 @@ from trtcoder.errors import DependencyError, EngineError
 # What ONNX Runtime knows the operators by.
 DOMAIN = "trtcoder"
 # The revision of the operators: their names, inputs and attributes, and the layout of weights.
-OPERATORS = 1
+# Graphs of those before it run as well.
+OPERATORS = 2
 PORTABLE = "portable"
 _BUILT = Path(__file__).with_name("libtrtcoder_kernels.so")
 

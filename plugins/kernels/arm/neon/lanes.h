@@ -71,6 +71,12 @@ struct NeonLanes {
     });
   }
 
+  static I load_signed_bytes(const int8_t* p) {
+    const int8x16_t bytes = vld1q_s8(p);
+    const int16x8_t first = vmovl_s8(vget_low_s8(bytes)), second = vmovl_high_s8(bytes);
+    return {{vmovl_s16(vget_low_s16(first)), vmovl_high_s16(first),
+             vmovl_s16(vget_low_s16(second)), vmovl_high_s16(second)}};
+  }
   static I widen(uint8x16_t bytes) {
     const uint16x8_t first = vmovl_u8(vget_low_u8(bytes)), second = vmovl_u8(vget_high_u8(bytes));
     return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(first))),

@@ -53,6 +53,10 @@ struct Avx2Lanes {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes))};
   }
+  static I load_signed_bytes(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))};
+  }
   static I nibbles(const uint8_t* p, int shift) {
     const I bytes = load_bytes(p);
     const __m128i count = _mm_cvtsi32_si128(shift);

@@ -42,6 +42,9 @@ struct Avx512Lanes {
   static I load_bytes(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  static I load_signed_bytes(const int8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static I nibbles(const uint8_t* p, int shift) {
     return _mm512_and_si512(_mm512_srl_epi32(load_bytes(p), _mm_cvtsi32_si128(shift)),
                             _mm512_set1_epi32(15));
