@@ -31,6 +31,7 @@ VIEWS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F8_E4M3": np.dtype("u1"),
     "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
     "I64": np.dtype("<i8"),
 }
 # What a model to build from is stored in; the others are those of quantized checkpoints.

@@ -12,12 +12,11 @@ import pytest
 
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.recipe import RecipeOptions
-from trtcoder.export.targets.checkpoints.form import form_of, readers
+from trtcoder.export.targets.checkpoints.form import form_of
 from trtcoder.export.targets.checkpoints.launch import (
     MACHINES,
     candidates,
     group_of,
-    launch_files,
     launches,
 )
 from trtcoder.export.targets.checkpoints.plan import CheckpointPlan
@@ -57,6 +56,12 @@ def allowed(plan: CheckpointPlan, split: Split) -> bool:
     config = DeepseekV2Config.of(plan.checkpoint.config)
     recipe = plan.recipe
     return not problems(config, form_of(recipe), group_of(recipe), plan.excluded, split)
+
+
+def files_of(plan: CheckpointPlan, found: Sequence[Launch]) -> dict[str, str]:
+    config, recipe = DeepseekV2Config.of(plan.checkpoint.config), plan.recipe
+    served = readers(recipe, config.moe_intermediate_size)
+    return launch_files(served, found, config.max_position_embeddings, form_of(recipe))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,7 @@ def test_a_machine_that_is_too_small_gets_no_script(tmp_path: Path) -> None:
     # A fifth of the 236B model, in int4: 24 GB are too few.
     assert [launch.fits for launch in found] == [False, True, True]
     assert found[0].weights > 24e9
-    files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
+    files = files_of(plan, found)
     assert {name.rpartition("-")[2].partition(".")[0] for name in files} == {"1x80gb", "8x80gb"}
 
 
@@ -169,7 +174,7 @@ def test_launch_files_say_what_the_table_says(
     for (_, form), plan in plans.items():
         config = DeepseekV2Config.of(plan.checkpoint.config)
         found = launches(config, plan.recipe, plan.excluded, plan.weights)
-        files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
+        files = files_of(plan, found)
         assert any("tensorrt-llm" in name for name in files) == form.startswith("fp8")
         for launch in found:
             name = launch.machine.name
@@ -206,7 +211,7 @@ def test_autodeploy_settings_are_yaml_with_the_keys_that_it_reads(
     plan = plans["236b", "fp8-block"]
     config = DeepseekV2Config.of(plan.checkpoint.config)
     found = launches(config, plan.recipe, plan.excluded, plan.weights)
-    files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
+    files = files_of(plan, found)
     settings = yaml.safe_load(files["launch/tensorrt-llm-8x80gb.yaml"])
     assert settings["transforms"] == {
         "insert_cached_mla_attention": {"backend": "flashinfer_mla"},
