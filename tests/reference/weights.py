@@ -21,6 +21,7 @@ _STORED: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F8_E4M3": np.dtype("u1"),
+    "U8": np.dtype("u1"),
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
 }
