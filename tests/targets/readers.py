@@ -41,6 +41,7 @@ _VLLM = {
 # The provider is real, the libraries of CUDA below it are a stand-in.
 CUDA = Package("pip", "onnxruntime-gpu", "1.31.1", ("numpy",), room="readers")
 CAPABILITIES = (89, 90, 120)
+_MODELOPTS = ("fp8-modelopt", "nvfp4")
 TOKENS = [5, 300, 17, 44, 291, 8, 101, 5, 77, 350, 12, 6]
 
 
@@ -50,7 +51,7 @@ def with_transformers(sample: Sample, scratch: Path) -> str:
 
     from tests.export.targets.checkpoints.test_readers import check_weights, load, logits
 
-    if sample.form == "fp8-modelopt":
+    if sample.form in _MODELOPTS:
         raise NotReadError("transformers has no reader of ModelOpt's form")
     if sample.form.endswith("zp"):
         raise NotReadError("transformers 5.23 unpacks no zero points of experts")
@@ -78,8 +79,8 @@ def with_compressed_tensors(sample: Sample, scratch: Path) -> str:
 
 
 def with_modelopt(sample: Sample, scratch: Path) -> str:
-    """Compare with what ModelOpt exports of the same model, its scales set to ours."""
-    if sample.form != "fp8-modelopt":
+    """Compare with what ModelOpt exports of the same model; of fp8 its scales are set to ours."""
+    if sample.form not in _MODELOPTS:
         raise NotReadError("ModelOpt's form only")
     found = run(
         MODELOPT,
@@ -89,6 +90,11 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
         str(scratch / "modelopt"),
     )
     assert not found["problems"], "; ".join(found["problems"][:4])
+    if sample.form == "nvfp4":
+        return (
+            f"{found['modules']} modules with the same names, types and shapes; all of their "
+            f"{found['codes']:,} codes and both scales equal to the bit"
+        )
     share = found["next"] / max(found["codes"], 1)
     return (
         f"{found['modules']} modules with the same names, types and shapes; {share:.1%} of the "
@@ -98,7 +104,7 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
 
 def with_vllm(sample: Sample, scratch: Path) -> str:
     """Continue prompts as the unquantized twin does."""
-    if sample.form == "fp8-modelopt":
+    if sample.form in _MODELOPTS:
         raise NotReadError("ModelOpt's form has not been tried on CPUs; its twin is read instead")
     if sample.form.endswith("zp"):
         raise NotReadError("vLLM has no kernel for int4 experts with zero points on CPUs")

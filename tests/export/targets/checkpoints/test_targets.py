@@ -33,7 +33,6 @@ def dry(folder: Path, config: dict[str, object], *options: str) -> tuple[int, st
         ("tensorrt-llm --weights nvfp4 --cache fp8", "the server chooses its own cache"),
         ("onnx --weights nvfp4", "no kernels for it; use --target tensorrt-llm"),
         ("onnx --provider cuda --weights nvfp4", "no kernels for it; use --target tensorrt-llm"),
-        ("tensorrt-rtx --weights nvfp4", "stores int4 only"),
         ("compressed-tensors --weights nvfp4", "stores int4 only; use --target tensorrt-llm"),
         ("tensorrt-llm --target-size 9999999", "--target-size chooses the precision itself"),
         ("tensorrt-llm --activations static", "with dynamic scales where.*--fp8-scales block"),
