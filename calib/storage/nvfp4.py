@@ -87,7 +87,9 @@ def quantize(weights: Floats, where: str, largest: float | None = None) -> Nvfp4
     scale = scale_for(found if largest is None else largest)
     blocks = _maxima(np.ascontiguousarray(weights)) / (np.float32(LARGEST_CODE) * scale)
     blocks[blocks == 0] = 1
-    return _rounded(weights, np.clip(blocks, _LEAST_BLOCK, np.float32(LARGEST)), scale)
+    scales = np.clip(blocks, _LEAST_BLOCK, np.float32(LARGEST)).astype(E4M3)
+    packed = _packed(weights, scales.astype(np.float32) * scale)
+    return Nvfp4Matrix(packed, scales.view(np.uint8), scale)
 
 
 def round_activations(values: Floats, scale: Floats) -> Floats:
@@ -96,15 +98,21 @@ def round_activations(values: Floats, scale: Floats) -> Floats:
     Each token's 16 channels get a scale of their own as they come, under the one that calibration
     gave, ``scale`` ``[1]``. What exceeds the calibrated range by far is cut off, and a block whose
     scale rounds to 0 becomes zeros. Source: `cvt_warp_fp16_to_fp4` in TensorRT-LLM's
-    quantization.cuh, which vLLM and SGLang have as well; it multiplies with approximate
-    reciprocals where this divides.
+    quantization.cuh, which vLLM and SGLang have as well, with the reciprocals in its places; a
+    GPU's are approximate, in their last bit.
 
     Raises:
         BuildError: the rows are not made of whole blocks.
     """
     _check_width(values, "activations")
-    blocks = _maxima(np.ascontiguousarray(values)) / (np.float32(LARGEST_CODE) * scale)
-    rounded = dequantize(_rounded(values, np.minimum(blocks, np.float32(LARGEST)), scale))
+    inverse, sixth = np.float32(1) / scale, np.float32(1 / LARGEST_CODE)
+    blocks = inverse * (_maxima(np.ascontiguousarray(values)) * sixth)
+    scales = np.minimum(blocks, np.float32(LARGEST)).astype(E4M3)
+    steps = scales.astype(np.float32) * (np.float32(1) / inverse)
+    factors = np.divide(np.float32(1), steps, out=np.zeros_like(steps), where=steps > 0)
+    levels = values.reshape(*steps.shape, GROUP) * factors[..., None]
+    packed = _packed(levels.reshape(values.shape), np.ones_like(steps))
+    rounded = dequantize(Nvfp4Matrix(packed, scales.view(np.uint8), scale))
     # No code stands for it, and a certificate must see it.
     rounded[np.isnan(values)] = np.nan
     return rounded
@@ -129,12 +137,11 @@ def _check_width(values: Floats, where: str) -> None:
         )
 
 
-def _rounded(values: Floats, blocks: Floats, scale: Floats) -> Nvfp4Matrix:
-    """Round values under the scales of their blocks, float32 and not yet E4M3."""
-    scales = blocks.astype(E4M3)
+def _packed(values: Floats, steps: Floats) -> NDArray[np.uint8]:
+    """Return the codes of values ``[N, K]``, whose blocks' codes are ``steps`` apart."""
     packed = np.empty((len(values), values.shape[1] // 2), np.uint8)
-    _pack(np.ascontiguousarray(values), scales.astype(np.float32) * scale, packed)
-    return Nvfp4Matrix(packed, scales.view(np.uint8), scale)
+    _pack(np.ascontiguousarray(values), steps, packed)
+    return packed
 
 
 @njit(nogil=True, cache=True, fastmath=False)
@@ -153,14 +160,14 @@ def _maxima(values):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _pack(values, steps, packed):  # type: ignore[no-untyped-def]
-    """Fill ``packed`` with the codes of values, whose blocks' codes are ``steps`` apart."""
+    """Fill ``packed`` with codes; ``steps`` are above 0."""
     rows, blocks = steps.shape
     codes = np.empty(GROUP, np.uint8)
     for row in range(rows):
         for block in range(blocks):
             step = steps[row, block]
             for k in range(GROUP):
-                level = values[row, block * GROUP + k] / step if step > 0 else np.float32(0)
+                level = values[row, block * GROUP + k] / step
                 size = abs(level)
                 # A tie goes to the code with an even mantissa: up where >= stands, else down.
                 code = (

@@ -49,7 +49,8 @@ def codes(stored: Nvfp4Matrix) -> NDArray[np.uint8]:
 def steps(stored: Nvfp4Matrix) -> Floats:
     """Return the product of both scales for each value."""
     scales = stored.scales.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
-    return (scales * stored.scale).repeat(16, axis=1)
+    spread: Floats = (scales * stored.scale).repeat(16, axis=1)
+    return spread
 
 
 @pytest.mark.parametrize("name", GOLDEN["matrices"])
@@ -158,15 +159,18 @@ def test_activations_are_rounded_under_a_scale_for_each_16_channels(
 ) -> None:
     values = matrix(shape, seed)
     scale = scale_for(float(np.abs(values).max()))
-    blocks = values.reshape(shape[0], -1, 16)
-    scales = np.abs(blocks).max(-1, keepdims=True) / (np.float32(6) * scale)
-    step = scales.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
-    with np.errstate(divide="ignore", invalid="ignore"):
-        levels = np.where(step > 0, np.clip(blocks / step, -6, 6), 0)
-    wanted = levels.astype(ml_dtypes.float4_e2m1fn).astype(np.float32)
-    np.testing.assert_allclose(
-        round_activations(values, scale).reshape(blocks.shape), wanted * step, rtol=2e-7
-    )
+    blocks = values.reshape(shape[0], -1, 16).astype(float)
+    found = round_activations(values, scale).reshape(blocks.shape)
+    sizes = np.abs(blocks).max(-1, keepdims=True) / (6 * scale.astype(float))
+    fits = []
+    # Beside a tie between two scales the last bits of a reciprocal decide.
+    for shift in (1 - 1e-6, 1 + 1e-6):
+        scales = (sizes * shift).astype(np.float32).astype(ml_dtypes.float8_e4m3fn)
+        grid = VALUES.astype(float) * (scales.astype(float) * scale)[..., None]
+        nearest = np.abs(grid - blocks[..., None]).min(-1)
+        # Three float32 roundings lie between a value and its code.
+        fits.append(np.abs(found - blocks) <= nearest + 4e-7 * np.abs(blocks))
+    assert (fits[0] | fits[1]).all()
 
 
 def test_activations_beyond_the_calibrated_range_are_cut_off_and_nan_stays() -> None:
