@@ -21,8 +21,8 @@ EXPERT_INNER = 64
 # What scaled float8 matmuls of CUDA take.
 ALIGNED = 16
 # What matmuls of NVFP4 take: rows and columns of whole 16 bytes, and along a row four blocks, which
-# is the tile of their scales. Of experts vLLM and SGLang refuse gate and up whose rows, both
-# together, are no multiple of 128.
+# is the tile of their scales. vLLM refuses experts whose gate and up, both together, have rows that
+# are no multiple of 128.
 FP4_ROWS, FP4_COLUMNS = 32, 64
 FP4_INNER = FUSED_ROWS // 2
 
@@ -106,7 +106,8 @@ def refuse_experts(module: str, shape: tuple[int, int], form: Form, group: int) 
         raise BuildError(
             f"{module}: experts of {hidden} x {inner} do not fit NVFP4: the hidden width must be a "
             f"multiple of {FP4_COLUMNS}, the inner one of {FP4_INNER}, and servers want all "
-            f"experts quantized; use {'--fp8-scales tensor' if fits else '--target onnx'}"
+            f"experts quantized; "
+            f"use {'--weights fp8 --fp8-scales tensor' if fits else '--target onnx'}"
         )
     if form is not Form.PACKED:
         return

@@ -61,7 +61,11 @@ def test_what_a_server_cannot_load_is_refused_with_the_remedy(
         ({"moe_intermediate_size": 192}, "compressed-tensors", "use --block-size 64"),
         ({"moe_intermediate_size": 96}, "compressed-tensors", "use --target onnx"),
         ({"hidden_size": 192}, "compressed-tensors", "the hidden width must be a multiple of 128"),
-        ({"moe_intermediate_size": 96}, "tensorrt-llm --weights nvfp4", "use --fp8-scales tensor"),
+        (
+            {"moe_intermediate_size": 96},
+            "tensorrt-llm --weights nvfp4",
+            "use --weights fp8 --fp8-s",
+        ),
         (
             {"hidden_size": 208},
             "tensorrt-llm --weights nvfp4",
