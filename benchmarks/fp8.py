@@ -17,8 +17,9 @@ from benchmarks.heldout import split_heldout
 from benchmarks.judge import Judge
 from benchmarks.record import keep
 from benchmarks.speed import DEMO
-from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.float8 import Float8
 from trtcoder.calib.storage.scheme import FLOAT32
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.calib.text.calibration import load_calibration
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.calibration.calibrate import Calibration

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.float8 import Float8
+from trtcoder.calib.storage.nvfp4 import Nvfp4
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
+from trtcoder.calib.storage.storage import GraphStorage, Storage
 from trtcoder.errors import BuildError
 from trtcoder.export.compiling import BY_DEFAULT, Compiling
 
@@ -55,13 +57,24 @@ class Recipe:
         """Return how tensors of a class are stored, in one layer."""
         return self.schemes.get(f"{kind}@{layer}", self.schemes[kind])
 
+    def graph_scheme(self, kind: str, layer: int | None = None) -> GraphStorage:
+        """Return how a graph stores tensors of a class, in one layer.
+
+        Raises:
+            BuildError: as NVFP4, for which ONNX has no operators.
+        """
+        scheme = self.scheme(kind, layer)
+        if isinstance(scheme, Nvfp4):
+            raise BuildError(f"{kind}: no graph stores {scheme}; use --target tensorrt-llm")
+        return scheme
+
     def table_scheme(self) -> Scheme:
         """Return how the embedding is stored.
 
         Raises:
             BuildError: as float8, which no kernel looks up.
         """
-        scheme = self.scheme("embedding")
+        scheme = self.graph_scheme("embedding")
         if isinstance(scheme, Float8):
             raise BuildError(f"embedding: cannot be stored as {scheme}; use float32 or integers")
         return scheme

@@ -29,6 +29,7 @@ _WIDTHS: dict[str, Any] = {
 FORMS: dict[str, list[str]] = {
     "fp8-block": ["--target", "tensorrt-llm"],
     "fp8-modelopt": ["--target", "tensorrt-llm", "--fp8-scales", "tensor"],
+    "nvfp4": ["--target", "tensorrt-llm", "--weights", "nvfp4"],
     "int4-128": ["--target", "compressed-tensors"],
     "int4-64-zp": ["--target", "compressed-tensors", "--block-size", "64", "--zero-points"],
     "int4-32": ["--target", "compressed-tensors", "--block-size", "32"],

@@ -14,7 +14,6 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import BuildError
 
 Floats = NDArray[np.float32]
@@ -61,9 +60,6 @@ class Float8:
 
     def __str__(self) -> str:
         return f"fp8 e4m3 {f'{BLOCK}x{BLOCK}' if self.per_block else 'tensor'}"
-
-
-Storage = Scheme | Float8
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trtcoder.bundle.onnx import CacheInfo
-from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.float8 import Float8
+from trtcoder.calib.storage.storage import GraphStorage
 from trtcoder.errors import BuildError
 from trtcoder.export.graph import kernels
 from trtcoder.export.graph.attention import latent_attention
@@ -96,7 +97,9 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
     name, prefix = f"layers.{layer}/moe", f"model.layers.{layer}.mlp"
     shared_name, shared_prefix = f"{name}/shared_experts", f"{prefix}.shared_experts"
     has_shared = bool(config.shared_intermediate_size)
-    gate_up, down = (recipe.scheme(kind, layer) for kind in ("experts_gate_up", "experts_down"))
+    gate_up, down = (
+        recipe.graph_scheme(kind, layer) for kind in ("experts_gate_up", "experts_down")
+    )
     experts = [
         expert(model, f"{prefix}.experts.{index}", expert_product(f"{name}/experts", index))
         for index in range(config.n_routed_experts)
@@ -131,8 +134,8 @@ def _stock_experts(
     x: ir.Value,
     router: ir.Value,
     experts: Sequence[Expert],
-    gate_up: Storage,
-    down: Storage,
+    gate_up: GraphStorage,
+    down: GraphStorage,
 ) -> ir.Value:
     """Route and run the routed experts by ONNX Runtime's own operators."""
     b = model.b
@@ -165,8 +168,8 @@ def _masked_experts(
     x: ir.Value,
     router: ir.Value,
     experts: Sequence[Expert],
-    gate_up: Storage,
-    down: Storage,
+    gate_up: GraphStorage,
+    down: GraphStorage,
 ) -> ir.Value:
     """Route and run the routed experts as CUDA's operator does."""
     b, hidden = model.b, config.hidden_size

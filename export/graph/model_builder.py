@@ -83,7 +83,7 @@ class ModelBuilder:
         activation: str | None = None,
     ) -> ir.Value:
         """Multiply with a matrix of a class that the recipe stores: ``[rows, rows of source]``."""
-        scheme = self.recipe.scheme(kind, self.layer)
+        scheme = self.recipe.graph_scheme(kind, self.layer)
         if isinstance(scheme, Float8):
             return float8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
         level = self.recipe.accuracy_level
@@ -160,7 +160,7 @@ class ModelBuilder:
 
     def panel_mlp(self, name: str, prefix: str, x: ir.Value) -> PanelMlp | None:
         """Declare an MLP's weights in panels; None where it is not stored so."""
-        scheme = self.recipe.scheme("mlp", self.layer)
+        scheme = self.recipe.graph_scheme("mlp", self.layer)
         if not in_panels(scheme, self.recipe.accuracy_level):
             return None
         plan, gate_up = self.b.plan, self.gate_up(name, prefix)

@@ -19,6 +19,7 @@ GATES: dict[str, dict[str, float]] = {
     },
     "int8": {"KL mean": 1e-3},
     "fp8": {"KL mean": 1e-2},
+    "nvfp4": {"KL mean": 5e-2},
     "int4": {},
     "mixed": {},
 }

@@ -153,6 +153,11 @@ class OnnxRuntime:
 
     def recipe(self, options: RecipeOptions) -> Recipe:
         """Return the preset of that name."""
+        if options.weights == "nvfp4":
+            raise BuildError(
+                "--weights nvfp4: ONNX Runtime has no kernels for it; use --target tensorrt-llm, a "
+                "checkpoint for Blackwell GPUs, or --weights int4"
+            )
         if options.provider == "cuda":
             return cuda_recipe(options)
         if options.activations in ACTIVATIONS:

@@ -6,6 +6,7 @@ Scales are stored as float16, and what keeps the checkpoint's values in the chec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,17 @@ from trtcoder.export.weights.plan import (
 )
 
 Arrays = list[NDArray[np.generic]]
+
+
+class _Stored(Protocol):
+    """A matrix in a floating-point format of few bits."""
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes."""
+
+
+_Matrix = TypeVar("_Matrix", bound=_Stored)
 
 
 def declare_parameter(
@@ -167,6 +179,36 @@ def convert_integers(
     return matrix, TensorRecord(
         name, kind, str(scheme), found.method, (stop - start) * source.width, matrix.nbytes,
         loss.squared_weight, loss.squared_error, loss.max_error, found.fallback,
+    )  # fmt: skip
+
+
+def convert_floats(
+    plan: WeightPlan,
+    name: str,
+    start: int,
+    stop: int | None,
+    quantize: Callable[[NDArray[np.float32]], _Matrix],
+    dequantize: Callable[[_Matrix], NDArray[np.float32]],
+    fallback: str | None = None,
+) -> tuple[_Matrix, TensorRecord]:
+    """Return rows of the stored matrix ``name`` as ``quantize`` rounds them, and their cost.
+
+    ``dequantize`` gives what these stand for, float32 ``[N, K]``; ``fallback`` goes into the
+    record.
+    """
+    stored, quantizer = plan.matrices[name], plan.quantizer
+    stop = stored.source.rows if stop is None else stop
+    weights = scaled_rows(quantizer, stored, start, stop)
+    matrix = quantize(weights)
+    restored = dequantize(matrix)
+    if quantizer.rescales:
+        weights = stored.source.read(start, stop)
+        restored = unscaled_rows(quantizer, stored, start, stop, restored)
+    quantizer.keep(name, start, restored)
+    loss = Loss.between(weights, restored)
+    return matrix, TensorRecord(
+        name, stored.kind, str(stored.scheme), "rtn", weights.size, matrix.nbytes,
+        loss.squared_weight, loss.squared_error, loss.max_error, fallback,
     )  # fmt: skip
 
 

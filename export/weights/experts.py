@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trtcoder.calib.storage.float8 import Storage
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.errors import BuildError
 from trtcoder.export.weights.convert import Arrays, convert, declare_rows
 from trtcoder.export.weights.matrix import Matrix

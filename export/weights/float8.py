@@ -19,8 +19,8 @@ from trtcoder.calib.storage.float8 import (
     quantize,
     scale_for,
 )
-from trtcoder.calib.storage.record import Loss, TensorRecord
-from trtcoder.export.weights.convert import scaled_rows, unscaled_rows
+from trtcoder.calib.storage.record import TensorRecord
+from trtcoder.export.weights.convert import convert_floats, scaled_rows
 from trtcoder.export.weights.experts import Expert, add_expert_step, add_matrices, expert_product
 from trtcoder.export.weights.matrix import CHUNK_VALUES, Matrix
 from trtcoder.export.weights.plan import (
@@ -119,11 +119,9 @@ def declare_activation_scale(plan: WeightPlan, name: str, activation: str) -> We
 
 
 def activation_scale(
-    quantizer: Quantizer, activation: str, *, bfloat16: bool = False
+    quantizer: Quantizer, activation: str
 ) -> tuple[NDArray[np.float32], str | None]:
     """Return an activation's scale, float32 ``[1]``, and what is wrong with it (None if nothing).
-
-    ``bfloat16`` as of `trtcoder.calib.storage.float8.scale_for`.
 
     Raises:
         BuildError: the quantizer observes no activations.
@@ -131,7 +129,7 @@ def activation_scale(
     largest = quantizer.amax(activation)
     if largest is None:
         return np.ones(1, np.float32), "no calibration token reached it: its input's scale is 1"
-    return scale_for(largest, bfloat16=bfloat16).reshape(1), None
+    return scale_for(largest).reshape(1), None
 
 
 def convert(
@@ -147,21 +145,15 @@ def convert(
 
     ``largest`` as of `trtcoder.calib.storage.float8.quantize`; ``fallback`` goes into the record.
     """
-    stored, quantizer = plan.matrices[name], plan.quantizer
-    stop = stored.source.rows if stop is None else stop
-    weights = scaled_rows(quantizer, stored, start, stop)
-    matrix = quantize(weights, scheme, name, largest)
-    restored = dequantize(matrix)
-    if quantizer.rescales:
-        weights = stored.source.read(start, stop)
-        restored = unscaled_rows(quantizer, stored, start, stop, restored)
-    quantizer.keep(name, start, restored)
-    loss = Loss.between(weights, restored)
-    record = TensorRecord(
-        name, stored.kind, str(scheme), "rtn", weights.size, matrix.nbytes, loss.squared_weight,
-        loss.squared_error, loss.max_error, fallback,
-    )  # fmt: skip
-    return matrix, record
+    return convert_floats(
+        plan,
+        name,
+        start,
+        stop,
+        lambda weights: quantize(weights, scheme, name, largest),
+        dequantize,
+        fallback,
+    )
 
 
 def largest_of(plan: WeightPlan, *matrices: str) -> float:

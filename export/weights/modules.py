@@ -1,4 +1,4 @@
-"""Linear modules as Hugging Face checkpoints store them: as they are, in float8, or packed in int4.
+"""Linear modules as Hugging Face checkpoints store them: as they are, float8, NVFP4 or int4.
 
 Names and layouts are those that vLLM, SGLang, TensorRT-LLM and transformers read; docs/targets.md
 says which reads what. A module's tensors begin with its name, such as
@@ -15,13 +15,15 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.calib.storage import nvfp4
 from trtcoder.calib.storage.blocks import pack, unpack
 from trtcoder.calib.storage.float8 import BLOCK, Float8
 from trtcoder.calib.storage.record import Loss, TensorRecord
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.checkpoint.reader import widen
 from trtcoder.export.weights import float8
-from trtcoder.export.weights.convert import convert_integers, scaled_rows
+from trtcoder.export.weights.convert import convert_floats, convert_integers, scaled_rows
 from trtcoder.export.weights.matrix import CHUNK_VALUES, Matrix, ranges
 from trtcoder.export.weights.plan import (
     Converted,
@@ -192,6 +194,64 @@ class TensorFloat8:
         return Converted(parts, [record])
 
 
+class BlockFloat4:
+    """NVFP4 in the form of NVIDIA's ModelOpt.
+
+    ``weight`` uint8 ``[N, K / 2]``, two E2M1 codes a byte, the first in the low half;
+    ``weight_scale`` E4M3 ``[N, K / 16]``; and the float32 numbers ``weight_scale_2``, what a code
+    is multiplied with beside its block's scale, and ``input_scale``, the same for activations.
+    """
+
+    def __init__(
+        self,
+        plan: WeightPlan,
+        linear: Linear,
+        scheme: nvfp4.Nvfp4,
+        largest: Callable[[], float],
+        input_scale: Callable[[], Floats],
+    ) -> None:
+        """``largest`` returns the magnitude that the scale must reach, ``input_scale`` ``[1]``."""
+        self.linear = linear
+        self._plan = plan
+        self._largest, self._input_scale = largest, input_scale
+        _note(plan, linear, scheme)
+        rows, width = linear.shape
+        module, kind = linear.module, linear.kind
+        self._packed = plan.declare(f"{module}.weight", kind, DType.UINT8, [rows, width // 2])
+        self._scales = plan.declare(
+            f"{module}.weight_scale", kind, DType.FLOAT8, [rows, width // nvfp4.GROUP]
+        )
+        self._scale, self._input = (
+            plan.declare(f"{module}.{role}", kind, DType.FLOAT, [1])
+            for role, kind in (("weight_scale_2", kind), ("input_scale", "activations"))
+        )
+
+    def fills(self, start: int, stop: int) -> list[Rows]:
+        """Return the rows of codes and of blocks' scales; with the first ones, the two numbers."""
+        numbers = [] if start else [self._scale.rows(), self._input.rows()]
+        return [self._packed.rows(start, stop), self._scales.rows(start, stop), *numbers]
+
+    def make(self, start: int, stop: int) -> Converted:
+        """Round rows to nearest."""
+        name, largest = self.linear.name, self._largest()
+        matrix, record = convert_floats(
+            self._plan,
+            name,
+            start,
+            stop,
+            lambda weights: nvfp4.quantize(weights, name, largest),
+            nvfp4.dequantize,
+        )
+        parts = [
+            Part(self._packed.name, start, matrix.packed),
+            Part(self._scales.name, start, matrix.scales),
+        ]
+        if not start:
+            parts.append(Part(self._scale.name, 0, matrix.scale))
+            parts.append(Part(self._input.name, 0, self._input_scale()))
+        return Converted(parts, [record])
+
+
 class Packed:
     """Int4 in the form ``pack-quantized`` of compressed-tensors.
 
@@ -340,7 +400,7 @@ def kept(
     return Part(weight.name, start, stored), record
 
 
-def _note(plan: WeightPlan, linear: Linear, scheme: Scheme | Float8) -> None:
+def _note(plan: WeightPlan, linear: Linear, scheme: Storage) -> None:
     plan.matrices[linear.name] = StoredMatrix(linear.source, linear.activation, linear.kind, scheme)
 
 

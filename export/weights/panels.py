@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from trtcoder.calib.storage.blocks import QuantizedMatrix
-from trtcoder.calib.storage.float8 import Storage
 from trtcoder.calib.storage.panels import (
     BLOCKS,
     PANEL,
@@ -22,6 +21,7 @@ from trtcoder.calib.storage.panels import (
 )
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.export.weights import matrix as matrices
 from trtcoder.export.weights.convert import convert_integers
 from trtcoder.export.weights.experts import (

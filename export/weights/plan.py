@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.calib.quantizers.quantizer import Quantizer, RoundToNearest
-from trtcoder.calib.storage.float8 import Storage
 from trtcoder.calib.storage.record import TensorRecord
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.errors import BuildError
 from trtcoder.export.weights.matrix import Matrix
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trtcoder.bundle.manifest import FILE_NAME as MANIFEST
 from trtcoder.errors import EngineError
 from trtcoder.refusals import explain, parse_json
 from trtcoder.runtime.triton import llmapi
@@ -42,37 +43,51 @@ TritonPythonModel = module.TritonPythonModel
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A quantized checkpoint in Hugging Face's layout."""
+    """A quantized checkpoint in Hugging Face's layout.
+
+    Attributes:
+        folder: where it is.
+        quant_method: how it is stored, in config.json's word.
+        max_positions: its context; None if config.json does not say.
+        readers: the servers that its manifest names; None where it has none.
+    """
 
     folder: Path
     quant_method: str
     max_positions: int | None
+    readers: tuple[str, ...] | None = None
 
     @classmethod
     def find(cls, folder: Path) -> Checkpoint | None:
         """Return the checkpoint that a folder is; None where it is none that is quantized.
 
         Raises:
-            EngineError: its config.json cannot be read.
+            EngineError: its config.json or its manifest cannot be read.
         """
-        path = folder / "config.json"
-        if not path.is_file():
-            return None
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise EngineError(explain(error, path)) from error
-        config = parse_json(text, path, EngineError, "copy the folder again")
+        config = _read(folder / "config.json")
         found = config.get("quantization_config") if isinstance(config, dict) else None
         method = found.get("quant_method") if isinstance(found, dict) else None
         if not isinstance(method, str):
             return None
         positions = config.get("max_position_embeddings")
-        return cls(folder, method, positions if isinstance(positions, int) else None)
+        manifest = _read(folder / MANIFEST)
+        parts = manifest.get("quantized") if isinstance(manifest, dict) else None
+        readers = parts.get("readers") if isinstance(parts, dict) else None
+        return cls(
+            folder,
+            method,
+            positions if isinstance(positions, int) else None,
+            tuple(readers) if isinstance(readers, list) else None,
+        )
 
     @property
     def backend(self) -> Backend:
-        """Which of NVIDIA's backends reads it: TensorRT-LLM has no int4 experts."""
+        """Which of NVIDIA's backends reads it: TensorRT-LLM has no int4 experts.
+
+        It does not refuse what it would misread, so that the manifest's word counts.
+        """
+        if self.readers is not None:
+            return "tensorrtllm" if "tensorrt-llm" in self.readers else "vllm"
         return "tensorrtllm" if self.quant_method in ("fp8", "modelopt") else "vllm"
 
     def advice(self, gpus: int) -> str | None:
@@ -97,6 +112,17 @@ class Checkpoint:
         """Return the names of all its files."""
         found = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+
+def _read(path: Path) -> Any:
+    """Return what a JSON file holds; None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise EngineError(explain(error, path)) from error
+    return parse_json(text, path, EngineError, "copy the folder again")
 
 
 def checkpoint_models(

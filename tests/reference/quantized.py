@@ -2,7 +2,8 @@
 
 Float8: OCP's E4M3 (1 sign, 4 exponent, 3 mantissa bits, bias 7, no infinities). Blocks of 128 x 128
 as in DeepSeek-V3's published weights; one scale a matrix as in ModelOpt's; int4 as `pack-quantized`
-of compressed-tensors has it.
+of compressed-tensors has it. NVFP4: OCP's E2M1 (1 sign, 2 exponent bits, 1 of mantissa, bias 1) in
+blocks of 16 with a scale in E4M3, and one scale a matrix, as in ModelOpt's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from .weights import Float64, Weights
 
 BLOCK = 128
+NVFP4_BLOCK = 16
 
 
 def float8(codes: NDArray[np.uint8]) -> Float64:
@@ -23,6 +25,15 @@ def float8(codes: NDArray[np.uint8]) -> Float64:
     normal = (1 + mantissa / 8) * 2.0 ** (exponent.astype(np.float64) - 7)
     magnitude = np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
     values: Float64 = np.where(codes >> 7, -magnitude, magnitude)
+    return values
+
+
+def float4(codes: NDArray[np.uint8]) -> Float64:
+    """Return what E2M1 codes, 0 to 15, stand for."""
+    exponent, mantissa = (codes >> 1) & 3, (codes & 1).astype(np.float64)
+    normal = (1 + mantissa / 2) * 2.0 ** (exponent.astype(np.float64) - 1)
+    magnitude = np.where(exponent == 0, mantissa / 2, normal)
+    values: Float64 = np.where(codes >> 3, -magnitude, magnitude)
     return values
 
 
@@ -39,6 +50,8 @@ class QuantizedWeights(Weights):
         module = name.removesuffix(".weight")
         if f"{module}.weight_packed" in self:
             return unpacked(*(self.stored(module, role) for role in PACKED))
+        if f"{module}.weight_scale_2" in self:
+            return scaled_twice(*(self.raw(f"{module}.{role}") for role in NVFP4))
         if self.dtype(name) != "F8_E4M3":
             return super().__getitem__(name)
         codes = self.raw(name)
@@ -54,7 +67,15 @@ class QuantizedWeights(Weights):
         return super().__getitem__(name) if self.dtype(name) == "BF16" else self.raw(name)
 
 
+NVFP4 = ("weight", "weight_scale", "weight_scale_2")
 PACKED = ("weight_packed", "weight_scale", "weight_zero_point")
+
+
+def scaled_twice(packed: NDArray[Any], scales: NDArray[Any], scale: NDArray[Any]) -> Float64:
+    """Return NVFP4 codes, two in each byte ``[N, K / 2]``, times both of their scales."""
+    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*scales.shape, NVFP4_BLOCK)
+    values: Float64 = float4(codes) * float8(scales)[..., None] * float(scale)
+    return values.reshape(len(packed), -1)
 
 
 def unblocked(codes: NDArray[Any], scales: NDArray[Any]) -> Float64:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _STORED: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F8_E4M3": np.dtype("u1"),
+    "U8": np.dtype("u1"),
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
 }
@@ -40,6 +42,9 @@ class Weights:
                     continue
                 start = 8 + length + entry["data_offsets"][0]
                 self._places[name] = (path, entry["dtype"], tuple(entry["shape"]), start)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from tests.clients.package import Package
 from tests.reference import NumpyReference
@@ -17,6 +18,7 @@ from tests.targets.reader import NotReadError, Reader, run
 from tests.targets.samples import Sample, prompts, write_twin
 from tests.targets.standin.libraries import TOOLS, compile_libraries
 from trtcoder.bundle.folder import Bundle
+from trtcoder.calib.storage.nvfp4 import round_activations, scale_for
 from trtcoder.export.parity.logits import kl_divergence
 from trtcoder.export.targets.tensorrt_rtx.compilation import (
     Compilation,
@@ -41,6 +43,7 @@ _VLLM = {
 # The provider is real, the libraries of CUDA below it are a stand-in.
 CUDA = Package("pip", "onnxruntime-gpu", "1.31.1", ("numpy",), room="readers")
 CAPABILITIES = (89, 90, 120)
+_MODELOPTS = ("fp8-modelopt", "nvfp4")
 TOKENS = [5, 300, 17, 44, 291, 8, 101, 5, 77, 350, 12, 6]
 
 
@@ -50,7 +53,7 @@ def with_transformers(sample: Sample, scratch: Path) -> str:
 
     from tests.export.targets.checkpoints.test_readers import check_weights, load, logits
 
-    if sample.form == "fp8-modelopt":
+    if sample.form in _MODELOPTS:
         raise NotReadError("transformers has no reader of ModelOpt's form")
     if sample.form.endswith("zp"):
         raise NotReadError("transformers 5.23 unpacks no zero points of experts")
@@ -78,8 +81,8 @@ def with_compressed_tensors(sample: Sample, scratch: Path) -> str:
 
 
 def with_modelopt(sample: Sample, scratch: Path) -> str:
-    """Compare with what ModelOpt exports of the same model, its scales set to ours."""
-    if sample.form != "fp8-modelopt":
+    """Compare with what ModelOpt exports of the same model; of fp8 its scales are set to ours."""
+    if sample.form not in _MODELOPTS:
         raise NotReadError("ModelOpt's form only")
     found = run(
         MODELOPT,
@@ -89,6 +92,11 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
         str(scratch / "modelopt"),
     )
     assert not found["problems"], "; ".join(found["problems"][:4])
+    if sample.form == "nvfp4":
+        return (
+            f"{found['modules']} modules with the same names, types and shapes; all of their "
+            f"{found['codes']:,} codes and both scales equal to the bit"
+        )
     share = found["next"] / max(found["codes"], 1)
     return (
         f"{found['modules']} modules with the same names, types and shapes; {share:.1%} of the "
@@ -97,8 +105,10 @@ def with_modelopt(sample: Sample, scratch: Path) -> str:
 
 
 def with_vllm(sample: Sample, scratch: Path) -> str:
-    """Continue prompts as the unquantized twin does."""
-    if sample.form == "fp8-modelopt":
+    """Continue prompts as the unquantized twin does; NVFP4 is read by its kernels' reference."""
+    if sample.form == "nvfp4":
+        return by_vllms_reference(sample, scratch)
+    if sample.form in _MODELOPTS:
         raise NotReadError("ModelOpt's form has not been tried on CPUs; its twin is read instead")
     if sample.form.endswith("zp"):
         raise NotReadError("vLLM has no kernel for int4 experts with zero points on CPUs")
@@ -113,6 +123,31 @@ def with_vllm(sample: Sample, scratch: Path) -> str:
         for folder in (sample.folder, twin)
     )
     return compare_answers(ours, theirs)
+
+
+def by_vllms_reference(sample: Sample, scratch: Path) -> str:
+    """Compare the values of NVFP4 modules, and what activations are rounded to."""
+    weights = QuantizedWeights(sample.folder)
+    modules = [name[: -len(".weight_scale_2")] for name in weights if name.endswith("_scale_2")]
+    expected = {each: weights[f"{each}.weight"].astype(np.float32) for each in modules}
+    # A thousand tokens, some of whose blocks are far below the others.
+    rng = np.random.default_rng(7)
+    activations = rng.standard_normal((1000, 256)) * np.exp(
+        2 * rng.standard_normal((1000, 16)).repeat(16, axis=1)
+    )
+    expected["activations"] = activations.astype(np.float32)
+    expected["input_scale"] = scale_for(float(np.abs(activations).max()))
+    expected["rounded"] = round_activations(expected["activations"], expected["input_scale"])
+    save_file(expected, scratch / "expected.safetensors")
+    found = run(VLLM, "vllm_nvfp4", str(sample.folder), str(scratch / "expected.safetensors"))
+    assert found["modules"] == len(modules) > 0
+    # It multiplies both scales first: one rounding of float32 more.
+    assert found["worst"] < 2e-7, f"values differ by {found['worst']:.1e}"
+    assert found["others"] == 0, f"{found['others']} activations are rounded to other values"
+    return (
+        f"by the reference of its kernels: {found['modules']} modules with the same values, "
+        f"{found['activations']:,} activations rounded alike"
+    )
 
 
 def twin_with_vllm(sample: Sample, scratch: Path) -> str:

@@ -24,7 +24,7 @@ _ATTENTION = {
 }
 KINDS = ("demo", "lite", "236b")
 # The demo's experts are 192 wide: one and a half blocks.
-_DEMO_FORMS = ("fp8-modelopt", "int4-64-zp", "int4-32")
+_DEMO_FORMS = ("fp8-modelopt", "nvfp4", "int4-64-zp", "int4-32")
 # Kinds of engines, each with its forms and their options of `trtcoder build`.
 GROUPS = {"checkpoints": FORMS, "cuda": CUDA_FORMS, "plans": RTX_FORMS}
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from trtcoder.calib.storage.float8 import Float8, Storage
+from trtcoder.calib.storage.float8 import Float8
+from trtcoder.calib.storage.storage import Storage
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.graph.float8.activations import round_activations, round_with_scale

@@ -13,6 +13,8 @@ _FORMS = {
     "to fp8 as they come",
     Form.FP8_TENSOR: "fp8 (E4M3) in ModelOpt's form: a scale for each matrix, and one for what it "
     "multiplies, from calibration text",
+    Form.NVFP4: "NVFP4 in ModelOpt's form, for Blackwell GPUs: 4-bit floats (E2M1) with an fp8 "
+    "scale for each 16, one for each matrix, and one for what it multiplies, from calibration text",
     Form.PACKED: "int4 in groups along the input (compressed-tensors, pack-quantized); activations "
     "stay as they are",
 }

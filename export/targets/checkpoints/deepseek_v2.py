@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.calib.storage import nvfp4
+from trtcoder.calib.storage.float8 import Float8, scale_for
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -23,6 +25,7 @@ from trtcoder.export.weights import float8
 from trtcoder.export.weights.experts import expert_product
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.export.weights.modules import (
+    BlockFloat4,
     BlockFloat8,
     Kept,
     Linear,
@@ -209,15 +212,14 @@ class _Model:
         scheme = self.recipe.scheme(linear.kind)
         if isinstance(scheme, Scheme):
             return Packed(self.plan, linear, scheme)
-        if self.form is Form.FP8_BLOCK:
+        if isinstance(scheme, Float8) and scheme.per_block:
             return BlockFloat8(self.plan, linear, scheme)
-        return TensorFloat8(
-            self.plan,
-            linear,
-            scheme,
-            largest or self._largest(linear),
-            input_scale or functools.cache(lambda: self._input_scale(linear.activation)),
-        )
+        largest = largest or self._largest(linear)
+        if input_scale is None:
+            input_scale = functools.cache(lambda: self._input_scale(linear.activation))
+        if isinstance(scheme, nvfp4.Nvfp4):
+            return BlockFloat4(self.plan, linear, scheme, largest, input_scale)
+        return TensorFloat8(self.plan, linear, scheme, largest, input_scale)
 
     def _largest(self, *linears: Linear) -> Callable[[], float]:
         """Return what finds the largest magnitude of matrices that servers fuse."""
@@ -226,15 +228,13 @@ class _Model:
 
     def _input_scale(self, *activations: str) -> Floats:
         """Return the scale of activations that one scale rounds, float32 ``[1]``."""
-        scales = [
-            scale
-            for scale, problem in (
-                float8.activation_scale(self.plan.quantizer, each, bfloat16=True)
-                for each in activations
-            )
-            if problem is None
-        ]
-        return np.max(scales, axis=0) if scales else np.ones(1, np.float32)
+        found = [self.plan.quantizer.amax(each) for each in activations]
+        largest = max((each for each in found if each is not None), default=None)
+        if largest is None:
+            return np.ones(1, np.float32)
+        if self.form is Form.NVFP4:
+            return nvfp4.scale_for(largest)
+        return scale_for(largest, bfloat16=True).reshape(1)
 
 
 def refuse_other_types(checkpoint: Checkpoint) -> None:

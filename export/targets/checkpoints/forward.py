@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcoder.calib.storage.float8 import BLOCK, LARGEST, SMALLEST_SCALE
+from trtcoder.calib.storage.nvfp4 import round_activations
+from trtcoder.errors import CheckpointError
 from trtcoder.export.parity.routing import select_experts
 from trtcoder.export.targets.checkpoints.twin import Twin
 
@@ -36,8 +38,9 @@ class Passing:
 class Forward:
     """Runs sequences through a twin's layers, in float32.
 
-    ``rounds`` lets quantized float8 modules round what they multiply, as servers do: by the stored
-    scale, or by the largest magnitude of each token's 128 channels.
+    ``rounds`` lets quantized float8 and NVFP4 modules round what they multiply, as servers do: by
+    the stored scale, or by the largest magnitude of each token's 128 channels; NVFP4 by both, for
+    each token's 16 channels.
     """
 
     def __init__(self, twin: Twin, *, rounds: bool) -> None:
@@ -140,7 +143,9 @@ class Forward:
         return output, probabilities
 
     def _linear(self, module: str, x: Floats) -> Floats:
-        if self._rounds and self.twin.is_float8(module):
+        if self._rounds and self.twin.is_nvfp4(module):
+            x = self._rounded_to_nvfp4(module, x)
+        elif self._rounds and self.twin.is_float8(module):
             x = self._rounded(module, x)
         product: Floats = x @ self.twin.read(f"{module}.weight").T
         return product
@@ -157,6 +162,13 @@ class Forward:
         levels = np.clip(by_block / scale, -LARGEST, LARGEST)
         rounded: Floats = levels.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
         return rounded.reshape(x.shape)
+
+    def _rounded_to_nvfp4(self, module: str, x: Floats) -> Floats:
+        """Return ``x`` ``[T, K]`` as NVFP4 holds it."""
+        stored = self.twin.input_scale(module)
+        if stored is None:
+            raise CheckpointError(f"{self.twin.folder}: {module} is NVFP4 and has no input_scale")
+        return round_activations(x, stored.reshape(1))
 
 
 def _norm(x: Floats, weight: Floats, epsilon: float) -> Floats:

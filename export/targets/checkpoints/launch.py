@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.export.recipe import Recipe
-from trtcoder.export.targets.checkpoints.form import form_of
+from trtcoder.export.targets.checkpoints.form import Form, form_of
 from trtcoder.export.targets.checkpoints.splits import Split, problems, weight_bytes
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
@@ -30,10 +30,19 @@ class Machine:
     @property
     def name(self) -> str:
         """How files are named after it, such as ``8x80gb``."""
-        return f"{self.gpus}x{self.memory // 10**9}gb"
+        return f"{self.gpus}x{self.memory // _GB}gb"
 
 
-MACHINES = (Machine(1, 24 * 10**9), Machine(1, 80 * 10**9), Machine(8, 80 * 10**9))
+_GB = 10**9
+MACHINES = (Machine(1, 24 * _GB), Machine(1, 80 * _GB), Machine(8, 80 * _GB))
+# NVFP4 is for Blackwell: an RTX 5090, an RTX PRO 6000, and B200.
+BLACKWELL = (
+    Machine(1, 32 * _GB),
+    Machine(1, 96 * _GB),
+    Machine(1, 180 * _GB),
+    Machine(8, 180 * _GB),
+)
+_NEEDS_BLACKWELL = "NVFP4: for Blackwell GPUs, of compute capability 10.0 and later."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ def launches(
 ) -> list[Launch]:
     """Return a launch for each machine: the split with the least weights that shapes allow."""
     found = []
-    for machine in MACHINES:
+    for machine in BLACKWELL if form_of(recipe) is Form.NVFP4 else MACHINES:
         allowed = [
             split
             for split in candidates(machine.gpus)
@@ -90,27 +99,28 @@ def group_of(recipe: Recipe) -> int:
 
 
 def launch_files(
-    readers: Sequence[str], found: Sequence[Launch], max_positions: int
+    readers: Sequence[str], found: Sequence[Launch], max_positions: int, form: Form
 ) -> dict[str, str]:
     """Return the text of each file by its name in the checkpoint's folder.
 
     They are run in that folder. A machine that the weights do not fit has none. ``readers`` are the
     servers that load the checkpoint.
     """
+    note = f"# {_NEEDS_BLACKWELL}\n" if form is Form.NVFP4 else ""
     files: dict[str, str] = {}
     for launch in found:
         if not launch.fits:
             continue
         length = min(_LONGEST, max_positions, launch.cache_tokens)
         name = launch.machine.name
-        files[f"launch/vllm-{name}.sh"] = _script(vllm_command(launch, length))
+        files[f"launch/vllm-{name}.sh"] = _script(vllm_command(launch, length), note)
         if "sglang" in readers:
-            files[f"launch/sglang-{name}.sh"] = _script(sglang_command(launch, length))
+            files[f"launch/sglang-{name}.sh"] = _script(sglang_command(launch, length, form), note)
         if "tensorrt-llm" in readers:
             settings = f"launch/tensorrt-llm-{name}.yaml"
-            files[settings] = autodeploy_settings(launch, length)
+            files[settings] = note + autodeploy_settings(launch, length)
             files[f"launch/tensorrt-llm-{name}.sh"] = _script(
-                ["trtllm-serve", ".", "--backend", "_autodeploy", "--config", settings]
+                ["trtllm-serve", ".", "--backend", "_autodeploy", "--config", settings], note
             )
     return files
 
@@ -128,7 +138,7 @@ def vllm_command(launch: Launch, length: int) -> list[str]:
     return command
 
 
-def sglang_command(launch: Launch, length: int) -> list[str]:
+def sglang_command(launch: Launch, length: int, form: Form) -> list[str]:
     """Return the arguments of SGLang's server; each of its data-parallel groups has all experts."""
     split = launch.split
     command = ["python3", "-m", "sglang.launch_server", "--model-path", "."]
@@ -138,6 +148,8 @@ def sglang_command(launch: Launch, length: int) -> list[str]:
         command += ["--ep-size", str(split.tp)]
     if split.dp > 1:
         command += ["--dp-size", str(split.dp)]
+    if form is Form.NVFP4:
+        command += ["--quantization", "modelopt_fp4"]
     return command
 
 
@@ -165,5 +177,5 @@ def autodeploy_settings(launch: Launch, length: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _script(command: Sequence[str]) -> str:
-    return f'#!/bin/sh\ncd "$(dirname "$0")/.." && exec {shlex.join(command)} "$@"\n'
+def _script(command: Sequence[str], note: str) -> str:
+    return f'#!/bin/sh\n{note}cd "$(dirname "$0")/.." && exec {shlex.join(command)} "$@"\n'

@@ -70,7 +70,7 @@ class CheckpointPlan:
         return frozenset(
             name
             for name, weight in self.weights.declared.items()
-            if weight.shape == (1,) and name.endswith("_scale")
+            if weight.shape == (1,) and name.endswith(("_scale", "_scale_2"))
         )
 
     @property
@@ -139,8 +139,13 @@ class CheckpointPlan:
             chat_template=prompting.chat_template,
             chat_refusal=prompting.chat_refusal,
             sampling=prompting.sampling,
-            quantized=QuantizedParts(form.value, readers(self.recipe), summary(self.excluded)),
+            quantized=QuantizedParts(form.value, self._readers, summary(self.excluded)),
         )
+
+    @property
+    def _readers(self) -> tuple[str, ...]:
+        width = DeepseekV2Config.of(self.checkpoint.config).moe_intermediate_size
+        return readers(self.recipe, width)
 
     def _small_files(self) -> dict[str, bytes]:
         config, excluded = DeepseekV2Config.of(self.checkpoint.config), list(self.excluded)
@@ -153,8 +158,8 @@ class CheckpointPlan:
             texts["hf_quant_config.json"] = _json(modelopt)
         form, licences = form_of(self.recipe), licence_files(self.checkpoint.folder)
         found = launches(config, self.recipe, self.excluded, self.weights)
-        served = readers(self.recipe)
-        texts |= launch_files(served, found, config.max_position_embeddings)
+        served = self._readers
+        texts |= launch_files(served, found, config.max_position_embeddings, form)
         texts["README.md"] = card(
             self.checkpoint.name, form, served, self.excluded, found, list(licences)
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtcoder.calib.storage.float8 import BLOCK
+from trtcoder.calib.storage.nvfp4 import GROUP
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.export.recipe import Recipe
 from trtcoder.export.targets.checkpoints.form import Form, form_of
@@ -57,21 +58,38 @@ def quantization_config(recipe: Recipe, excluded: Sequence[str]) -> dict[str, An
             "ignore": list(excluded),
             "producer": _PRODUCER,
         }
+    if form is Form.NVFP4:
+        stored = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": GROUP}
+        return {
+            "config_groups": {
+                "group_0": {
+                    "input_activations": stored, "weights": stored, "targets": ["Linear"]
+                }
+            },
+            "ignore": list(excluded),
+            "quant_algo": "NVFP4",
+            "kv_cache_scheme": None,
+            "producer": _PRODUCER,
+            "quant_method": "modelopt",
+        }  # fmt: skip
     return _packed(recipe, excluded)
 
 
 def hf_quant_config(recipe: Recipe, excluded: Sequence[str]) -> dict[str, Any] | None:
-    """Return hf_quant_config.json, by which TensorRT-LLM reads ModelOpt's form; else None.
+    """Return hf_quant_config.json, by which TensorRT-LLM reads ModelOpt's forms; else None.
 
-    Without ``torch_dtype`` it would compute in float16.
+    Without ``torch_dtype``, which ModelOpt leaves out, it would compute in float16.
     """
-    if form_of(recipe) is not Form.FP8_TENSOR:
+    form = form_of(recipe)
+    if form not in (Form.FP8_TENSOR, Form.NVFP4):
         return None
+    algorithm: dict[str, Any] = {"quant_algo": "FP8", "kv_cache_quant_algo": None}
+    if form is Form.NVFP4:
+        algorithm = {"quant_algo": "NVFP4", "kv_cache_quant_algo": None, "group_size": GROUP}
     return {
         "producer": _PRODUCER,
         "quantization": {
-            "quant_algo": "FP8",
-            "kv_cache_quant_algo": None,
+            **algorithm,
             "exclude_modules": list(excluded),
             "torch_dtype": "bfloat16",
         },

@@ -12,6 +12,8 @@ from trtcoder.export.targets.checkpoints.exclusions import (
     EXPERT_INNER,
     MARLIN_COLUMNS,
     MARLIN_ROWS,
+    fp4_inner,
+    fp4_misfit,
 )
 from trtcoder.export.targets.checkpoints.form import Form
 from trtcoder.export.weights.plan import WeightPlan
@@ -75,9 +77,15 @@ def problems(
             found[f"{where}: [{rows}, {columns}] a GPU is not made of blocks of 128 x 128"] = None
         if form is Form.FP8_TENSOR and (rows % ALIGNED or columns % ALIGNED):
             found[f"{where}: [{rows}, {columns}] a GPU does not divide by {ALIGNED}"] = None
+        inner = rows if role in BY_ROWS else columns
+        if form is Form.NVFP4 and routed and inner % fp4_inner(config.moe_intermediate_size):
+            step = fp4_inner(config.moe_intermediate_size)
+            found[f"{where}: inner width {inner} a GPU is no multiple of {step}"] = None
+        if form is Form.NVFP4 and not routed:
+            reason = fp4_misfit(module, (rows, columns))
+            found |= {} if reason is None else {f"{where}, a GPU: {reason}": None}
         if form is not Form.PACKED:
             continue
-        inner = rows if role in BY_ROWS else columns
         if routed and inner % max(EXPERT_INNER, group):
             step = max(EXPERT_INNER, group)
             found[f"{where}: inner width {inner} a GPU is no multiple of {step}"] = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from trtcoder.bundle.manifest import Manifest
 from trtcoder.calib.quantizers.quantizer import Quantizer
 from trtcoder.calib.storage.float8 import Float8
+from trtcoder.calib.storage.nvfp4 import GROUP, Nvfp4
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -39,7 +40,7 @@ class _CheckpointTarget:
         return CheckpointPlan(self.name, checkpoint, recipe, weights, excluded)
 
     def probe_levels(self, manifest: Manifest) -> tuple[int | None, ...]:
-        """Return None, and 0 where servers round activations to float8."""
+        """Return None, and 0 where servers round activations too."""
         return (None, 0) if manifest.recipe.get("activations") else (None,)
 
     def probe(
@@ -64,21 +65,28 @@ class _CheckpointTarget:
 
 
 class TensorRtLlm(_CheckpointTarget):
-    """Float8 checkpoints for TensorRT-LLM, vLLM and SGLang (see `Target`)."""
+    """Float8 and NVFP4 checkpoints for TensorRT-LLM, vLLM and SGLang (see `Target`)."""
 
     name = "tensorrt-llm"
-    precisions = ("fp8",)
+    precisions = ("fp8", "nvfp4")
 
     def recipe(self, options: RecipeOptions) -> Recipe:
-        """Return float8 in blocks of 128 x 128, or with one scale a matrix in ModelOpt's form."""
+        """Return float8 in blocks of 128 x 128, or with one scale a matrix in ModelOpt's form.
+
+        Or NVFP4, in ModelOpt's form.
+        """
         self._refuse_others(options)
         if options.weights == "int4":
             raise BuildError(
-                "--weights int4: TensorRT-LLM has no int4 experts for this model, only fp8; use "
-                "--weights fp8, or --target compressed-tensors for vLLM and SGLang"
+                "--weights int4: TensorRT-LLM has no int4 experts for this model, only fp8 and "
+                "nvfp4; use these, or --target compressed-tensors for vLLM and SGLang"
             )
+        if options.weights == "nvfp4":
+            return _nvfp4(options)
         if options.weights not in (None, "fp8"):
-            raise BuildError(f"--weights {options.weights}: --target tensorrt-llm stores fp8 only")
+            raise BuildError(
+                f"--weights {options.weights}: --target tensorrt-llm stores fp8 and nvfp4 only"
+            )
         expected = "static" if options.fp8_scales == "tensor" else "dynamic"
         if options.activations not in (None, expected):
             raise BuildError(
@@ -106,7 +114,8 @@ class CompressedTensors(_CheckpointTarget):
         """Return int4 in groups of 128, 64 or 32, with or without zero points."""
         self._refuse_others(options)
         if options.weights not in (None, "int4"):
-            remedy = "; use --target tensorrt-llm" if options.weights == "fp8" else ""
+            floats = options.weights in TensorRtLlm.precisions
+            remedy = "; use --target tensorrt-llm" if floats else ""
             raise BuildError(
                 f"--weights {options.weights}: --target compressed-tensors stores int4 only{remedy}"
             )
@@ -125,3 +134,21 @@ class CompressedTensors(_CheckpointTarget):
         scheme = Scheme(4, group, options.symmetric, bfloat16_scales=True)
         schemes = dict.fromkeys(SCHEMED, scheme) | {"embedding": FLOAT32, "lm_head": FLOAT32}
         return Recipe("int4", schemes, "fp32", 0)
+
+
+def _nvfp4(options: RecipeOptions) -> Recipe:
+    """Return NVFP4, whose blocks are of 16 and whose activations are rounded by calibration."""
+    if options.fp8_scales is not None:
+        raise BuildError("--fp8-scales is for fp8, not for nvfp4; leave it out")
+    if options.block_size not in (None, GROUP) or not options.symmetric:
+        raise BuildError(
+            f"--weights nvfp4: has blocks of {GROUP} without zero points; leave --block-size and "
+            "--zero-points out"
+        )
+    if options.activations not in (None, "static"):
+        raise BuildError(
+            f"--activations {options.activations}: servers round activations of nvfp4 under a "
+            "scale from calibration; leave it out"
+        )
+    schemes = dict.fromkeys(SCHEMED, Nvfp4()) | {"embedding": FLOAT32, "lm_head": FLOAT32}
+    return Recipe("nvfp4", schemes, "fp32", 0, "static")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcoder.calib.storage import nvfp4
 from trtcoder.calib.storage.blocks import unpack
 from trtcoder.calib.storage.float8 import Float8Matrix, dequantize
 from trtcoder.checkpoint.reader import widen
@@ -50,6 +51,8 @@ class Twin:
         module = tensor.removesuffix(".weight")
         if f"{module}.weight_packed" in self.tensors:
             return self._packed(module)
+        if self.is_nvfp4(module):
+            return self._nvfp4(module)
         stored = self._stored(tensor)
         if stored.dtype != "F8_E4M3":
             return widen(stored.read(rows))
@@ -63,17 +66,29 @@ class Twin:
     def is_quantized(self, module: str) -> bool:
         """Return whether a linear module is stored in fewer bits."""
         weight = self.tensors.get(f"{module}.weight")
-        return weight is None or weight.dtype == "F8_E4M3"
+        return weight is None or weight.dtype in ("F8_E4M3", "U8")
 
     def is_float8(self, module: str) -> bool:
         """Return whether a linear module is float8, so that servers round what it multiplies."""
         weight = self.tensors.get(f"{module}.weight")
         return weight is not None and weight.dtype == "F8_E4M3"
 
+    def is_nvfp4(self, module: str) -> bool:
+        """Return whether a linear module is NVFP4, as is then what servers multiply it with."""
+        return f"{module}.weight_scale_2" in self.tensors
+
     def input_scale(self, module: str) -> Floats | None:
         """Return what activations of a module are divided by, float32 ``[]``; None if dynamic."""
         stored = self.tensors.get(f"{module}.input_scale")
         return None if stored is None else np.asarray(stored.read(), np.float32)
+
+    def _nvfp4(self, module: str) -> Floats:
+        packed, scales, scale = (
+            np.asarray(self._stored(f"{module}.{name}").read())
+            for name in ("weight", "weight_scale", "weight_scale_2")
+        )
+        scale = scale.astype(np.float32).reshape(1)
+        return nvfp4.dequantize(nvfp4.Nvfp4Matrix(packed, scales.view(np.uint8), scale))
 
     def _packed(self, module: str) -> Floats:
         """Return ``(code - zero point) * scale``; codes and zero points begin at 0."""

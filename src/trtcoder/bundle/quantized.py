@@ -13,8 +13,8 @@ class QuantizedParts:
     """A checkpoint in Hugging Face's layout, quantized.
 
     Attributes:
-        form: how the quantized modules are stored: ``fp8-block``, ``fp8-modelopt`` or
-            ``pack-quantized``.
+        form: how the quantized modules are stored: ``fp8-block``, ``fp8-modelopt``,
+            ``nvfp4-modelopt`` or ``pack-quantized``.
         readers: the servers that load it.
         excluded: modules that stay in bfloat16, ``*`` for a layer's number, with the reason.
     """

@@ -22,8 +22,8 @@ from trtcoder.commands.terminal import print_json, say, show
     default="onnx",
     show_default=True,
     help="The kind of engine: for ONNX Runtime; plans that are compiled for RTX GPUs; or a "
-    "quantized checkpoint for GPU servers: fp8 for TensorRT-LLM, vLLM and SGLang, or int4 for "
-    "vLLM and SGLang. tensorrt-llm-engine says why TensorRT-LLM compiles none.",
+    "quantized checkpoint for GPU servers: fp8 or nvfp4 for TensorRT-LLM, vLLM and SGLang, or "
+    "int4 for vLLM and SGLang. tensorrt-llm-engine says why TensorRT-LLM compiles none.",
 )
 @click.option(
     "--provider",
@@ -34,9 +34,9 @@ from trtcoder.commands.terminal import print_json, say, show
 )
 @click.option(
     "--weights",
-    type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
+    type=click.Choice(["fp32", "fp8", "nvfp4", "int8", "int4", "mixed"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone, "
-    "fp8 for tensorrt-llm.",
+    "fp8 for tensorrt-llm, which takes nvfp4 as well.",
 )
 @click.option(
     "--block-size",

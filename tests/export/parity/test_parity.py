@@ -321,6 +321,8 @@ def noisy(trace: Trace, scale: float) -> Trace:
         ("fp32", 1e-2, "failed"),
         ("int8", 1e-2, "passed"),
         ("int8", 1e-1, "failed"),
+        ("nvfp4", 1e-1, "passed"),
+        ("nvfp4", 5e-1, "failed"),
         ("int4", 1e-1, "passed"),
         ("int4", 3.0, "failed"),
     ],
@@ -390,7 +392,7 @@ def test_what_the_context_tells_is_the_least_kl_of_a_fixed_answer(
     assert logits.top1_agreement <= logits.constant_top1 + 1e-9
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp8", "int8", "int4", "mixed"])
+@pytest.mark.parametrize("precision", ["fp32", "fp8", "nvfp4", "int8", "int4", "mixed"])
 @pytest.mark.parametrize(
     "engine",
     [

@@ -45,6 +45,21 @@ def test_float8_goes_to_tensorrt_llm_and_int4_to_vllm(tmp_path: Path) -> None:
         assert (placed / "model.safetensors").read_bytes() == b"weights"
 
 
+def test_what_its_manifest_says_that_tensorrt_llm_would_misread_goes_to_vllm(
+    tmp_path: Path,
+) -> None:
+    for readers, model in (
+        (["vllm", "sglang"], "vllm_model"),
+        (["tensorrt-llm", "vllm"], "tensorrt_llm"),
+    ):
+        source = checkpoint(tmp_path / model, {"quant_method": "modelopt", "quant_algo": "NVFP4"})
+        manifest = {"quantized": {"form": "nvfp4-modelopt", "readers": readers, "excluded": {}}}
+        (source / "manifest.json").write_text(json.dumps(manifest))
+        result = triton(source, "-o", tmp_path / f"{model}-repository", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["models"] == [model]
+
+
 def test_vllms_backend_is_told_where_and_how(tmp_path: Path) -> None:
     out = tmp_path / "r"
     source = checkpoint(tmp_path / "fp8", FP8)

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.reference.model import choose_experts, softmax
-from tests.reference.quantized import QuantizedWeights, float8, unblocked, unpacked
+from tests.reference.quantized import (
+    QuantizedWeights,
+    float8,
+    scaled_twice,
+    unblocked,
+    unpacked,
+)
 from tests.reference.rotary import Rotary, softmax_scale
 from tests.reference.weights import Float64
 
@@ -61,6 +67,9 @@ class Rank:
             if f"{module}.weight_zero_point" in self.weights:
                 zeros = share("weight_zero_point")
             found = unpacked(share("weight_packed"), share("weight_scale"), zeros)
+        elif f"{module}.weight_scale_2" in self.weights:
+            scale = self.weights.raw(f"{module}.weight_scale_2")
+            found = scaled_twice(share("weight"), share("weight_scale"), scale)
         elif self.weights.dtype(f"{module}.weight") != "F8_E4M3":
             found = share("weight")
         elif f"{module}.weight_scale_inv" in self.weights:

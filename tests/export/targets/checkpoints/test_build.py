@@ -30,7 +30,7 @@ def test_its_certificate_says_what_its_values_cost(
     folder = quantized(kind, form)
     bundle = Bundle.load(folder)
     parity = json.loads((folder / "parity.json").read_text())
-    assert parity["precision"] == ("int4" if form.startswith("int4") else "fp8")
+    assert parity["precision"] == form.partition("-")[0]
     assert 0 < parity["logits"]["kl_mean"] < 0.2
     assert {"transformers", "ml_dtypes"} <= set(parity["reference"]["versions"])
     # With rounded activations the weights alone cost less than the whole.
@@ -40,9 +40,11 @@ def test_its_certificate_says_what_its_values_cost(
     parts = bundle.manifest.quantized
     assert parts is not None
     assert "lm_head" in parts.excluded
-    assert ("tensorrt-llm" in parts.readers) == form.startswith("fp8")
+    assert ("tensorrt-llm" in parts.readers) != form.startswith("int4")
     tensors = {tensor["name"]: tensor for tensor in parity["tensors"]}
-    assert tensors["layers.1/moe/experts/up[7]"]["scheme"].startswith(("int4 b", "fp8 e4m3"))
+    assert tensors["layers.1/moe/experts/up[7]"]["scheme"].startswith(
+        ("int4 b", "fp8 e4m3", "nvfp4 b16")
+    )
     assert tensors["lm_head/weight"]["scheme"] == "bf16"
 
 
@@ -87,6 +89,7 @@ def test_a_plan_knows_its_bytes(source: Source, quantized: Quantized, form: str)
     target = find_target(options["--target"])
     recipe = target.recipe(
         RecipeOptions(
+            weights=options.get("--weights"),
             block_size=int(options["--block-size"]) if "--block-size" in options else None,
             symmetric="zp" not in form,
             fp8_scales=options.get("--fp8-scales"),
@@ -102,7 +105,7 @@ def test_a_plan_knows_its_bytes(source: Source, quantized: Quantized, form: str)
 def test_two_builds_have_the_same_bytes(
     source: Source, quantized: Quantized, tmp_path: Path
 ) -> None:
-    for form in ("fp8-block", "int4-64-zp"):
+    for form in ("fp8-block", "int4-64-zp", "nvfp4"):
         build(source("236b"), tmp_path / form, *FORMS[form], "--no-gate")
         files = {
             path.relative_to(tmp_path / form): path.read_bytes()
@@ -122,7 +125,7 @@ def test_config_json_has_what_loaders_read_without_looking(quantized: Quantized)
         assert config["torch_dtype"] == "bfloat16"
         assert "auto_map" not in config
         modelopt = folder / "hf_quant_config.json"
-        assert modelopt.exists() == (form == "fp8-modelopt")
+        assert modelopt.exists() == (form in ("fp8-modelopt", "nvfp4"))
         if modelopt.exists():
             stated = json.loads(modelopt.read_text())
             assert stated["producer"]["name"] == "modelopt"

@@ -23,10 +23,12 @@ QUERIES = {"model.layers.*.self_attn.q_a_proj"}
     [
         (LITE_CONFIG, Form.FP8_BLOCK, 0, COMMON | DENSE),
         (LITE_CONFIG, Form.FP8_TENSOR, 0, COMMON),
+        (LITE_CONFIG, Form.NVFP4, 0, COMMON | DENSE),
         (LITE_CONFIG, Form.PACKED, 128, COMMON | DENSE),
         (LITE_CONFIG, Form.PACKED, 32, COMMON | DENSE),
         (FULL_CONFIG, Form.FP8_BLOCK, 0, COMMON | QUERIES),
         (FULL_CONFIG, Form.FP8_TENSOR, 0, COMMON | QUERIES),
+        (FULL_CONFIG, Form.NVFP4, 0, COMMON | QUERIES),
         (FULL_CONFIG, Form.PACKED, 128, COMMON | QUERIES),
     ],
 )

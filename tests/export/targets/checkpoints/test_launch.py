@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.recipe import RecipeOptions
 from trtcoder.export.targets.checkpoints.form import form_of, readers
 from trtcoder.export.targets.checkpoints.launch import (
+    BLACKWELL,
     MACHINES,
+    Launch,
     candidates,
     group_of,
     launch_files,
@@ -32,6 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {"lite": LITE_CONFIG | FEW, "236b": FULL_CO
 OPTIONS = {
     "fp8-block": ("tensorrt-llm", RecipeOptions()),
     "fp8-modelopt": ("tensorrt-llm", RecipeOptions(fp8_scales="tensor")),
+    "nvfp4": ("tensorrt-llm", RecipeOptions(weights="nvfp4")),
     "int4-128": ("compressed-tensors", RecipeOptions()),
     "int4-64": ("compressed-tensors", RecipeOptions(block_size=64)),
     "int4-32-zp": ("compressed-tensors", RecipeOptions(block_size=32, symmetric=False)),
@@ -59,6 +63,12 @@ def allowed(plan: CheckpointPlan, split: Split) -> bool:
     return not problems(config, form_of(recipe), group_of(recipe), plan.excluded, split)
 
 
+def files_of(plan: CheckpointPlan, found: Sequence[Launch]) -> dict[str, str]:
+    config, recipe = DeepseekV2Config.of(plan.checkpoint.config), plan.recipe
+    served = readers(recipe, config.moe_intermediate_size)
+    return launch_files(served, found, config.max_position_embeddings, form_of(recipe))
+
+
 @pytest.mark.parametrize(
     ("kind", "form", "tensor", "expert"),
     [
@@ -73,6 +83,9 @@ def allowed(plan: CheckpointPlan, split: Split) -> bool:
         # The eighth part of Lite's dense layer is 1,368 wide, which does not divide by 16.
         ("lite", "fp8-modelopt", {1, 2, 4}, {1, 2, 4}),
         ("236b", "fp8-modelopt", {1, 2, 4, 8}, {1, 2, 4, 8}),
+        # Gate and up come in tiles of 128 rows: Lite's shared experts have 22, 236B's 24.
+        ("lite", "nvfp4", {1}, {1, 2}),
+        ("236b", "nvfp4", {1, 2, 4}, {1, 2, 4, 8}),
     ],
 )
 def test_the_splits_of_published_models(
@@ -95,7 +108,8 @@ def test_a_loader_takes_every_split_that_is_launched(
     plan = plans[kind, form]
     config = DeepseekV2Config.of(plan.checkpoint.config)
     found = launches(config, plan.recipe, plan.excluded, plan.weights)
-    assert [launch.machine for launch in found] == list(MACHINES)
+    machines = BLACKWELL if form == "nvfp4" else MACHINES
+    assert [launch.machine for launch in found] == list(machines)
     for launch in found:
         for name, shape in stored_shapes(plan).items():
             check_shard(name, shape, launch.split, form)
@@ -112,7 +126,7 @@ def test_a_machine_that_is_too_small_gets_no_script(tmp_path: Path) -> None:
     # A fifth of the 236B model, in int4: 24 GB are too few.
     assert [launch.fits for launch in found] == [False, True, True]
     assert found[0].weights > 24e9
-    files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
+    files = files_of(plan, found)
     assert {name.rpartition("-")[2].partition(".")[0] for name in files} == {"1x80gb", "8x80gb"}
 
 
@@ -123,7 +137,9 @@ def stored_shapes(plan: CheckpointPlan) -> dict[str, tuple[int, int]]:
         module, _, role = name.rpartition(".")
         if role == "weight_packed":
             found[module] = (weight.shape[0], weight.shape[1] * 8)
-        elif weight.dtype.value == "F8_E4M3":
+        elif weight.dtype.value == "U8":
+            found[module] = (weight.shape[0], weight.shape[1] * 2)
+        elif role == "weight" and weight.dtype.value == "F8_E4M3":
             found[module] = (weight.shape[0], weight.shape[1])
     return found
 
@@ -134,7 +150,9 @@ def check_shard(module: str, shape: tuple[int, int], split: Split, form: str) ->
     As vllm/model_executor/layers/quantization has it: `validate_fp8_block_shape` for layers (each
     part of a fused one by itself), `Fp8MoEMethod.create_weights` for experts;
     `verify_marlin_supports_shape` for packed layers, and `check_moe_marlin_supports_layer` with
-    what `CompressedTensorsWNA16MarlinMoEMethod.create_weights` asks for packed experts.
+    what `CompressedTensorsWNA16MarlinMoEMethod.create_weights` asks for packed experts. For NVFP4,
+    `ModelOptNvFp4LinearMethod.create_weights` and `prepare_nvfp4_moe_layer_for_fi_or_cutlass`, and
+    where TensorRT-LLM would read the scales of other rows (`FuseNVFP4SwiGLU` in AutoDeploy).
     """
     rows, columns = shape
     routed, role = ".mlp.experts." in module, module.rpartition(".")[2]
@@ -145,7 +163,13 @@ def check_shard(module: str, shape: tuple[int, int], split: Split, form: str) ->
     elif role in ("o_proj", "down_proj"):
         assert columns % cut == 0
         columns //= cut
-    if form == "fp8-block":
+    if form == "nvfp4":
+        assert columns % 16 == 0
+        if role in ("gate_proj", "up_proj"):
+            padded = -(-rows // 128) * 128  # of the scales of one of them
+            assert padded == rows
+            assert 2 * rows % 128 == 0
+    elif form == "fp8-block":
         assert rows % 128 == 0
         assert columns % 128 == 0
     elif form.startswith("int4") and routed:
@@ -169,8 +193,9 @@ def test_launch_files_say_what_the_table_says(
     for (_, form), plan in plans.items():
         config = DeepseekV2Config.of(plan.checkpoint.config)
         found = launches(config, plan.recipe, plan.excluded, plan.weights)
-        files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
-        assert any("tensorrt-llm" in name for name in files) == form.startswith("fp8")
+        files = files_of(plan, found)
+        assert any("tensorrt-llm" in name for name in files) != form.startswith("int4")
+        assert all(("Blackwell" in text) == (form == "nvfp4") for text in files.values())
         for launch in found:
             name = launch.machine.name
             if not launch.fits:
@@ -187,7 +212,8 @@ def test_launch_files_say_what_the_table_says(
             sglang = shlex.split(files[f"launch/sglang-{name}.sh"].splitlines()[-1])
             assert number(sglang, "--tp-size") * number(sglang, "--dp-size") == launch.machine.gpus
             assert number(sglang, "--ep-size") in (1, launch.split.tp)
-            if form.startswith("fp8"):
+            assert ("modelopt_fp4" in sglang) == (form == "nvfp4")
+            if not form.startswith("int4"):
                 settings = files[f"launch/tensorrt-llm-{name}.yaml"]
                 assert f"world_size: {launch.machine.gpus}\n" in settings
                 length = re.search(r"max_seq_len: (\d+)", settings)
@@ -206,13 +232,29 @@ def test_autodeploy_settings_are_yaml_with_the_keys_that_it_reads(
     plan = plans["236b", "fp8-block"]
     config = DeepseekV2Config.of(plan.checkpoint.config)
     found = launches(config, plan.recipe, plan.excluded, plan.weights)
-    files = launch_files(readers(plan.recipe), found, config.max_position_embeddings)
+    files = files_of(plan, found)
     settings = yaml.safe_load(files["launch/tensorrt-llm-8x80gb.yaml"])
     assert settings["transforms"] == {
         "insert_cached_mla_attention": {"backend": "flashinfer_mla"},
         "detect_sharding": {"enable_attention_dp": True},
     }
     assert settings["compile_backend"] == "torch-cudagraph"
+
+
+def test_tensorrt_llm_is_no_reader_of_experts_whose_scales_it_would_misplace(
+    tmp_path: Path,
+) -> None:
+    target = find_target("tensorrt-llm")
+    recipe = target.recipe(RecipeOptions(weights="nvfp4"))
+    for width, served in ((192, ["vllm", "sglang"]), (256, ["tensorrt-llm", "vllm", "sglang"])):
+        config = LITE_CONFIG | FEW | {"moe_intermediate_size": width}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        plan = target.plan(Checkpoint.describe(tmp_path), recipe)
+        assert isinstance(plan, CheckpointPlan)
+        known = DeepseekV2Config.of(plan.checkpoint.config)
+        files = files_of(plan, launches(known, recipe, plan.excluded, plan.weights))
+        found = {name.removeprefix("launch/").rpartition("-")[0] for name in files}
+        assert found == set(served)
 
 
 def test_candidates_use_all_gpus() -> None:

@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", ["fp8-block", "fp8-modelopt", "int4-128", "int4-64-zp"])
+@pytest.mark.parametrize("form", ["fp8-block", "fp8-modelopt", "nvfp4", "int4-128", "int4-64-zp"])
 @pytest.mark.parametrize(("tp", "ep"), [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 8)])
 def test_ranks_together_compute_what_one_does(
     made: Made, kind: str, form: str, tp: int, ep: int
@@ -70,5 +70,6 @@ def test_ranks_together_compute_what_one_does(
 
 def cuts_blocks(form: str, parts: int) -> bool:
     """Return whether experts of 128 columns would be cut within a block or group."""
-    size = {"fp8-block": 128, "int4-128": 128, "int4-64-zp": 64, "fp8-modelopt": 1}[form]
+    sizes = {"fp8-block": 128, "int4-128": 128, "int4-64-zp": 64, "nvfp4": 16, "fp8-modelopt": 1}
+    size = sizes[form]
     return bool(128 // parts % size)

@@ -25,7 +25,15 @@ def dry(folder: Path, config: dict[str, object], *options: str) -> tuple[int, st
     ("options", "message"),
     [
         ("tensorrt-llm --weights int4", "no int4 experts for this model.*--target compressed-ten"),
-        ("tensorrt-llm --weights int8", "stores fp8 only"),
+        ("tensorrt-llm --weights int8", "stores fp8 and nvfp4 only"),
+        ("tensorrt-llm --weights nvfp4 --zero-points", "blocks of 16 without zero points; leave"),
+        ("tensorrt-llm --weights nvfp4 --block-size 32", "blocks of 16 without zero points; leave"),
+        ("tensorrt-llm --weights nvfp4 --fp8-scales tensor", "--fp8-scales is for fp8, not for nv"),
+        ("tensorrt-llm --weights nvfp4 --activations dynamic", "under a scale from calibration"),
+        ("tensorrt-llm --weights nvfp4 --cache fp8", "the server chooses its own cache"),
+        ("onnx --weights nvfp4", "no kernels for it; use --target tensorrt-llm"),
+        ("onnx --provider cuda --weights nvfp4", "no kernels for it; use --target tensorrt-llm"),
+        ("compressed-tensors --weights nvfp4", "stores int4 only; use --target tensorrt-llm"),
         ("tensorrt-llm --target-size 9999999", "--target-size chooses the precision itself"),
         ("tensorrt-llm --activations static", "with dynamic scales where.*--fp8-scales block"),
         ("tensorrt-llm --fp8-scales tensor --activations dynamic", "with static scales where"),
@@ -53,6 +61,17 @@ def test_what_a_server_cannot_load_is_refused_with_the_remedy(
         ({"moe_intermediate_size": 192}, "compressed-tensors", "use --block-size 64"),
         ({"moe_intermediate_size": 96}, "compressed-tensors", "use --target onnx"),
         ({"hidden_size": 192}, "compressed-tensors", "the hidden width must be a multiple of 128"),
+        (
+            {"moe_intermediate_size": 96},
+            "tensorrt-llm --weights nvfp4",
+            "use --weights fp8 --fp8-s",
+        ),
+        (
+            {"hidden_size": 208},
+            "tensorrt-llm --weights nvfp4",
+            "width must be a multiple of 64",
+        ),
+        ({"moe_intermediate_size": 100}, "tensorrt-llm --weights nvfp4", "use --target onnx"),
         ({"moe_intermediate_size": 100}, "tensorrt-llm --fp8-scales tensor", "by 16.*target onnx"),
     ],
 )
@@ -69,6 +88,7 @@ def test_experts_that_do_not_fit_a_form_name_one_that_they_fit(
     [
         (LITE_CONFIG, "tensorrt-llm", 8.3),
         (LITE_CONFIG, "tensorrt-llm --fp8-scales tensor", 8.3),
+        (LITE_CONFIG, "tensorrt-llm --weights nvfp4", 4.9),
         (LITE_CONFIG, "compressed-tensors", 4.6),
         (FULL_CONFIG | {"num_hidden_layers": 8}, "compressed-tensors", 4.6),
     ],
@@ -89,6 +109,7 @@ def test_a_dry_run_says_what_a_published_model_becomes(
     [
         (LITE_CONFIG, "tensorrt-llm", [(1, 1), (2, 2)]),
         (LITE_CONFIG, "tensorrt-llm --fp8-scales tensor", [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4)]),
+        (LITE_CONFIG, "tensorrt-llm --weights nvfp4", [(1, 1), (2, 2)]),
         (LITE_CONFIG, "compressed-tensors", [(1, 1), (2, 2)]),
         (FULL_CONFIG, "tensorrt-llm", [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 8)]),
     ],

@@ -12,8 +12,8 @@ import pytest
 from tests.export.targets.checkpoints.conftest import Quantized, Source
 from tests.quantized_checkpoints import FORMS, build
 from tests.reference import NumpyReference
-from tests.reference.quantized import QuantizedWeights, float8
-from tests.reference.weights import Weights
+from tests.reference.quantized import QuantizedWeights, float4, float8
+from tests.reference.weights import Float64, Weights
 from trtcoder.export.targets.checkpoints.probe import CheckpointProbe
 from trtcoder.export.targets.checkpoints.twin import Twin
 
@@ -43,7 +43,9 @@ def test_values_are_the_nearest_of_their_grid_and_what_is_excluded_is_exact(
             kept += 1
             continue
         error = np.abs(stored - exact)
-        if form.startswith("int4"):
+        if form == "nvfp4":
+            assert (error <= half_steps(found, module, np.abs(exact)) * 1.001).all(), name
+        elif form.startswith("int4"):
             steps = np.abs(found.stored(module, "weight_scale"))  # type: ignore[arg-type]
             width = exact.shape[1] // steps.shape[1]
             # The far end of a grid may be a whole step off: a symmetric one goes from -8 to 7, and
@@ -57,8 +59,20 @@ def test_values_are_the_nearest_of_their_grid_and_what_is_excluded_is_exact(
     assert kept > len(wanted._places) / 10
 
 
+def half_steps(weights: QuantizedWeights, module: str, sizes: Float64) -> Float64:
+    """Return half of what NVFP4's values are apart around magnitudes ``[N, K]``.
+
+    A block's scale may be rounded down, so that its largest value lies a little beyond the last
+    code: less than half of the last step.
+    """
+    scales = float8(weights.raw(f"{module}.weight_scale")).repeat(16, axis=1)
+    steps = scales * float(weights.raw(f"{module}.weight_scale_2"))
+    levels = sizes / steps
+    return np.select([levels < 2, levels < 4], [0.25 * steps, 0.5 * steps], 1.0 * steps)
+
+
 @pytest.mark.parametrize("kind", ["lite", "236b"])
-@pytest.mark.parametrize("form", ["int4-32", "fp8-modelopt"])
+@pytest.mark.parametrize("form", ["int4-32", "fp8-modelopt", "nvfp4"])
 def test_what_is_certified_is_what_the_stored_values_compute(
     quantized: Quantized, kind: str, form: str
 ) -> None:
@@ -72,11 +86,12 @@ def test_what_is_certified_is_what_the_stored_values_compute(
             probe.run_layer(layer, states)
         (found[rounds],) = probe.logits(states)
     np.testing.assert_allclose(found[False], wanted, atol=1e-4 * np.abs(wanted).max())
-    # Only float8 rounds what it multiplies: int4 is certified with activations as they are.
+    # Float8 and NVFP4 round what they multiply: int4 is certified with activations as they are.
     assert np.array_equal(found[True], found[False]) == form.startswith("int4")
 
 
-@pytest.mark.parametrize("form", FORMS)
+# NVFP4's scales are ModelOpt's, to the bit: servers keep them in float32.
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "nvfp4"])
 def test_scales_are_exact_in_bfloat16(quantized: Quantized, form: str) -> None:
     weights, count = Weights(quantized("lite", form)), 0
     for name in names(quantized("lite", form)):
@@ -94,11 +109,17 @@ def test_scales_are_exact_in_bfloat16(quantized: Quantized, form: str) -> None:
     assert count > 50
 
 
-def test_what_servers_fuse_has_one_scale(quantized: Quantized) -> None:
-    folder = quantized("lite", "fp8-modelopt")
+@pytest.mark.parametrize(
+    ("form", "scale", "count"),
+    [("fp8-modelopt", "weight_scale", 10), ("nvfp4", "weight_scale_2", 9)],
+)
+def test_what_servers_fuse_has_one_scale(
+    quantized: Quantized, form: str, scale: str, count: int
+) -> None:
+    folder = quantized("lite", form)
     weights, pairs = Weights(folder), 0
     for name in names(folder):
-        if name.endswith("gate_proj.weight_scale"):
+        if name.endswith(f"gate_proj.{scale}"):
             up = name.replace("gate_proj", "up_proj")
             assert weights.raw(name) == weights.raw(up)
             pairs += 1
@@ -108,7 +129,8 @@ def test_what_servers_fuse_has_one_scale(quantized: Quantized) -> None:
                 for role in ("gate_proj", "down_proj"):
                     key = name.rpartition("gate_proj")[0] + f"{role}.input_scale"
                     assert weights.raw(key) == weights.raw(f"{first}{role}.input_scale")
-    assert pairs == 10
+    # Experts, the shared ones, and the dense layer where its widths fit.
+    assert pairs == count
 
 
 def test_float8_codes_are_read_as_the_format_says() -> None:
@@ -116,6 +138,12 @@ def test_float8_codes_are_read_as_the_format_says() -> None:
     finite = (codes & 127) != 127
     wanted = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float64)
     np.testing.assert_array_equal(float8(codes)[finite], wanted[finite])
+
+
+def test_float4_codes_are_read_as_the_format_says() -> None:
+    codes = np.arange(16, dtype=np.uint8)
+    wanted = codes.view(ml_dtypes.float4_e2m1fn).astype(np.float64)
+    np.testing.assert_array_equal(float4(codes), wanted)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "clip"])
