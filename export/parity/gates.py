@@ -20,6 +20,7 @@ GATES: dict[str, dict[str, float]] = {
     "int8": {"KL mean": 1e-3},
     "fp8": {"KL mean": 1e-2},
     "int4": {},
+    "int4+fp8": {},
     "mixed": {},
 }
 

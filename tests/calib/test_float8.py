@@ -15,7 +15,14 @@ from tests.engines import build_engine, inner_values, probe, write_checkpoint
 from tests.reference.model import NumpyReference
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.quantizers.quantizer import RoundToNearest
-from trtcoder.calib.storage.float8 import LARGEST, VALUES, Float8, dequantize, quantize
+from trtcoder.calib.storage.float8 import (
+    LARGEST,
+    VALUES,
+    Float8,
+    dequantize,
+    quantize,
+    scale_for,
+)
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -103,6 +110,26 @@ def test_scales_are_never_zero_or_infinite(largest: float, per_block: bool) -> N
     # of float8's smallest, 2 ** -9.
     error = 2.0**-4 if largest < LARGEST * np.finfo(np.float32).tiny else 1e-6
     assert abs(restored[0, 0] - np.float32(largest)) <= 2.0**-136 + error * largest
+
+
+@given(st.floats(0, 2.9e7), st.sampled_from(["bfloat16", "float16"]))
+def test_a_scale_is_the_next_one_that_its_type_holds(largest: float, scale_type: str) -> None:
+    scale, exact = float(scale_for(largest, scale_type)), float(scale_for(largest))
+    # Types and their smallest normal numbers: what is smaller GPUs take for zero.
+    types = {"bfloat16": (ml_dtypes.bfloat16, 2.0**-126), "float16": (np.float16, 2.0**-14)}
+    held, smallest = types[scale_type]
+    assert float(held(scale)) == scale >= exact
+    below = float(np.nextafter(held(scale), held(0)))
+    assert below < exact or scale == smallest
+
+
+def test_a_float16_scale_that_is_too_large_is_infinite() -> None:
+    assert np.isinf(scale_for(3e7, "float16"))
+
+
+def test_scales_of_an_unknown_type_are_refused() -> None:
+    with pytest.raises(BuildError, match="scale type: 'float64' is unknown; use one of float32"):
+        Float8(scale_type="float64")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

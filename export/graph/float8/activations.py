@@ -29,7 +29,7 @@ def round_activations(
         name = f"{x.name}/fp8_{size}"
         return b.once(name, lambda: _round_dynamically(b, name, x, rows, width, size))
     name = f"{x.name}/fp8_static"
-    return b.once(name, lambda: _round_statically(b, name, x, rows, width, activation))
+    return b.once(name, lambda: _round_statically(b, name, x, rows, width, activation, scheme))
 
 
 def round_with_scale(
@@ -83,9 +83,15 @@ def multiply_groups(
 
 
 def _round_statically(
-    b: GraphBuilder, name: str, x: ir.Value, rows: str, width: int, activation: str
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    rows: str,
+    width: int,
+    activation: str,
+    scheme: Float8,
 ) -> ir.Value:
-    scale = b.weight(declare_activation_scale(b.plan, f"{name}/scale", activation))
+    scale = b.weight(declare_activation_scale(b.plan, f"{name}/scale", activation, scheme))
     return round_with_scale(b, name, x, scale, [rows, width])
 
 

@@ -1,7 +1,7 @@
-"""Layers in float16 with int4 weights, as compilers of plans take them.
+"""Layers in float16 with int4 or float8 weights, as compilers of plans take them.
 
-The residual stream, norms, router and softmax are float32; what matmuls take is float16. Int4
-weights are dequantized in front of their matmul, which compilers fuse.
+The residual stream, norms, router and softmax are float32; what matmuls take is float16. Weights
+are dequantized in front of their matmul, which compilers fuse.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtcoder.calib.storage.scheme import Scheme
-from trtcoder.errors import BuildError
+from trtcoder.calib.storage.float8 import Float8
 from trtcoder.export.graph.builder import Dim
+from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.weights import convert, modules
 from trtcoder.export.weights.matrix import Matrix
@@ -80,16 +80,12 @@ class SlotModel(ModelBuilder):
         rows: str = "tokens",
         activation: str | None = None,
     ) -> ir.Value:
-        """Multiply float16 ``x`` with a matrix: float16 ``[rows, rows of source]``.
-
-        Raises:
-            BuildError: the recipe stores it in a form that these graphs do not have.
-        """
+        """Multiply float16 ``x`` with a matrix: float16 ``[rows, rows of source]``."""
         b, scheme = self.b, self.recipe.scheme(kind, self.layer)
         shape: list[Dim] = [rows, source.rows]
+        if isinstance(scheme, Float8):
+            return float8_layers.linear(b, name, kind, x, source, scheme, rows, activation)
         activation = activation or str(x.name)
-        if not isinstance(scheme, Scheme):
-            raise BuildError(f"{name}: {scheme} has no form in these plans; use --weights int4")
         if scheme.is_float:
             kept = Kept(
                 b.plan, Linear(name, f"{name}/weight", kind, activation, source), DType.FLOAT16

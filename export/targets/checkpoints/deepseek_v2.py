@@ -229,7 +229,7 @@ class _Model:
         scales = [
             scale
             for scale, problem in (
-                float8.activation_scale(self.plan.quantizer, each, bfloat16=True)
+                float8.activation_scale(self.plan.quantizer, each, "bfloat16")
                 for each in activations
             )
             if problem is None

@@ -34,9 +34,9 @@ from trtcoder.commands.terminal import print_json, say, show
 )
 @click.option(
     "--weights",
-    type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed"]),
+    type=click.Choice(["fp32", "fp8", "int8", "int4", "mixed", "int4+fp8"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone, "
-    "fp8 for tensorrt-llm.",
+    "fp8 for tensorrt-llm. int4+fp8, for tensorrt-rtx: experts in int4, other matrices in fp8.",
 )
 @click.option(
     "--block-size",
