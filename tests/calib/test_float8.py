@@ -161,8 +161,8 @@ def test_the_graph_multiplies_with_what_dequantize_returns(
     plain = ["layers.0/mlp/down_proj", "layers.1/attention/q_kv_a_proj"]
     experts = ("layers.1/moe/experts/gate_up", "layers.1/moe/experts/down")
     names = [
-        *(f"{name}/weight/float32" for name in plain),
-        *(f"{name}/float32" for name in experts),
+        *(f"{name}/weight/dequantized" for name in plain),
+        *(f"{name}/dequantized" for name in experts),
     ]
     *found, gate_up, down = inner_values(engines[scales], IDS, *names)
     scheme = Float8(scales == "block")

@@ -159,18 +159,14 @@ def on_cuda(sample: Sample, scratch: Path) -> str:
 def by_rtx(sample: Sample, scratch: Path) -> str:
     """Compile each plan again, for one GPU, as its graph stands in the folder."""
     bundle = Bundle.load(sample.folder)
-    parts, seconds, held, stored = bundle.manifest.compiled, 0.0, 0, 0
+    parts, seconds = bundle.manifest.compiled, 0.0
     assert parts is not None
     sizes = []
     for info in parts.plans:
         compilation = Compilation((89,), Shapes(1, 64, 16), weight_streaming=True)
         job = replace(compilation.job(sample.folder, info), plan=str(scratch / info.file))
-        made = compile_in_child(job)
-        seconds += made.seconds
-        held += made.weights
-        stored += bundle.manifest.files[info.graph.replace(".onnx", ".data")].bytes
+        seconds += compile_in_child(job).seconds
         sizes.append(bundle.manifest.files[info.file].bytes)
-    assert held < 1.05 * stored, f"the compiler makes {held} bytes of {stored} of weights"
     certificate = bundle.manifest.parity
     assert certificate is not None
     kl = certificate["kl_mean"]

@@ -21,7 +21,7 @@ FLOAT, FLOAT8, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN, ir.DataType.
 def round_activations(
     b: GraphBuilder, x: ir.Value, rows: str, width: int, activation: str, scheme: Float8
 ) -> ir.Value:
-    """Return ``x`` ``[rows, width]`` as float8 holds it, in float32; made once for all who ask."""
+    """Return ``x`` ``[rows, width]`` as float8 holds it, in its type; made once for all who ask."""
     if scheme.activations == "float":
         return x
     if scheme.activations == "dynamic":

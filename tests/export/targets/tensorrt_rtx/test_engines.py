@@ -85,11 +85,11 @@ def test_serving_it_says_what_it_needs(engine: Path) -> None:
     assert "Traceback" not in shown
 
 
-@pytest.fixture(scope="module", params=["float", "static"])
+@pytest.fixture(scope="module", params=["float", "static --method gptq"])
 def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rtx")
     source = write_random_checkpoint(folder / "source", lite_like())
-    options = ["--weights", "int4+fp8", "--activations", request.param]
+    options = ["--weights", "int4+fp8", "--activations", *request.param.split()]
     build(source, folder / "engine", *options, "--target", "tensorrt-rtx", "--context", "256")
     return folder / "engine"
 

@@ -20,6 +20,9 @@ from trtcoder.export.targets.tensorrt_rtx.compilation import NOTE
 from trtcoder.testing.random_checkpoint import write_random_checkpoint
 
 PLANS = ["layers.00-00.plan", "layers.01-01.plan", "head.plan"]
+INT4 = ["--weights", "int4"]
+# Calibrated.
+STATIC = ["--weights", "int4+fp8", "--activations", "static"]
 OPTIONS = ["--target", "tensorrt-rtx", "--compute-capability", "89", "--context", "64", "--no-gate"]
 # Each layer has a plan of its own.
 BUILD = """
@@ -41,21 +44,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(tmp_path_factory.mktemp("killed") / "source", lite_like())
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[str]:
+def start(source: Path, out: Path, weights: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", BUILD, "build", str(source), "--out", str(out)]
-    return subprocess.Popen(
-        [*command, *OPTIONS, *QUICK], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command += [*OPTIONS, *QUICK, *weights]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.fixture(scope="module")
-def fresh(source: Path) -> Path:
-    """Return an engine whose build nothing has ended."""
-    out = source.parent / "fresh"
-    process = start(source, out)
+def finish(source: Path, out: Path, weights: list[str]) -> str:
+    """Build, and return what is printed."""
+    process = start(source, out, weights)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    return out
+    return output
 
 
 def within(seconds: float, find: Callable[[], int | None]) -> int:
@@ -87,12 +87,12 @@ def compiling(parent: int, workspace: Path) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("killed", ["compiler", "build"])
+@pytest.mark.parametrize(("killed", "weights"), [("compiler", INT4), ("build", STATIC)])
 def test_a_build_that_was_killed_while_a_plan_was_compiled_goes_on(
-    source: Path, fresh: Path, tmp_path: Path, killed: str
+    source: Path, tmp_path: Path, killed: str, weights: list[str]
 ) -> None:
     out, workspace = tmp_path / "engine", tmp_path / ".engine.partial"
-    process = start(source, out)
+    process = start(source, out, weights)
     child = within(_PATIENCE, lambda: compiling(process.pid, workspace))
     first = workspace / "engine" / PLANS[0]
     before = first.stat(), first.read_bytes()
@@ -109,10 +109,7 @@ def test_a_build_that_was_killed_while_a_plan_was_compiled_goes_on(
     assert not out.exists()
     assert sorted(each.name for each in workspace.glob("engine/*.plan")) == PLANS[:1]
 
-    process = start(source, out)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert "going on with the interrupted build" in output
+    assert "going on with the interrupted build" in finish(source, out, weights)
     after = out / PLANS[0]
     assert (after.stat().st_ino, after.stat().st_mtime_ns, after.read_bytes()) == (
         before[0].st_ino,
@@ -120,7 +117,8 @@ def test_a_build_that_was_killed_while_a_plan_was_compiled_goes_on(
         before[1],
     )
     assert listing(tmp_path) == ["engine"]
-    check_alike(out, fresh)
+    finish(source, source.parent / killed, weights)
+    check_alike(out, source.parent / killed)
 
 
 def check_alike(engine: Path, other: Path) -> None:
