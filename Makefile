@@ -122,8 +122,10 @@ bench-speculation: plugins  ## What drafts from the prompt gain and cost: ten mi
 	$(BIN)/python -m benchmarks.speculation
 	$(BIN)/python -m benchmarks.readme
 
-bench-plans: rtx  ## What compiling plans takes at the published widths: three minutes, 7 GB of memory.
+bench-plans: rtx  ## What compiling plans takes at the published widths: five minutes, 7 GB of memory.
 	$(BIN)/python -m benchmarks.plans --model lite --layers 14
+	$(BIN)/python -m benchmarks.plans --model lite --layers 7 --weights int4+fp8
+	$(BIN)/python -m benchmarks.plans --model lite --layers 7 --weights int4+fp8 --activations static
 	$(BIN)/python -m benchmarks.plans --model 236b --layers 2
 
 bench-startup: plugins  ## From the start of `trtcoder serve` to its readiness.

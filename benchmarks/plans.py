@@ -34,18 +34,32 @@ _SCALE = np.float16(0.01)
 @click.command()
 @click.option("--model", type=click.Choice(list(PRESETS)), default="lite", show_default=True)
 @click.option("--layers", type=int, default=7, show_default=True)
-@click.option("--gpus", default="86,89,120", show_default=True)
+@click.option("--weights", type=click.Choice(TensorRtRtx.precisions), default="int4")
+@click.option("--activations", help="Of int4+fp8: float or static.")
+@click.option("--gpus", help="Compute capabilities; by default those of the build.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for its files.")
 @click.option("--weight-streaming", is_flag=True)
-def main(model: str, layers: int, gpus: str, out: Path | None, weight_streaming: bool) -> None:
+def main(
+    model: str,
+    layers: int,
+    weights: str,
+    activations: str | None,
+    gpus: str | None,
+    out: Path | None,
+    weight_streaming: bool,
+) -> None:
     """Compile a model of so many layers, and say what each plan took."""
-    capabilities = tuple(int(each) for each in gpus.split(","))
+    compiling = Compiling(
+        capabilities=tuple(map(int, gpus.split(","))) if gpus else None,
+        weight_streaming=weight_streaming,
+    )
     config = PRESETS[model] | {"num_hidden_layers": layers}
     with tempfile.TemporaryDirectory(dir=out) as root:
         folder = Path(root) / "engine"
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
-        plan = described(folder, capabilities, weight_streaming)
+        options = RecipeOptions(weights=weights, activations=activations, compiling=compiling)
+        plan = described(folder, options)
         for name, placed in plan.placed.items():
             fill(folder / name, placed)
         for stage in plan.stages:
@@ -56,6 +70,7 @@ def main(model: str, layers: int, gpus: str, out: Path | None, weight_streaming:
             {
                 "plan": info.file,
                 "weights_bytes": size,
+                "held_weights_bytes": made[info.file].weights,
                 "plan_bytes": (folder / info.file).stat().st_size,
                 "seconds": round(made[info.file].seconds, 1),
                 "peak_rss_bytes": made[info.file].peak_rss,
@@ -64,26 +79,28 @@ def main(model: str, layers: int, gpus: str, out: Path | None, weight_streaming:
             for info, size in sizes.items()
         ]
     show(rows)
-    shapes = plan.compilation.shapes
+    shapes, forms = plan.compilation.shapes, [weights]
+    if plan.recipe.activations is not None:
+        forms.append(plan.recipe.activations)
     figures = {
         "model": model,
         "layers": layers,
-        "gpus": list(capabilities),
+        "weights": ", ".join(forms),
+        "gpus": list(plan.compilation.capabilities),
         "slots": shapes.slots,
         "context": shapes.context,
         "chunk": shapes.chunk,
         "weight_streaming": weight_streaming,
         "plans": rows,
     }
-    keep(f"plans-{model}", figures, PACKAGE, PLUGIN_PACKAGE)
+    name = "-".join(["plans", model, *(forms if len(forms) > 1 else ())])
+    keep(name, figures, PACKAGE, PLUGIN_PACKAGE)
 
 
-def described(folder: Path, capabilities: tuple[int, ...], weight_streaming: bool) -> RtxPlan:
+def described(folder: Path, options: RecipeOptions) -> RtxPlan:
     """Return the plan of a model of which there is only its config.json."""
     target = TensorRtRtx()
-    compiling = Compiling(capabilities=capabilities, weight_streaming=weight_streaming)
-    recipe = target.recipe(RecipeOptions(weights="int4", compiling=compiling))
-    return target.plan(Checkpoint.describe(folder), recipe)
+    return target.plan(Checkpoint.describe(folder), target.recipe(options))
 
 
 def fill(path: Path, placed: Placed) -> None:
@@ -98,7 +115,7 @@ def fill(path: Path, placed: Placed) -> None:
             first = index * 4099 % _SLICE
             for start in range(0, weight.nbytes, _SLICE):
                 count = min(_SLICE, weight.nbytes - start)
-                if weight.dtype is DType.UINT8:
+                if weight.dtype in (DType.UINT8, DType.FLOAT8):
                     file.write(codes[first : first + count])
                 elif weight.dtype is DType.FLOAT:
                     file.write(np.ones(count // 4, np.float32).tobytes())

@@ -49,7 +49,12 @@ CUDA_FORMS: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 # Compiled plans.
-RTX_FORMS: dict[str, list[str]] = {"rtx int4-128": ["--target", "tensorrt-rtx", "--context", "512"]}
+_RTX = ["--target", "tensorrt-rtx", "--context", "512"]
+RTX_FORMS: dict[str, list[str]] = {
+    "rtx int4-128": _RTX,
+    "rtx int4+fp8": [*_RTX, "--weights", "int4+fp8"],
+    "rtx int4+fp8, static": [*_RTX, "--weights", "int4+fp8", "--activations", "static"],
+}
 QUICK = ["--tokens", "120", "--calibration-tokens", "400", "--min-expert-tokens", "4"]
 
 

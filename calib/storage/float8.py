@@ -22,6 +22,7 @@ LARGEST = 448.0
 BLOCK = 128
 # A scale is never below float32's normal numbers: nothing divides by zero or by what a GPU flushes.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+SCALE_TYPES = ("float32", "bfloat16", "float16")
 ACTIVATIONS = ("float", "static", "dynamic")
 # What each of the 256 codes stands for.
 VALUES: Floats = np.arange(256, dtype=np.uint8).view(E4M3).astype(np.float32)
@@ -33,22 +34,24 @@ class Float8:
 
     Attributes:
         per_block: one scale for 128 x 128 weights, or one for the whole matrix.
-        activations: ``float`` leaves them float32. ``static`` rounds each to float8 with one scale,
-            from calibration; ``dynamic`` with scales of what comes: one a token, or one a token
-            and 128 channels where the weights have blocks.
-        bfloat16_scales: whether scales are rounded up to values that bfloat16 holds too, for
-            servers that keep them in it.
+        activations: ``float`` leaves them as layers pass them on. ``static`` rounds each to float8
+            with one scale, from calibration; ``dynamic`` with scales of what comes: one a token, or
+            one a token and 128 channels where the weights have blocks.
+        scale_type: one of `SCALE_TYPES`. Scales are rounded up to values that it holds, for
+            readers that keep them in it.
     """
 
     per_block: bool = True
     activations: str = "dynamic"
-    bfloat16_scales: bool = False
+    scale_type: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.activations not in ACTIVATIONS:
-            raise BuildError(
-                f"activations: {self.activations!r} is unknown; use one of {', '.join(ACTIVATIONS)}"
-            )
+        for name, value, known in (
+            ("activations", self.activations, ACTIVATIONS),
+            ("scale type", self.scale_type, SCALE_TYPES),
+        ):
+            if value not in known:
+                raise BuildError(f"{name}: {value!r} is unknown; use one of {', '.join(known)}")
 
     def scale_shape(self, rows: int, width: int) -> tuple[int, ...]:
         """Return the shape of the scales of ``rows`` rows."""
@@ -80,16 +83,23 @@ class Float8Matrix:
         return self.codes.nbytes + self.scales.nbytes
 
 
-def scale_for(largest: Floats | float, *, bfloat16: bool = False) -> Floats:
+def scale_for(largest: Floats | float, scale_type: str = "float32") -> Floats:
     """Return the scales, float32, that bring magnitudes up to ``largest`` onto float8's range.
 
-    With ``bfloat16`` they are the next ones above that bfloat16 holds: 0.8 % at most.
+    They are the next ones above that ``scale_type`` holds: at most 0.8 % in bfloat16, 0.1 % in
+    float16, of which only normal numbers are taken, from 6.1e-5 on, because GPUs divide by them.
+    What float16 cannot hold becomes infinite.
     """
     scales: Floats = np.asarray(largest, np.float32) / np.float32(LARGEST)
     scales = np.maximum(scales, np.float32(SMALLEST_SCALE))
-    if bfloat16:
+    if scale_type == "bfloat16":
         bits = scales.view(np.uint32)
         scales = ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    elif scale_type == "float16":
+        with np.errstate(over="ignore"):
+            half = np.maximum(scales, np.finfo(np.float16).tiny).astype(np.float16)
+            above = np.nextafter(half, np.float16(np.inf))
+        scales = np.where(half < scales, above, half).astype(np.float32)
     return scales
 
 
@@ -118,10 +128,10 @@ def quantize(
     """
     found = largest_magnitude(weights, where)
     if scheme.per_block:
-        scales = scale_for(_block_maxima(weights), bfloat16=scheme.bfloat16_scales)
+        scales = scale_for(_block_maxima(weights), scheme.scale_type)
     else:
         largest = found if largest is None else largest
-        scales = scale_for(largest, bfloat16=scheme.bfloat16_scales).reshape(1)
+        scales = scale_for(largest, scheme.scale_type).reshape(1)
     levels = weights / _spread(scales, weights.shape)
     # The scale itself is rounded, so the largest level may exceed 448 in its last bit.
     np.clip(levels, -LARGEST, LARGEST, out=levels)

@@ -7,6 +7,7 @@ Sources: DeepSeek-V2 (arXiv 2405.04434), sections 2.1 (multi-head latent attenti
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -120,83 +121,83 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
     else:
         router = router_weight(model, name, prefix, x)
         run = _stock_experts if b.cuda is None else _masked_experts
-        routed = run(model, config, name, x, router, experts, gate_up, down)
+        routed = run(model, config, _Routed(name, x, router, experts, gate_up, down))
     if not has_shared:
         return routed
     shared = model.swiglu(shared_name, shared_prefix, x)
     return b.op("Add", f"{name}/output", [routed, shared], shape)
 
 
-def _stock_experts(
-    model: ModelBuilder,
-    config: DeepseekV2Config,
-    name: str,
-    x: ir.Value,
-    router: ir.Value,
-    experts: Sequence[Expert],
-    gate_up: GraphStorage,
-    down: GraphStorage,
-) -> ir.Value:
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The routed experts of a layer.
+
+    Attributes:
+        name: the mixture's, such as ``layers.3/moe``.
+        x: the activations that they and the router multiply, ``[tokens, H]``.
+        router: the router's weight, float32 ``[E, H]``.
+        experts: their matrices.
+        gate_up, down: how these are stored.
+    """
+
+    name: str
+    x: ir.Value
+    router: ir.Value
+    experts: Sequence[Expert]
+    gate_up: GraphStorage
+    down: GraphStorage
+
+
+def _stock_experts(model: ModelBuilder, config: DeepseekV2Config, routed: _Routed) -> ir.Value:
     """Route and run the routed experts by ONNX Runtime's own operators."""
-    b = model.b
-    logits = _router_logits(b, config, name, x, router)
+    b, name, gate_up, down = model.b, routed.name, routed.gate_up, routed.down
+    logits = _router_logits(b, config, routed)
     with_total = gate_up.activations == "float" if isinstance(gate_up, Float8) else gate_up.is_float
     routing = route(b, name, logits, config, with_total=with_total)
     common = (
         b,
         f"{name}/experts",
-        x,
+        routed.x,
         routing.selection,
         routing.mixing,
-        experts,
+        routed.experts,
         config.num_experts_per_tok,
     )
     if isinstance(gate_up, Float8) or isinstance(down, Float8):
-        routed = float8_layers.mixture_of_experts(*common, gate_up, down)
+        made = float8_layers.mixture_of_experts(*common, gate_up, down)
     else:
-        routed = mixture_of_experts(*common, gate_up, down, model.recipe.accuracy_level)
+        made = mixture_of_experts(*common, gate_up, down, model.recipe.accuracy_level)
     if routing.total is None:
-        return routed
+        return made
     shape: list[Dim] = ["tokens", config.hidden_size]
-    return b.op("Mul", f"{name}/scaled", [routed, routing.total], shape)
+    return b.op("Mul", f"{name}/scaled", [made, routing.total], shape)
 
 
-def _masked_experts(
-    model: ModelBuilder,
-    config: DeepseekV2Config,
-    name: str,
-    x: ir.Value,
-    router: ir.Value,
-    experts: Sequence[Expert],
-    gate_up: GraphStorage,
-    down: GraphStorage,
-) -> ir.Value:
+def _masked_experts(model: ModelBuilder, config: DeepseekV2Config, routed: _Routed) -> ir.Value:
     """Route and run the routed experts as CUDA's operator does."""
-    b, hidden = model.b, config.hidden_size
+    b, name, gate_up, down = model.b, routed.name, routed.gate_up, routed.down
     if isinstance(gate_up, Float8) or isinstance(down, Float8):
         raise BuildError(f"{name}: CUDA's fused experts take integers, not {gate_up}")
-    logits = _router_logits(b, config, name, x, router)
-    routing = route_masked(b, name, logits, config)
-    routed = masked_experts(
+    routing = route_masked(b, name, _router_logits(b, config, routed), config)
+    made = masked_experts(
         b,
         f"{name}/experts",
-        x,
+        routed.x,
         routing.logits,
-        experts,
+        routed.experts,
         config.num_experts_per_tok,
         gate_up,
         down,
     )
-    return scale_routed(b, name, routed, routing, hidden)
+    return scale_routed(b, name, made, routing, config.hidden_size)
 
 
-def _router_logits(
-    b: GraphBuilder, config: DeepseekV2Config, name: str, x: ir.Value, router: ir.Value
-) -> ir.Value:
+def _router_logits(b: GraphBuilder, config: DeepseekV2Config, routed: _Routed) -> ir.Value:
     """Return the router's logits, float32 ``[tokens, E]``."""
-    x = b.cast(x, f"{name}/router/input", ["tokens", config.hidden_size], FLOAT)
+    name = f"{routed.name}/router"
+    x = b.cast(routed.x, f"{name}/input", ["tokens", config.hidden_size], FLOAT)
     shape: list[Dim] = ["tokens", config.n_routed_experts]
-    return b.op("Gemm", f"{name}/router", [x, router], shape, dtype=FLOAT, transB=1)
+    return b.op("Gemm", name, [x, routed.router], shape, dtype=FLOAT, transB=1)
 
 
 def expert(model: ModelBuilder, prefix: str, product_name: str) -> Expert:

@@ -21,7 +21,7 @@ from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.convert import declare_parameter
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.export.weights.panels import declare_panels, in_panels
-from trtcoder.export.weights.plan import DType
+from trtcoder.export.weights.plan import DType, Weight
 
 FLOAT = ir.DataType.FLOAT
 
@@ -57,17 +57,25 @@ class ModelBuilder:
         narrow: Collection[DType] = (),
         as_type: ir.DataType | None = None,
     ) -> ir.Value:
-        """Return what ``read`` makes of a tensor, stored in the tensor's own type.
+        """Return what ``read`` makes of a tensor, stored as `declare` says.
 
         It is of the activations' type or ``as_type``, but for the types that the node takes as they
         are, ``narrow``.
         """
+        weight = self.declare(name, kind, shape, tensor, read)
+        return self.b.weight(weight, narrow=narrow, dtype=as_type)
+
+    def declare(
+        self,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        tensor: str,
+        read: Callable[[], NDArray[np.float32]],
+    ) -> Weight:
+        """Declare a parameter in its tensor's own type, and the step that fills it."""
         dtype = self.checkpoint.dtype(tensor)
-        return self.b.weight(
-            declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read),
-            narrow=narrow,
-            dtype=as_type,
-        )
+        return declare_parameter(self.b.plan, name, kind, shape, (tensor,), dtype, read)
 
     def embedding(self, name: str, ids: ir.Value, tensor: str) -> ir.Value:
         """Look up rows of a tensor ``[V, H]``: ``[tokens, H]``."""
@@ -121,17 +129,19 @@ class ModelBuilder:
         )
         return normed, residual
 
-    def norm_weight(self, name: str, tensor: str) -> ir.Value:
-        """Return the weight of the norm ``name``, whose output is the activation ``name``."""
+    def norm_weight(self, name: str, tensor: str, as_type: ir.DataType | None = None) -> ir.Value:
+        """Return the weight of the norm ``name``, whose output is the activation ``name``.
+
+        ``as_type`` as of `parameter`.
+        """
 
         def read() -> NDArray[np.float32]:
             values = self.checkpoint.read(tensor)
             scale = self.b.plan.quantizer.input_scale(name)
             return values if scale is None else values / scale
 
-        return self.parameter(
-            f"{name}/weight", "norms", self.checkpoint.shape(tensor), tensor, read
-        )
+        shape = self.checkpoint.shape(tensor)
+        return self.parameter(f"{name}/weight", "norms", shape, tensor, read, as_type=as_type)
 
     def swiglu(self, name: str, prefix: str, x: ir.Value) -> ir.Value:
         """Return ``down(silu(gate x) * up x)`` of the tensors ``PREFIX.{gate,up,down}_proj``."""

@@ -21,6 +21,7 @@ GATES: dict[str, dict[str, float]] = {
     "fp8": {"KL mean": 1e-2},
     "nvfp4": {"KL mean": 5e-2},
     "int4": {},
+    "int4+fp8": {},
     "mixed": {},
 }
 

@@ -160,6 +160,11 @@ class OnnxRuntime:
             )
         if options.provider == "cuda":
             return cuda_recipe(options)
+        if options.weights not in (None, *self.precisions):
+            raise BuildError(
+                f"--weights {options.weights}: --target {TARGET} stores one of "
+                f"{', '.join(self.precisions)}; use one of them"
+            )
         if options.activations in ACTIVATIONS:
             raise BuildError(
                 f"--activations {options.activations}: is for --provider cuda; the CPU's operators "

@@ -58,11 +58,11 @@ def declare_matrix(
 ) -> tuple[Weight, Weight]:
     """Declare ``source`` ``[N, K]`` and the steps that fill it; return its codes and scales.
 
-    Codes are ``[N, K]``, scales float32 of `Float8.scale_shape`.
+    Codes are ``[N, K]``, scales float32 or float16 of `Float8.scale_shape`.
     """
     codes = plan.declare(name, kind, DType.FLOAT8, [source.rows, source.width])
     shape = scheme.scale_shape(source.rows, source.width)
-    scales = plan.declare(f"{name}/scales", kind, DType.FLOAT, shape)
+    scales = plan.declare(f"{name}/scales", kind, _scale_dtype(scheme), shape)
     plan.matrices[name] = StoredMatrix(source, activation, kind, scheme)
     largest = None if scheme.per_block else functools.cache(lambda: largest_of(plan, name))
     for start, stop in _chunks(source):
@@ -107,21 +107,26 @@ def declare_experts(
     return found
 
 
-def declare_activation_scale(plan: WeightPlan, name: str, activation: str) -> Weight:
+def declare_activation_scale(
+    plan: WeightPlan, name: str, activation: str, scheme: Float8
+) -> Weight:
     """Declare the scale, ``[1]``, that an activation is rounded with, from calibration."""
-    weight = plan.declare(name, "activations", DType.FLOAT, [1])
+    weight = plan.declare(name, "activations", _scale_dtype(scheme), [1])
 
     def produce() -> Converted:
-        return Converted([Part(name, 0, activation_scale(plan.quantizer, activation)[0])], [])
+        scale, _ = activation_scale(plan.quantizer, activation, scheme.scale_type)
+        return Converted([Part(name, 0, _as_stored(scale, scheme))], [])
 
     plan.add_step(name, (), 0, produce, [weight.rows()])
     return weight
 
 
 def activation_scale(
-    quantizer: Quantizer, activation: str
+    quantizer: Quantizer, activation: str, scale_type: str = "float32"
 ) -> tuple[NDArray[np.float32], str | None]:
     """Return an activation's scale, float32 ``[1]``, and what is wrong with it (None if nothing).
+
+    ``scale_type`` as of `trtcoder.calib.storage.float8.scale_for`.
 
     Raises:
         BuildError: the quantizer observes no activations.
@@ -129,7 +134,7 @@ def activation_scale(
     largest = quantizer.amax(activation)
     if largest is None:
         return np.ones(1, np.float32), "no calibration token reached it: its input's scale is 1"
-    return scale_for(largest).reshape(1), None
+    return scale_for(largest, scale_type).reshape(1), None
 
 
 def convert(
@@ -184,12 +189,22 @@ def _produce(
 ) -> Converted:
     highest = None if largest is None else largest()
     matrix, record = convert(plan, name, scheme, start, stop, highest)
-    parts = [Part(name, start, matrix.codes)]
+    parts: list[Part] = [Part(name, start, matrix.codes)]
+    scales = _as_stored(matrix.scales, scheme)
     if scheme.per_block:
-        parts.append(Part(f"{name}/scales", start // BLOCK, matrix.scales))
+        parts.append(Part(f"{name}/scales", start // BLOCK, scales))
     elif start == 0:
-        parts.append(Part(f"{name}/scales", 0, matrix.scales))
+        parts.append(Part(f"{name}/scales", 0, scales))
     return Converted(parts, [record])
+
+
+def _scale_dtype(scheme: Float8) -> DType:
+    return DType.FLOAT16 if scheme.scale_type == "float16" else DType.FLOAT
+
+
+def _as_stored(scales: NDArray[np.float32], scheme: Float8) -> NDArray[np.floating]:
+    """Return scales, which their type holds exactly, in `_scale_dtype`."""
+    return scales.astype(np.float16) if _scale_dtype(scheme) is DType.FLOAT16 else scales
 
 
 def _add_expert(

@@ -15,7 +15,14 @@ from tests.engines import build_engine, inner_values, probe, write_checkpoint
 from tests.reference.model import NumpyReference
 from trtcoder.bundle.folder import Bundle
 from trtcoder.calib.quantizers.quantizer import RoundToNearest
-from trtcoder.calib.storage.float8 import LARGEST, VALUES, Float8, dequantize, quantize
+from trtcoder.calib.storage.float8 import (
+    LARGEST,
+    VALUES,
+    Float8,
+    dequantize,
+    quantize,
+    scale_for,
+)
 from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
@@ -105,6 +112,26 @@ def test_scales_are_never_zero_or_infinite(largest: float, per_block: bool) -> N
     assert abs(restored[0, 0] - np.float32(largest)) <= 2.0**-136 + error * largest
 
 
+@given(st.floats(0, 2.9e7), st.sampled_from(["bfloat16", "float16"]))
+def test_a_scale_is_the_next_one_that_its_type_holds(largest: float, scale_type: str) -> None:
+    scale, exact = float(scale_for(largest, scale_type)), float(scale_for(largest))
+    # Types and their smallest normal numbers: what is smaller GPUs take for zero.
+    types = {"bfloat16": (ml_dtypes.bfloat16, 2.0**-126), "float16": (np.float16, 2.0**-14)}
+    held, smallest = types[scale_type]
+    assert float(held(scale)) == scale >= exact
+    below = float(np.nextafter(held(scale), held(0)))
+    assert below < exact or scale == smallest
+
+
+def test_a_float16_scale_that_is_too_large_is_infinite() -> None:
+    assert np.isinf(scale_for(3e7, "float16"))
+
+
+def test_scales_of_an_unknown_type_are_refused() -> None:
+    with pytest.raises(BuildError, match="scale type: 'float64' is unknown; use one of float32"):
+        Float8(scale_type="float64")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_named(bad: float) -> None:
     weights = np.ones((2, 32), np.float32)
@@ -134,8 +161,8 @@ def test_the_graph_multiplies_with_what_dequantize_returns(
     plain = ["layers.0/mlp/down_proj", "layers.1/attention/q_kv_a_proj"]
     experts = ("layers.1/moe/experts/gate_up", "layers.1/moe/experts/down")
     names = [
-        *(f"{name}/weight/float32" for name in plain),
-        *(f"{name}/float32" for name in experts),
+        *(f"{name}/weight/dequantized" for name in plain),
+        *(f"{name}/dequantized" for name in experts),
     ]
     *found, gate_up, down = inner_values(engines[scales], IDS, *names)
     scheme = Float8(scales == "block")

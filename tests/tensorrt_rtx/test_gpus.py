@@ -7,19 +7,23 @@ import re
 import pytest
 
 from trtcoder.errors import BuildError
-from trtcoder.tensorrt_rtx.gpus import DEFAULT, GPUS, check_gpus
+from trtcoder.tensorrt_rtx.gpus import DEFAULT, GPUS, check_gpus, default_gpus
 
 
 def test_what_is_compiled_for_by_default_can_be_compiled_for() -> None:
     check_gpus(DEFAULT, "int4")
     check_gpus((80, 121), "int4")
-    check_gpus((89, 120), "fp8")
+    check_gpus(default_gpus("int4+fp8"), "int4+fp8")
+    assert default_gpus("int4") == DEFAULT
+    assert default_gpus("int4+fp8") == (89, 120)
 
 
 @pytest.mark.parametrize(
     ("capabilities", "weights", "message"),
     [
         ((75,), "int4", r"75 \(RTX 20\): has no int4 kernels; these have: 80, 86"),
+        ((89, 120, 80), "int4+fp8", r"80 \(A100\): has no fp8 kernels; these have: 89, 120, 121"),
+        ((75, 89), "int4+fp8", r"75 \(RTX 20\): has no int4 kernels; these have: 80, 86"),
         ((86, 89), "fp8", r"86 \(RTX 30\): has no fp8 kernels; these have: 89, 120, 121"),
         ((89, 90), "int4", r"90 \(H100, H200\): TensorRT-RTX does not compile for it; use --tar"),
         ((87,), "int4", r"87 \(Jetson Orin\): TensorRT-RTX does not.*--target onnx"),

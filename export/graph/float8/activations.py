@@ -21,7 +21,7 @@ FLOAT, FLOAT8, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN, ir.DataType.
 def round_activations(
     b: GraphBuilder, x: ir.Value, rows: str, width: int, activation: str, scheme: Float8
 ) -> ir.Value:
-    """Return ``x`` ``[rows, width]`` as float8 holds it, in float32; made once for all who ask."""
+    """Return ``x`` ``[rows, width]`` as float8 holds it, in its type; made once for all who ask."""
     if scheme.activations == "float":
         return x
     if scheme.activations == "dynamic":
@@ -29,7 +29,7 @@ def round_activations(
         name = f"{x.name}/fp8_{size}"
         return b.once(name, lambda: _round_dynamically(b, name, x, rows, width, size))
     name = f"{x.name}/fp8_static"
-    return b.once(name, lambda: _round_statically(b, name, x, rows, width, activation))
+    return b.once(name, lambda: _round_statically(b, name, x, rows, width, activation, scheme))
 
 
 def round_with_scale(
@@ -83,9 +83,15 @@ def multiply_groups(
 
 
 def _round_statically(
-    b: GraphBuilder, name: str, x: ir.Value, rows: str, width: int, activation: str
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    rows: str,
+    width: int,
+    activation: str,
+    scheme: Float8,
 ) -> ir.Value:
-    scale = b.weight(declare_activation_scale(b.plan, f"{name}/scale", activation))
+    scale = b.weight(declare_activation_scale(b.plan, f"{name}/scale", activation, scheme))
     return round_with_scale(b, name, x, scale, [rows, width])
 
 

@@ -1,4 +1,4 @@
-"""Float8 matrices in the graph: codes and scales become float32."""
+"""Float8 matrices in the graph: codes and scales become values of the activations' type."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def restore(
     shape: Sequence[int],
     scheme: Float8,
 ) -> ir.Value:
-    """Return what a matrix, or a stack of them, stands for: float32 of ``shape``.
+    """Return what a matrix, or a stack of them, stands for: activations' type, of ``shape``.
 
     ``scales`` is ``[*leading, rows, C]`` per block (see `scale_rows`); per tensor it is ``[1]``, or
     one for each entry of the first axis.
@@ -50,7 +50,7 @@ def restore(
     axis, block = (len(shape) - 1, BLOCK) if scheme.per_block else (0, 0)
     return b.op(
         "DequantizeLinear",
-        f"{name}/float32",
+        f"{name}/dequantized",
         [codes, scales],
         shape,
         axis=axis,

@@ -1,26 +1,26 @@
-"""Layers in float16 with int4 weights, as compilers of plans take them.
+"""Layers in float16 with int4 or float8 weights, as compilers of plans take them.
 
-The residual stream, norms, router and softmax are float32; what matmuls take is float16. Int4
-weights are dequantized in front of their matmul, which compilers fuse.
+The residual stream, norms, router and softmax are float32; what matmuls take is float16. Weights
+are dequantized in front of their matmul, which compilers fuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtcoder.calib.storage.scheme import Scheme
-from trtcoder.errors import BuildError
+from trtcoder.calib.storage.float8 import Float8
 from trtcoder.export.graph.builder import Dim
+from trtcoder.export.graph.float8 import layers as float8_layers
 from trtcoder.export.graph.model_builder import ModelBuilder
 from trtcoder.export.weights import convert, modules
 from trtcoder.export.weights.matrix import Matrix
 from trtcoder.export.weights.modules import Kept, Linear, add_steps
-from trtcoder.export.weights.plan import DType
+from trtcoder.export.weights.plan import DType, Weight
 from trtcoder.export.weights.transposed import declare_transposed
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -30,26 +30,21 @@ FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 class SlotModel(ModelBuilder):
     """A `ModelBuilder` whose layers compilers of plans take."""
 
-    def parameter(
+    def declare(
         self,
         name: str,
         kind: str,
         shape: tuple[int, ...],
         tensor: str,
         read: Callable[[], NDArray[np.float32]],
-        narrow: Collection[DType] = (),
-        as_type: ir.DataType | None = None,
-    ) -> ir.Value:
-        """Return what ``read`` makes of a tensor: norms and router float32, others float16."""
+    ) -> Weight:
+        """Declare a parameter: norms and router float32, others float16."""
         plan = self.b.plan
         if kind in ("norms", "router"):
-            declare = convert.declare_parameter
-            weight = declare(plan, name, kind, shape, (tensor,), "F32", read)
-            return self.b.weight(weight, dtype=FLOAT)
-        weight = modules.declare_parameter(
+            return convert.declare_parameter(plan, name, kind, shape, (tensor,), "F32", read)
+        return modules.declare_parameter(
             plan, name, name, kind, shape, read, source=tensor, dtype=DType.FLOAT16
         )
-        return self.b.weight(weight)
 
     def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
         """Normalise ``x`` ``[tokens, width]`` in float32; the result is float16."""
@@ -66,7 +61,7 @@ class SlotModel(ModelBuilder):
         """Normalise ``x`` ``[tokens, width]``; the result is float32."""
         shape: list[Dim] = ["tokens", width]
         x = self.b.cast(x, f"{name}/float32", shape, FLOAT)
-        inputs = [x, self.norm_weight(name, tensor)]
+        inputs = [x, self.norm_weight(name, tensor, as_type=FLOAT)]
         return self.b.op(
             "RMSNormalization", f"{name}/wide", inputs, shape, dtype=FLOAT, epsilon=epsilon
         )
@@ -80,16 +75,12 @@ class SlotModel(ModelBuilder):
         rows: str = "tokens",
         activation: str | None = None,
     ) -> ir.Value:
-        """Multiply float16 ``x`` with a matrix: float16 ``[rows, rows of source]``.
-
-        Raises:
-            BuildError: the recipe stores it in a form that these graphs do not have.
-        """
-        b, scheme = self.b, self.recipe.scheme(kind, self.layer)
+        """Multiply float16 ``x`` with a matrix: float16 ``[rows, rows of source]``."""
+        b, scheme = self.b, self.recipe.graph_scheme(kind, self.layer)
         shape: list[Dim] = [rows, source.rows]
+        if isinstance(scheme, Float8):
+            return float8_layers.linear(b, name, kind, x, source, scheme, rows, activation)
         activation = activation or str(x.name)
-        if not isinstance(scheme, Scheme):
-            raise BuildError(f"{name}: {scheme} has no form in these plans; use --weights int4")
         if scheme.is_float:
             kept = Kept(
                 b.plan, Linear(name, f"{name}/weight", kind, activation, source), DType.FLOAT16

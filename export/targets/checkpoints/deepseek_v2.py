@@ -234,7 +234,7 @@ class _Model:
             return np.ones(1, np.float32)
         if self.form is Form.NVFP4:
             return nvfp4.scale_for(largest)
-        return scale_for(largest, bfloat16=True).reshape(1)
+        return scale_for(largest, "bfloat16").reshape(1)
 
 
 def refuse_other_types(checkpoint: Checkpoint) -> None:

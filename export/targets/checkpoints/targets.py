@@ -96,7 +96,7 @@ class TensorRtLlm(_CheckpointTarget):
             )
         recipe = preset("fp8", fp8_scales=options.fp8_scales, activations=expected)
         schemes = {
-            kind: dataclasses.replace(scheme, bfloat16_scales=True)
+            kind: dataclasses.replace(scheme, scale_type="bfloat16")
             if isinstance(scheme, Float8)
             else scheme
             for kind, scheme in recipe.schemes.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from trtcoder.bundle.compiled import PlanInfo
 from trtcoder.bundle.durable import replace_file
 from trtcoder.bundle.folder import file_sha256
 from trtcoder.errors import BuildError
+from trtcoder.export.targets.tensorrt_rtx import compiler
 from trtcoder.export.targets.tensorrt_rtx.compiler import Compiled, Job
 from trtcoder.progress import byte_progress
 from trtcoder.tensorrt_rtx.libraries import versions
@@ -95,7 +97,7 @@ def compile_in_child(job: Job) -> Compiled:
     Raises:
         BuildError: TensorRT-RTX refuses the graph, or does not come to an end.
     """
-    command = [sys.executable, "-m", "trtcoder.export.targets.tensorrt_rtx.compiler"]
+    command = [sys.executable, "-m", compiler.__name__, str(os.getpid())]
     done = subprocess.run(
         command, input=json.dumps(dataclasses.asdict(job)), capture_output=True, text=True
     )

@@ -1,9 +1,9 @@
 """Compiles one plan, in a process of its own: it takes gigabytes, and gives them back with it.
 
-    python -m trtcoder.export.targets.tensorrt_rtx.compiler < JOB
+    python -m trtcoder.export.targets.tensorrt_rtx.compiler PARENT < JOB
 
-A job is one JSON object, the fields of `Job`; what comes out is another, of `Compiled` or with a
-key ``error``.
+PARENT is the id of the process that waits for it. A job is one JSON object, the fields of `Job`;
+what comes out is another, of `Compiled` or with a key ``error``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _PARENT_DEATH_SIGNAL = 1
 # The dimension of the cache's rows, which the builder wants to know.
 _ROWS = "rows"
-_ACTIVATIONS = "Total Activation Memory:"
+# What the builder logs, each with a number of bytes behind it.
+_ACTIVATIONS, _WEIGHTS = "Total Activation Memory:", "Total Weights Memory:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,13 @@ class Compiled:
         seconds: to read the graph and to compile it.
         peak_rss: largest resident memory of the process, in bytes.
         activations: bytes of the GPU's memory that a step takes, for each profile.
+        weights: bytes of the weights as the plan holds them.
     """
 
     seconds: float
     peak_rss: int
     activations: tuple[int, ...]
+    weights: int
 
 
 def compile_plan(job: Job) -> Compiled:
@@ -114,7 +117,12 @@ def compile_plan(job: Job) -> Compiled:
         file.write(plan)
         file.flush()
         os.fsync(file.fileno())
-    return Compiled(time.monotonic() - started, _peak_rss(), tuple(logger.activations))
+    return Compiled(
+        time.monotonic() - started,
+        _peak_rss(),
+        tuple(logger.bytes_of(_ACTIVATIONS)),
+        sum(logger.bytes_of(_WEIGHTS)),
+    )
 
 
 def _peak_rss() -> int:
@@ -135,18 +143,22 @@ def _set_rows(model: onnx.ModelProto, rows: int) -> None:
 
 def _logger(rtx: Any) -> Any:
     class Logger(rtx.ILogger):  # type: ignore[misc]
-        """Keeps what went wrong, and what a step takes of the GPU's memory."""
+        """Keeps what went wrong, and what the builder counts."""
 
         def __init__(self) -> None:
             rtx.ILogger.__init__(self)
             self.errors: list[str] = []
-            self.activations: list[int] = []
+            self._counted: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= rtx.ILogger.ERROR:
                 self.errors.append(message)
-            elif message.startswith(_ACTIVATIONS):
-                self.activations.append(int(message.removeprefix(_ACTIVATIONS).split()[0]))
+            elif message.startswith((_ACTIVATIONS, _WEIGHTS)):
+                self._counted.append(message)
+
+        def bytes_of(self, what: str) -> list[int]:
+            counted = [each.removeprefix(what) for each in self._counted if each.startswith(what)]
+            return [int(each.split()[0]) for each in counted]
 
     return Logger()
 
@@ -161,8 +173,11 @@ def _refused(job: Job, found: list[str]) -> BuildError:
 
 def main() -> None:
     """Do the job on standard input."""
-    # A build that was killed leaves no compiler behind.
+    # A build that was killed leaves no compiler behind, which would write where the next one does.
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        # It was killed before the signal was asked for.
+        os._exit(1)
     # What libraries print does not come between.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

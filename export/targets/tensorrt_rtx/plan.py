@@ -30,7 +30,7 @@ from trtcoder.export.weights.plan import Weight, WeightPlan
 from trtcoder.export.weights.sink import Sink
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.prompting.source import Prompting, prompt_files
-from trtcoder.tensorrt_rtx.gpus import DEFAULT
+from trtcoder.tensorrt_rtx.gpus import default_gpus
 
 EMBEDDING = "embedding"
 # TensorScatter came with it.
@@ -102,7 +102,7 @@ class RtxPlan:
         scores = 2 * config.num_attention_heads * context
         chunk = asked.chunk or max(1, min(CHUNK, context, SCORE_BYTES // scores))
         return Compilation(
-            capabilities=asked.capabilities or DEFAULT,
+            capabilities=asked.capabilities or default_gpus(self.recipe.weights),
             shapes=Shapes(asked.slots or SLOTS, context, min(chunk, context)),
             weight_streaming=asked.weight_streaming,
         )

@@ -34,9 +34,10 @@ from trtcoder.commands.terminal import print_json, say, show
 )
 @click.option(
     "--weights",
-    type=click.Choice(["fp32", "fp8", "nvfp4", "int8", "int4", "mixed"]),
+    type=click.Choice(["fp32", "fp8", "nvfp4", "int8", "int4", "mixed", "int4+fp8"]),
     help="Precision of the weights: int4 by default, mixed with --target-size or --max-kl alone, "
-    "fp8 for tensorrt-llm, which takes nvfp4 as well.",
+    "fp8 for tensorrt-llm, which takes nvfp4 as well. int4+fp8, for tensorrt-rtx: experts in int4, "
+    "other matrices in fp8.",
 )
 @click.option(
     "--block-size",
@@ -54,8 +55,9 @@ from trtcoder.commands.terminal import print_json, say, show
     "--activations",
     type=click.Choice(["float", "static", "dynamic", "bf16", "fp16"]),
     help="What matmuls with --weights fp8 take: float32, or fp8 with scales from calibration or "
-    "of each token (the default). With --provider cuda, what all layers compute in: bf16 (the "
-    "default) or fp16.",
+    "of each token (the default); with int4+fp8: float16 (float, the default) or fp8 with scales "
+    "from calibration. With --provider cuda, what all layers compute in: bf16 (the default) or "
+    "fp16.",
 )
 @click.option(
     "--cache",
@@ -82,7 +84,8 @@ from trtcoder.commands.terminal import print_json, say, show
     "--compute-capability",
     "capabilities",
     callback=capabilities_of,
-    help="Of --target tensorrt-rtx: the GPUs that plans run on.  [default: 86,89,120]",
+    help="Of --target tensorrt-rtx: the GPUs that plans run on.  [default: 86,89,120, and 89,120 "
+    "with int4+fp8]",
 )
 @click.option(
     "--slots",

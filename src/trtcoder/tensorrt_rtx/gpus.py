@@ -23,12 +23,20 @@ _OTHERS = {
     100: ("B200", "--target tensorrt-llm or compressed-tensors, for servers on such GPUs"),
     103: ("B300", "--target tensorrt-llm or compressed-tensors, for servers on such GPUs"),
 }
-# The capabilities whose kernels take a precision.
+# The capabilities whose kernels take a form of weights.
 _TAKE = {"int4": (80, 86, 89, 120, 121), "fp8": (89, 120, 121)}
 
 
+def default_gpus(weights: str) -> tuple[int, ...]:
+    """Return what is compiled for unless it is asked for: those of `DEFAULT` that can take it."""
+    return tuple(each for each in DEFAULT if all(each in _TAKE[form] for form in _forms(weights)))
+
+
 def check_gpus(capabilities: Sequence[int], weights: str) -> None:
-    """Raise BuildError for a capability without a builder, or without kernels for ``weights``."""
+    """Raise BuildError for a capability without a builder, or without kernels for ``weights``.
+
+    ``weights`` is a form, or several with ``+`` between them.
+    """
     if not capabilities:
         raise BuildError(f"compute capability: none is named; use some of {_known()}")
     doubled = {each for each in capabilities if capabilities.count(each) > 1}
@@ -45,13 +53,18 @@ def check_gpus(capabilities: Sequence[int], weights: str) -> None:
             raise BuildError(
                 f"compute capability: {each} is unknown to TensorRT-RTX; use some of {_known()}"
             )
-        taken = _TAKE.get(weights, ())
-        if each not in taken:
-            able = ", ".join(map(str, taken)) or "none"
-            raise BuildError(
-                f"compute capability {each} ({GPUS[each]}): has no {weights} kernels; these have: "
-                f"{able}"
-            )
+        for form in _forms(weights):
+            taken = _TAKE.get(form, ())
+            if each not in taken:
+                able = ", ".join(map(str, taken)) or "none"
+                raise BuildError(
+                    f"compute capability {each} ({GPUS[each]}): has no {form} kernels; these have: "
+                    f"{able}"
+                )
+
+
+def _forms(weights: str) -> list[str]:
+    return weights.split("+")
 
 
 def _known() -> str:

@@ -97,8 +97,8 @@ def test_experts_multiply_what_was_rounded(source: Checkpoint, tmp_path: Path, s
     name = "layers.1/moe/experts"
     size = 128 if scales == "block" else 64
     x, gate_up, down, product, inside, logits, mixing, found = inner_values(
-        engine, IDS, "layers.1/post_attention_norm/fp8_128", f"{name}/gate_up/float32",
-        f"{name}/down/float32", f"{name}/product", f"{name}/product/rounded",
+        engine, IDS, "layers.1/post_attention_norm/fp8_128", f"{name}/gate_up/dequantized",
+        f"{name}/down/dequantized", f"{name}/product", f"{name}/product/rounded",
         "layers.1/moe/router", "layers.1/moe/router/probabilities", name,
     )  # fmt: skip
     gate, up = (np.einsum("th,eih->eti", x, gate_up[:, i::2], dtype=float) for i in (0, 1))

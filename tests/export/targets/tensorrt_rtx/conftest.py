@@ -13,6 +13,7 @@ import pytest
 from tests.engines import write_checkpoint
 from tests.quantized_checkpoints import full_like, lite_like
 from trtcoder.bundle.manifest import Manifest
+from trtcoder.calib.quantizers.quantizer import RoundToNearest
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.compiling import Compiling
 from trtcoder.export.recipe import RecipeOptions
@@ -32,6 +33,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+# Options of `RecipeOptions`, by name.
+FORMS: dict[str, dict[str, Any]] = {
+    "int4": {"weights": "int4"},
+    "int4+fp8": {"weights": "int4+fp8"},
+    "int4+fp8, static": {"weights": "int4+fp8", "activations": "static"},
+}
+# What calibration is taken to have seen of every activation; some are larger, and are cut off.
+AMAX = 3.0
+
+
+class Calibrated(RoundToNearest):
+    """Knows the largest magnitude of every activation."""
+
+    def amax(self, activation: str) -> float:
+        return AMAX
+
+
 @dataclass(frozen=True)
 class Graphs:
     """What plans are compiled of, and the checkpoint that it was made of."""
@@ -44,25 +62,28 @@ class Graphs:
         return SlotProbe(self.folder, self.manifest, self.source.config)
 
 
-def plan_of(source: Checkpoint, **compiling: Any) -> RtxPlan:
+def plan_of(source: Checkpoint, form: str = "int4", **compiling: Any) -> RtxPlan:
     target = TensorRtRtx()
-    options = RecipeOptions(weights="int4", compiling=Compiling(**compiling))
-    return target.plan(source, target.recipe(options))
+    options = RecipeOptions(**FORMS[form], compiling=Compiling(**compiling))
+    return target.plan(source, target.recipe(options), Calibrated())
 
 
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Graphs]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Graphs]:
     root = tmp_path_factory.mktemp("graphs")
 
     @cache
-    def made(kind: str) -> Graphs:
-        folder = root / kind
-        source = write_checkpoint(root / f"{kind} checkpoint", CONFIGS[kind])
+    def written(kind: str) -> Checkpoint:
+        return write_checkpoint(root / f"{kind} checkpoint", CONFIGS[kind])
+
+    @cache
+    def made(kind: str, form: str) -> Graphs:
+        source, folder = written(kind), root / f"{kind}, {form}"
         folder.mkdir()
-        plan = plan_of(source)
+        plan = plan_of(source, form)
         with plan.open_sink(folder) as sink:
             write_weights(plan.weights, sink)
         plan.write_graphs(folder)
         return Graphs(folder, source, plan.manifest(read_prompting(source, True), "digest"))
 
-    return made
+    return lambda kind, form="int4": made(kind, form)

@@ -7,24 +7,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.export.targets.tensorrt_rtx.conftest import CONFIGS, Graphs
-from tests.export.targets.tensorrt_rtx.rounded import TOLERANCE, Rounded
-from tests.reference import NumpyReference
+from tests.export.targets.tensorrt_rtx.conftest import AMAX, CONFIGS, Graphs
+from tests.export.targets.tensorrt_rtx.rounded import TOLERANCE, RoundedReference, float8
 from trtcoder.export.parity.routing import select_experts
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
+STATIC = "int4+fp8, static"
 # The second half comes much later, where YaRN's slow frequencies count.
 FAR = np.arange(50) + np.where(np.arange(50) < 21, 0, 8192)
 
 
+@pytest.mark.parametrize("form", ["int4", "int4+fp8"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_layers_and_logits_are_those_of_the_rounded_weights(
-    graphs: Callable[[str], Graphs], kind: str
+    graphs: Callable[..., Graphs], kind: str, form: str
 ) -> None:
-    found = graphs(kind)
+    found = graphs(kind, form)
     source, probe = found.source, found.probe()
-    reference = NumpyReference(source.folder, Rounded(source.folder))
+    reference = RoundedReference(source.folder, form)
     wanted = [reference.run(IDS), reference.run(IDS, FAR.tolist()), reference.run(IDS)]
     # Whole, after a gap of positions, and token by token.
     states = [probe.start(IDS), probe.start(IDS, FAR), probe.start(IDS, chunk=1)]
@@ -46,6 +47,54 @@ def test_layers_and_logits_are_those_of_the_rounded_weights(
         assert kept.mean() >= 0.9
         error = np.abs(logits - expected.logits)[kept].max()
         assert error <= TOLERANCE * np.abs(expected.logits).max()
+
+
+@pytest.mark.parametrize("kind", ["lite", "236b"])
+def test_a_layer_with_rounded_activations_is_that_of_numpy(
+    graphs: Callable[..., Graphs], kind: str
+) -> None:
+    found = graphs(kind, STATIC)
+    probe = found.probe()
+    state = probe.start(IDS)
+    probe.embed([state])
+    made = probe.run_layer(0, [state])[0].hidden
+    folder = found.source.folder
+    wanted, others = (
+        RoundedReference(folder, form).run(IDS).hidden[0] for form in (STATIC, "int4+fp8")
+    )
+    # What float16 moves over a tie, every 200th value, moves by a whole step of float8.
+    assert np.linalg.norm(made - wanted) < 0.35 * np.linalg.norm(others - wanted)
+
+
+def test_activations_are_rounded_as_float8_holds_them(graphs: Callable[..., Graphs]) -> None:
+    import onnx
+    import onnxruntime
+    from onnx.utils import Extractor
+
+    found = graphs("236b", STATIC)
+    parts = found.manifest.compiled
+    assert parts is not None
+    model = onnx.load(str(found.folder / parts.plans[0].graph))
+    rng = np.random.default_rng(5)
+    for name in (
+        "layers.0/input_norm",
+        "layers.0/attention/q_norm",
+        "layers.0/attention/heads",
+        "layers.0/mlp/product",
+        "layers.1/post_attention_norm",
+        "layers.1/moe/shared_experts/product",
+    ):
+        part = Extractor(model).extract_model([name], [f"{name}/fp8_static"])
+        session = onnxruntime.InferenceSession(part.SerializeToString())
+        width = session.get_inputs()[0].shape[1]
+        # From float8's smallest steps up to what is cut off.
+        x = rng.standard_normal((64, width)) * np.exp(2 * rng.standard_normal((64, width)))
+        assert np.abs(x).max() > AMAX
+        x = x.astype(np.float16)
+        rounded = session.run(None, {name: x})[0]
+        wanted = float8(x.astype(np.float64), AMAX)
+        # A code times the scale is rounded to float16: by half of its last bit.
+        np.testing.assert_allclose(rounded, wanted, rtol=2**-11, atol=2**-25)
 
 
 def test_a_wrong_place_in_the_cache_would_be_seen(graphs: Callable[[str], Graphs]) -> None:

@@ -16,7 +16,7 @@ from tests.runtime.engine.slots.graph_plans import GraphPlans
 from tests.runtime.engine.test_core import Asked, run
 from trtcoder.bundle.folder import Bundle
 from trtcoder.bundle.writer import BundleWriter
-from trtcoder.errors import DependencyError, EngineError
+from trtcoder.errors import BuildError, DependencyError, EngineError
 from trtcoder.export.weights.writer import write_weights
 from trtcoder.prompting.source import read_prompting
 from trtcoder.prompting.tokenizer import TextTokenizer
@@ -26,6 +26,7 @@ from trtcoder.runtime.engine.settings import EngineSettings
 from trtcoder.runtime.engine.slots.gpu import GpuPlans
 from trtcoder.runtime.engine.slots.runner import SlotRunner
 from trtcoder.tensorrt_rtx import libraries
+from trtcoder.tensorrt_rtx.gpus import check_gpus
 
 SLOTS, CONTEXT, CHUNK = 3, 96, 16
 RNG = np.random.default_rng(3)
@@ -156,7 +157,8 @@ def test_without_a_gpu_it_says_what_it_needs(
 
 
 @pytest.mark.gpu
-def test_plans_on_a_gpu_compute_what_their_graphs_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["int4", "int4+fp8"])
+def test_plans_on_a_gpu_compute_what_their_graphs_do(tmp_path: Path, form: str) -> None:
     """Compile for this GPU, load, and compare with the graphs, decoding and in chunks."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
     from trtcoder.runtime.engine.cuda_device import device_capability, require_gpu
@@ -165,9 +167,13 @@ def test_plans_on_a_gpu_compute_what_their_graphs_do(tmp_path: Path) -> None:
         require_gpu()
     except (DependencyError, EngineError) as error:
         pytest.skip(str(error))
-    source = write_checkpoint(tmp_path / "source", CONFIGS["lite"])
+    source, capability = write_checkpoint(tmp_path / "source", CONFIGS["lite"]), device_capability()
+    try:
+        check_gpus([capability], form)
+    except BuildError as error:
+        pytest.skip(str(error))
     plan = plan_of(
-        source, slots=SLOTS, context=CONTEXT, chunk=CHUNK, capabilities=(device_capability(),)
+        source, form, slots=SLOTS, context=CONTEXT, chunk=CHUNK, capabilities=(capability,)
     )
     with BundleWriter(tmp_path / "engine") as writer:
         with plan.open_sink(writer.folder) as sink:
