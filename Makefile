@@ -124,6 +124,7 @@ bench-speculation: plugins  ## What drafts from the prompt gain and cost: ten mi
 
 bench-plans: rtx  ## What compiling plans takes at the published widths: five minutes, 7 GB of memory.
 	$(BIN)/python -m benchmarks.plans --model lite --layers 14
+	$(BIN)/python -m benchmarks.plan_forms
 	$(BIN)/python -m benchmarks.plans --model lite --layers 7 --weights int4+fp8
 	$(BIN)/python -m benchmarks.plans --model lite --layers 7 --weights int4+fp8 --activations static
 	$(BIN)/python -m benchmarks.plans --model 236b --layers 2

@@ -32,7 +32,7 @@ plan.split_layers = lambda sizes: [range(layer, layer + 1) for layer in range(le
 from trtcoder.cli import main
 main()
 """
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_build_that_was_killed_while_a_plan_was_compiled_goes_on(
     else:
         assert process.returncode == -signal.SIGKILL
         # No compiler stays behind, to write where the next one writes.
-        within(10, lambda: None if Path(f"/proc/{child}").exists() else child)
+        within(60, lambda: None if Path(f"/proc/{child}").exists() else child)
     assert not out.exists()
     assert sorted(each.name for each in workspace.glob("engine/*.plan")) == PLANS[:1]
 
