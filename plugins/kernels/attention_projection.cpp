@@ -1,5 +1,6 @@
 #include "kernels/attention_projection.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -86,8 +87,9 @@ void HeadProjection::multiply_codes(int64_t head, const float* x, int64_t x_stri
     }
   }
   const Activations activations{static_cast<int>(tokens), layout.tiled, codes, scales, offsets};
-  for (int64_t p = 0; p < matrix.panels(); ++p)
-    products_.panel(matrix, p, activations, y + p * 16, padded_outputs());
+  for (int64_t p = 0, all = matrix.panels(); p < all; p += kMaxPanels)
+    products_.panels(matrix, p, int(std::min<int64_t>(kMaxPanels, all - p)), activations,
+                     y + p * 16, padded_outputs());
 }
 
 }  // namespace trtcoder
