@@ -1,6 +1,5 @@
 #include "kernels/attention_projection.h"
 
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -87,9 +86,9 @@ void HeadProjection::multiply_codes(int64_t head, const float* x, int64_t x_stri
     }
   }
   const Activations activations{static_cast<int>(tokens), layout.tiled, codes, scales, offsets};
-  for (int64_t p = 0, all = matrix.panels(); p < all; p += kMaxPanels)
-    products_.panels(matrix, p, int(std::min<int64_t>(kMaxPanels, all - p)), activations,
-                     y + p * 16, padded_outputs());
+  by_panels(products_, 0, matrix.panels(), [&](int64_t p, int count) {
+    products_.panels(matrix, p, count, activations, y + p * 16, padded_outputs());
+  });
 }
 
 }  // namespace trtcoder

@@ -132,9 +132,9 @@ void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room
   RoundedBlock rounded{codes, 0, 0};
   for (int64_t g = 0; g < job.inputs->count(); ++g) {
     const Activations x = (*job.inputs)[g];
-    for (int64_t p = 0; p < panels; p += kMaxPanels)
-      kernels.panels(job.mlp.gate_up, first + p, int(std::min<int64_t>(kMaxPanels, panels - p)), x,
-                     gate_up + p * 16, width);
+    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
+      kernels.panels(job.mlp.gate_up, first + p, count, x, gate_up + p * 16, width);
+    });
     for (int t = 0; t < x.tokens; ++t) {
       kernels.quantize_gated(gate_up + t * width, format.block, format, codes, &rounded.scale,
                              &rounded.offset);
@@ -151,16 +151,15 @@ void down_panels(const Products& kernels, const std::vector<Job>& jobs, int64_t 
   std::memset(sums, 0, tokens * width * sizeof(float));
   alignas(64) float tile[kMaxGroup * kMaxPanels * 16];
   for (const Job& job : jobs)
-    for (int64_t p = 0; p < panels; p += kMaxPanels) {
-      const int some = int(std::min<int64_t>(kMaxPanels, panels - p));
+    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
       for (int64_t g = 0; g < job.products->count(); ++g) {
         const Activations x = (*job.products)[g];
         const int64_t start = job.products->start(g);
-        kernels.panels(job.mlp.down, first + p, some, x, tile, some * 16);
-        kernels.add_rows(tile, x.tokens, some * 16, job.weights.data() + start,
+        kernels.panels(job.mlp.down, first + p, count, x, tile, count * 16);
+        kernels.add_rows(tile, x.tokens, count * 16, job.weights.data() + start,
                          job.tokens.data() + start, sums + p * 16, width);
       }
-    }
+    });
   const int64_t whole = std::min(width, hidden - first * 16);
   for (int64_t t = 0; t < tokens; ++t)
     std::memcpy(y + t * hidden + first * 16, sums + t * width, whole * sizeof(float));

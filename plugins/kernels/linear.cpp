@@ -48,8 +48,9 @@ void linear(Isa isa, Team& team, const float* x, int64_t tokens, const Matrix& m
     }
     member.barrier();
     for (int64_t first; (first = multiplied.take(piece)) < panels;)
-      for (int64_t p = first, end = std::min(first + piece, panels); p < end; p += kMaxPanels)
-        multiply(kernels, matrix, p, int(std::min<int64_t>(kMaxPanels, end - p)), groups, y);
+      by_panels(kernels, first, std::min(first + piece, panels), [&](int64_t p, int count) {
+        multiply(kernels, matrix, p, count, groups, y);
+      });
   });
 }
 

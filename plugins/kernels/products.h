@@ -25,7 +25,7 @@ inline constexpr int kMaxGroup = 64;
 inline constexpr int kMaxBlock = 128;
 // Tokens of a tile.
 inline constexpr int kTileTokens = 16;
-// Panels that are multiplied at once.
+// No more panels are multiplied at once.
 inline constexpr int kMaxPanels = 4;
 
 struct Products {
@@ -33,6 +33,8 @@ struct Products {
   int (*group_size)(int64_t tokens);
   // Groups of so many tokens or more are tiled (see `Activations`).
   int tiled_from;
+  // How many panels `panels` takes best.
+  int panels_at_once;
 
   // Quantizes one token's activations [width] by their largest magnitude in each block, to
   // whole numbers of [-127, 127]: codes [blocks * block], scales and offsets [blocks]. A block
@@ -70,5 +72,12 @@ extern const Products amx_products;
 extern const Products neon_products;
 
 const Products& products(Isa isa);
+
+// Calls `each(panel, count)` for the panels [first, end), as many at once as `panels` takes best.
+template <class Each>
+void by_panels(const Products& kernels, int64_t first, int64_t end, Each each) {
+  const int most = kernels.panels_at_once;
+  for (; first < end; first += most) each(first, end - first < most ? int(end - first) : most);
+}
 
 }  // namespace trtcoder

@@ -249,8 +249,11 @@ struct ProductLoops {
   // How far ahead of the products codes are fetched; memory answers after a few hundred cycles.
   static constexpr int kAhead = 4096;
 
-  static constexpr Products table{group_size,     kMaxGroup + 1, quantize, panels,
-                                  quantize_gated, router,        softmax,  add_rows};
+  // One panel's codes stay in the nearest cache while all groups of tokens pass.
+  static constexpr int kPanelsAtOnce = 1;
+
+  static constexpr Products table{group_size, kMaxGroup + 1,  kPanelsAtOnce, quantize, panels,
+                                  quantize_gated, router, softmax, add_rows};
 };
 
 }  // namespace

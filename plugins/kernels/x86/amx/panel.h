@@ -117,7 +117,7 @@ struct TiledPanels {
   // Writes a block's codes as tiles have them: four columns of each row behind each other.
   void unpack(int panel, int64_t index, uint8_t* to) const {
     const uint8_t* from = codes + panel * code_bytes + index * block * 16 * bits / 8;
-    // Behind the last block of a panel the first one of the same panel of the next call is fetched.
+    // Near a panel's end what is fetched is of a panel of the next call: the one behind is here already.
     const int64_t skipped = index + kAheadBlocks < blocks ? 0 : panels - 1;
     const uint8_t* ahead = from + kAhead + skipped * code_bytes;
     Lanes::prefetch(scales + ((panel + skipped) * blocks + index + kAheadBlocks) * 16);

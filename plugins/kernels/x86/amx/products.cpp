@@ -40,8 +40,10 @@ void panels(const Matrix& matrix, int64_t first, int count, const Activations& x
 
 }  // namespace
 
-const Products amx_products{group_size,     kTiledFrom,      Vectors::quantize, panels,
-                            Vectors::quantize_gated, Vectors::router, Vectors::softmax,
+const Products amx_products{group_size,       kTiledFrom,
+                            kMaxPanels,       Vectors::quantize,
+                            panels,           Vectors::quantize_gated,
+                            Vectors::router,  Vectors::softmax,
                             Vectors::add_rows};
 
 }  // namespace trtcoder
