@@ -11,7 +11,7 @@ namespace {
 
 // Lanes of a tile: enough to read each row of the cache for several tokens of a prompt at once, few
 // enough for the second-level cache.
-constexpr int64_t kTileLanes = 64;
+constexpr int64_t kTileLanes = 128;
 constexpr int64_t kMaxPosition = int64_t{1} << 30;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }

@@ -115,31 +115,29 @@ std::vector<Job> plan(const Products& kernels, int64_t tokens, const Router* rou
   return jobs;
 }
 
-// A thread's working memory for a block of silu(gate) * up.
-struct GateRoom {
-  Buffer<float> gate{kMaxGroup * kMaxBlock};
-  Buffer<float> up{kMaxGroup * kMaxBlock};
-};
+// A thread's working memory for a block of silu(gate) * up: gate and up of sixteen columns by turns.
+using GateRoom = Buffer<float>;
+constexpr int64_t kGateRoom = kMaxGroup * 2 * kMaxBlock;
 
 // Computes one block of silu(gate) * up for all tokens of a job, rounded.
 void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room) {
   const ActivationFormat format(job.mlp.down);
-  const int64_t first = block * format.block / 16;
-  const int64_t panels = std::min<int64_t>(format.block / 16, job.mlp.gate_up.panels() / 2 - first);
-  float *gate = room.gate.data(), *up = room.up.data();
+  const int64_t first = block * format.block / 8;
+  const int64_t panels = std::min<int64_t>(format.block / 8, job.mlp.gate_up.panels() - first);
+  const int64_t width = 2 * format.block;
+  float* gate_up = room.data();
   // A last block may be wider than what is left.
-  if (panels * 16 < format.block)
-    for (float* part : {gate, up}) std::memset(part, 0, kMaxGroup * kMaxBlock * sizeof(float));
+  if (panels * 16 < width) std::memset(gate_up, 0, kGateRoom * sizeof(float));
   alignas(64) int8_t codes[kMaxBlock];
   RoundedBlock rounded{codes, 0, 0};
   for (int64_t g = 0; g < job.inputs->count(); ++g) {
     const Activations x = (*job.inputs)[g];
-    for (int64_t p = 0; p < 2 * panels; ++p)
-      kernels.panel(job.mlp.gate_up, 2 * first + p, x, (p % 2 ? up : gate) + p / 2 * 16,
-                    format.block);
+    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
+      kernels.panels(job.mlp.gate_up, first + p, count, x, gate_up + p * 16, width);
+    });
     for (int t = 0; t < x.tokens; ++t) {
-      kernels.quantize_gated(gate + t * format.block, up + t * format.block, format.block, format,
-                             codes, &rounded.scale, &rounded.offset);
+      kernels.quantize_gated(gate_up + t * width, format.block, format, codes, &rounded.scale,
+                             &rounded.offset);
       job.products->put(g, t, block, rounded);
     }
   }
@@ -151,16 +149,17 @@ void down_panels(const Products& kernels, const std::vector<Job>& jobs, int64_t 
                  int64_t panels, int64_t tokens, int64_t hidden, float* sums, float* y) {
   const int64_t width = panels * 16;
   std::memset(sums, 0, tokens * width * sizeof(float));
-  alignas(64) float tile[kMaxGroup * 16];
+  alignas(64) float tile[kMaxGroup * kMaxPanels * 16];
   for (const Job& job : jobs)
-    for (int64_t p = 0; p < panels; ++p)
+    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
       for (int64_t g = 0; g < job.products->count(); ++g) {
         const Activations x = (*job.products)[g];
         const int64_t start = job.products->start(g);
-        kernels.panel(job.mlp.down, first + p, x, tile, 16);
-        kernels.add_rows(tile, x.tokens, job.weights.data() + start, job.tokens.data() + start,
-                         sums + p * 16, width);
+        kernels.panels(job.mlp.down, first + p, count, x, tile, count * 16);
+        kernels.add_rows(tile, x.tokens, count * 16, job.weights.data() + start,
+                         job.tokens.data() + start, sums + p * 16, width);
       }
+    });
   const int64_t whole = std::min(width, hidden - first * 16);
   for (int64_t t = 0; t < tokens; ++t)
     std::memcpy(y + t * hidden + first * 16, sums + t * width, whole * sizeof(float));
@@ -176,7 +175,9 @@ void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, int64
   // Neighbours in memory go to one thread: the processor fetches ahead within a stream.
   const int64_t panels = (hidden + 15) / 16, turns = 4 * team.size();
   const int64_t some_blocks = std::clamp<int64_t>(int64_t(blocks.size()) / turns, 1, 4);
-  const int64_t some_panels = std::clamp<int64_t>(panels / turns, 1, 8);
+  // All activations of a long batch pass for each of these: they come from a far cache.
+  const int64_t most_panels = tokens > kMaxGroup ? 32 : 8;
+  const int64_t some_panels = std::clamp<int64_t>(panels / turns, 1, most_panels);
   Counter gathered, gated, added;
   team.run([&](const Member& member) {
     for (int64_t i; (i = gathered.take()) < int64_t(groups.size());) {
@@ -184,7 +185,7 @@ void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, int64
       job.inputs->gather(groups[i].index, *job.input, [&](int64_t t) { return job.tokens[t]; });
     }
     member.barrier();
-    GateRoom room;
+    GateRoom room(kGateRoom);
     for (int64_t first; (first = gated.take(some_blocks)) < int64_t(blocks.size());)
       for (int64_t i = first; i < std::min(first + some_blocks, int64_t(blocks.size())); ++i)
         gate_block(kernels, *blocks[i].job, blocks[i].index, room);

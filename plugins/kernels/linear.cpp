@@ -9,21 +9,21 @@
 namespace trtcoder {
 namespace {
 
-// Multiplies one panel with all tokens; its codes stay in the nearest cache meanwhile.
-void multiply(const Products& kernels, const Matrix& matrix, int64_t panel,
+// Multiplies some panels with all tokens; their codes stay in a near cache meanwhile.
+void multiply(const Products& kernels, const Matrix& matrix, int64_t first, int count,
               const ActivationGroups& groups, float* y) {
-  const int64_t rows = matrix.rows, whole = std::min<int64_t>(16, rows - panel * 16);
+  const int64_t rows = matrix.rows, whole = std::min<int64_t>(count * 16, rows - first * 16);
   for (int64_t g = 0; g < groups.count(); ++g) {
     const Activations x = groups[g];
-    float* out = y + groups.start(g) * rows + panel * 16;
-    if (whole == 16) {
-      kernels.panel(matrix, panel, x, out, rows);
+    float* out = y + groups.start(g) * rows + first * 16;
+    if (whole == count * 16) {
+      kernels.panels(matrix, first, count, x, out, rows);
       continue;
     }
-    float tile[kMaxGroup * 16];
-    kernels.panel(matrix, panel, x, tile, 16);
+    float tile[kMaxGroup * kMaxPanels * 16];
+    kernels.panels(matrix, first, count, x, tile, count * 16);
     for (int t = 0; t < x.tokens; ++t)
-      std::memcpy(out + t * rows, tile + t * 16, whole * sizeof(float));
+      std::memcpy(out + t * rows, tile + t * count * 16, whole * sizeof(float));
   }
 }
 
@@ -48,8 +48,9 @@ void linear(Isa isa, Team& team, const float* x, int64_t tokens, const Matrix& m
     }
     member.barrier();
     for (int64_t first; (first = multiplied.take(piece)) < panels;)
-      for (int64_t p = first; p < std::min(first + piece, panels); ++p)
-        multiply(kernels, matrix, p, groups, y);
+      by_panels(kernels, first, std::min(first + piece, panels), [&](int64_t p, int count) {
+        multiply(kernels, matrix, p, count, groups, y);
+      });
   });
 }
 

@@ -25,12 +25,16 @@ inline constexpr int kMaxGroup = 64;
 inline constexpr int kMaxBlock = 128;
 // Tokens of a tile.
 inline constexpr int kTileTokens = 16;
+// No more panels are multiplied at once.
+inline constexpr int kMaxPanels = 4;
 
 struct Products {
   // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panel`.
   int (*group_size)(int64_t tokens);
   // Groups of so many tokens or more are tiled (see `Activations`).
   int tiled_from;
+  // How many panels `panels` takes best.
+  int panels_at_once;
 
   // Quantizes one token's activations [width] by their largest magnitude in each block, to
   // whole numbers of [-127, 127]: codes [blocks * block], scales and offsets [blocks]. A block
@@ -38,14 +42,14 @@ struct Products {
   void (*quantize)(const float* x, int64_t width, const ActivationFormat& format, int8_t* codes,
                    float* scales, int32_t* offsets);
 
-  // Multiplies sixteen rows with each token: out[token * stride + row].
-  void (*panel)(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
-                int64_t stride);
+  // Multiplies the rows of up to kMaxPanels panels with each token: out[token * stride + row].
+  void (*panels)(const Matrix& matrix, int64_t first, int count, const Activations& x, float* out,
+                 int64_t stride);
 
-  // Quantizes silu(gate) * up of one block of `columns` values; see `quantize`.
-  void (*quantize_gated)(const float* gate, const float* up, int columns,
-                         const ActivationFormat& format, int8_t* codes, float* scale,
-                         int32_t* offset);
+  // Quantizes silu(gate) * up of one block of `columns` values, of which sixteen of gate and
+  // sixteen of up alternate; see `quantize`.
+  void (*quantize_gated)(const float* gate_up, int columns, const ActivationFormat& format,
+                         int8_t* codes, float* scale, int32_t* offset);
 
   // out[t * stride + e] = the product of x[t] and weights[e], both [width], for `tokens` <= 4
   // tokens and `experts` <= 4 rows of the router.
@@ -55,10 +59,10 @@ struct Products {
   // Softmax over `count` values.
   void (*softmax)(const float* x, int64_t count, float* out);
 
-  // Adds a panel's products [tokens][16] to rows of `sums`, each with its factor:
-  // sums[rows[t] * stride + i] += factors[t] * products[t * 16 + i].
-  void (*add_rows)(const float* products, int tokens, const float* factors, const int64_t* rows,
-                   float* sums, int64_t stride);
+  // Adds products [tokens][width], a multiple of 16 wide, to rows of `sums`, each with its factor:
+  // sums[rows[t] * stride + i] += factors[t] * products[t * width + i].
+  void (*add_rows)(const float* products, int tokens, int width, const float* factors,
+                   const int64_t* rows, float* sums, int64_t stride);
 };
 
 extern const Products portable_products;
@@ -68,5 +72,12 @@ extern const Products amx_products;
 extern const Products neon_products;
 
 const Products& products(Isa isa);
+
+// Calls `each(panel, count)` for the panels [first, end), as many at once as `panels` takes best.
+template <class Each>
+void by_panels(const Products& kernels, int64_t first, int64_t end, Each each) {
+  const int most = kernels.panels_at_once;
+  for (; first < end; first += most) each(first, end - first < most ? int(end - first) : most);
+}
 
 }  // namespace trtcoder

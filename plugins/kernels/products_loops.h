@@ -133,16 +133,20 @@ struct ProductLoops {
     panel_for<8, false>(matrix, panel, x, out, stride);
   }
 
-  static void quantize_gated(const float* gate, const float* up, int columns,
-                             const ActivationFormat& format, int8_t* codes, float* scale,
-                             int32_t* offset_out) {
+  static void panels(const Matrix& matrix, int64_t first, int count, const Activations& x,
+                     float* out, int64_t stride) {
+    for (int p = 0; p < count; ++p) panel(matrix, first + p, x, out + p * 16, stride);
+  }
+
+  static void quantize_gated(const float* gate_up, int columns, const ActivationFormat& format,
+                             int8_t* codes, float* scale, int32_t* offset_out) {
     const F one = Lanes::broadcast(1.0f), zero = Lanes::broadcast(0.0f);
     float products[kMaxBlock] = {};
     for (int k = 0; k < columns; k += 16) {
-      const F g = Lanes::load(gate + k);
+      const F g = Lanes::load(gate_up + 2 * k);
       const F sigmoid_of = Lanes::add(one, exponential<Lanes>(Lanes::sub(zero, g)));
       const F silu = Lanes::div(g, sigmoid_of);
-      Lanes::store(products + k, Lanes::mul(silu, Lanes::load(up + k)));
+      Lanes::store(products + k, Lanes::mul(silu, Lanes::load(gate_up + 2 * k + 16)));
     }
     quantize_block(products, columns, format, codes, scale, offset_out);
   }
@@ -232,20 +236,24 @@ struct ProductLoops {
     for (int64_t i = 0; i < count; ++i) out[i] /= total;
   }
 
-  static void add_rows(const float* products, int tokens, const float* factors,
+  static void add_rows(const float* products, int tokens, int width, const float* factors,
                        const int64_t* rows, float* sums, int64_t stride) {
-    for (int t = 0; t < tokens; ++t) {
+    for (int t = 0; t < tokens; ++t, products += width) {
       float* sum = sums + rows[t] * stride;
       const F factor = Lanes::broadcast(factors[t]);
-      Lanes::store(sum, Lanes::fma(Lanes::load(products + t * 16), factor, Lanes::load(sum)));
+      for (int i = 0; i < width; i += 16)
+        Lanes::store(sum + i, Lanes::fma(Lanes::load(products + i), factor, Lanes::load(sum + i)));
     }
   }
 
   // How far ahead of the products codes are fetched; memory answers after a few hundred cycles.
   static constexpr int kAhead = 4096;
 
-  static constexpr Products table{group_size,     kMaxGroup + 1, quantize, panel,
-                                  quantize_gated, router,        softmax,  add_rows};
+  // One panel's codes stay in the nearest cache while all groups of tokens pass.
+  static constexpr int kPanelsAtOnce = 1;
+
+  static constexpr Products table{group_size, kMaxGroup + 1,  kPanelsAtOnce, quantize, panels,
+                                  quantize_gated, router, softmax, add_rows};
 };
 
 }  // namespace

@@ -20,6 +20,8 @@ SCHEMES = st.builds(
 THREADS = st.sampled_from([1, 2, 3])
 # A few tokens are multiplied by vectors, many by tiles, in groups of up to 64.
 TOKENS = st.one_of(st.integers(1, 30), st.integers(31, 140))
+# A thread takes panels of 16 rows, one by one or, of many, some at once.
+ROWS = st.one_of(st.integers(1, 70), st.integers(300, 560))
 
 
 @settings(max_examples=60)
@@ -43,7 +45,7 @@ def test_a_product_is_that_of_rounded_activations_and_weights(
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 400), TOKENS, SCHEMES,
+    st.integers(0, 2**32), ROWS, st.integers(1, 400), TOKENS, SCHEMES,
     THREADS,
 )  # fmt: skip
 def test_every_instruction_set_gives_the_same_bits(

@@ -17,27 +17,33 @@ int group_size(int64_t tokens) {
 }
 
 template <int bits, bool has_zeros>
-void tiled_panel(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
-                 int64_t stride) {
-  if (matrix.block == 32) return TiledPanel<bits, 32, has_zeros>(matrix, panel, x).run(out, stride);
-  if (matrix.block == 64) return TiledPanel<bits, 64, has_zeros>(matrix, panel, x).run(out, stride);
-  TiledPanel<bits, 128, has_zeros>(matrix, panel, x).run(out, stride);
+void tiled_panels(const Matrix& matrix, int64_t first, int count, const Activations& x, float* out,
+                  int64_t stride) {
+  const auto run = [&]<int block>() {
+    TiledPanels<bits, block, has_zeros>(matrix, first, count, x).run(out, stride);
+  };
+  if (matrix.block == 32) return run.template operator()<32>();
+  if (matrix.block == 64) return run.template operator()<64>();
+  run.template operator()<128>();
 }
 
-void panel(const Matrix& matrix, int64_t panel, const Activations& x, float* out, int64_t stride) {
-  if (!x.tiled) return Vectors::panel(matrix, panel, x, out, stride);
+void panels(const Matrix& matrix, int64_t first, int count, const Activations& x, float* out,
+            int64_t stride) {
+  if (!x.tiled) return Vectors::panels(matrix, first, count, x, out, stride);
   if (matrix.bits == 4) {
-    if (matrix.zeros) return tiled_panel<4, true>(matrix, panel, x, out, stride);
-    return tiled_panel<4, false>(matrix, panel, x, out, stride);
+    if (matrix.zeros) return tiled_panels<4, true>(matrix, first, count, x, out, stride);
+    return tiled_panels<4, false>(matrix, first, count, x, out, stride);
   }
-  if (matrix.zeros) return tiled_panel<8, true>(matrix, panel, x, out, stride);
-  tiled_panel<8, false>(matrix, panel, x, out, stride);
+  if (matrix.zeros) return tiled_panels<8, true>(matrix, first, count, x, out, stride);
+  tiled_panels<8, false>(matrix, first, count, x, out, stride);
 }
 
 }  // namespace
 
-const Products amx_products{group_size,     kTiledFrom,      Vectors::quantize, panel,
-                            Vectors::quantize_gated, Vectors::router, Vectors::softmax,
+const Products amx_products{group_size,       kTiledFrom,
+                            kMaxPanels,       Vectors::quantize,
+                            panels,           Vectors::quantize_gated,
+                            Vectors::router,  Vectors::softmax,
                             Vectors::add_rows};
 
 }  // namespace trtcoder
