@@ -103,8 +103,10 @@ def matrix(scales: tuple[int, ...] | None, rounds: bool) -> ir.Model:
         bits = rng.integers(0, 0x7F, (ROWS, WIDTH), np.uint8)
         codes = b.constant(bits.view(ml_dtypes.float8_e4m3fn), "weight/codes")
         given = b.constant(rng.uniform(0.01, 0.02, scales).astype(np.float16), "weight/scales")
-        blocks = {"axis": 1, "block_size": BLOCK} if len(scales) > 1 else {"axis": 0}
-        weight = b.op("DequantizeLinear", "weight", [codes, given], [ROWS, WIDTH], **blocks)
+        axis, block = (1, BLOCK) if len(scales) > 1 else (0, 0)
+        weight = b.op(
+            "DequantizeLinear", "weight", [codes, given], [ROWS, WIDTH], axis=axis, block_size=block
+        )
     product = b.op("Gemm", "product", [x, weight], ["tokens", ROWS], transB=1)
     b.output(product, "y")
     return b.model("", {})
