@@ -4,6 +4,7 @@ import dataclasses
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,8 @@ def test_limited_programs_are_told_and_measured_as_others(monkeypatch: pytest.Mo
             return Path("engine")
 
     monkeypatch.setattr("benchmarks.cpu._has_amx", lambda: True)
+    library = SimpleNamespace(path=Path(__file__))
+    monkeypatch.setattr("benchmarks.cpu.open_library", lambda: library)
     files: Any = Files()
     peers = {isa: settings(files, ["Q4_0"], isa) for isa in (None, "avx2")}
     mine = {isa: ours(files, with_int8=True, with_stock=True, isa=isa) for isa in (None, "avx2")}
