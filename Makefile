@@ -166,7 +166,7 @@ optimum: plugins  ## optimum-cli and transformers' generation over engines of th
 gpu:  ## What only a GPU shows, without a network: ten minutes on an H100; see docs/gpu.md. STEPS="moe demo".
 	$(PYTHON) -m tests.gpu $(STEPS)
 
-gpu-prepare: plugins  ## What make gpu needs, made where a network is: engines/gpu, 350 MB.
+gpu-prepare: plugins  ## What make gpu needs, made where a network is: engines/gpu, 275 MB.
 	$(BIN)/python -m tests.gpu.prepare
 
 fuzz-http: $(STAMP)  ## Thousands of requests, right and wrong, made from the OpenAPI document: five minutes.
