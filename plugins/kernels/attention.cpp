@@ -296,11 +296,16 @@ class Call {
   // Brings each head's mix out of the latent space.
   void absorb_outputs(const Member&) {
     const int64_t padded = absorb_value_.padded_outputs(), row = shape_.heads * shape_.latent;
+    Buffer<float> mixed(kChunk * shape_.latent);
     Buffer<float> values(kChunk * padded);
     each_item(finished_, 0, [&](const Item& item, int64_t next, bool is_fetched) {
-      absorb_value_.run(item.head, next, is_fetched,
-                        mixed_.data() + item.first * row + item.head * shape_.latent, row,
-                        item.tokens, values.data());
+      // Where they lie, all tokens' values would share a few lines of the nearest cache.
+      for (int64_t i = 0; i < item.tokens; ++i)
+        std::memcpy(mixed.data() + i * shape_.latent,
+                    mixed_.data() + (item.first + i) * row + item.head * shape_.latent,
+                    shape_.latent * sizeof(float));
+      absorb_value_.run(item.head, next, is_fetched, mixed.data(), shape_.latent, item.tokens,
+                        values.data());
       for (int64_t i = 0; i < item.tokens; ++i)
         std::memcpy(out_ + (plan_.order[item.first + i] * shape_.heads + item.head) * shape_.value,
                     values.data() + i * padded, shape_.value * sizeof(float));

@@ -11,8 +11,8 @@ namespace trtcoder {
 namespace {
 
 // Few tokens take some rows of the matrix at once, all their columns, so that memory is read from
-// front to end; sums wait in `y`. Many tokens take all rows of a few columns, which stay in the
-// nearest cache while all tokens pass.
+// front to end; sums wait in `y`. Many tokens take some rows of a few columns, which are made
+// float32 once and stay in the nearest cache while all tokens pass.
 template <class Lanes>
 struct HeadProducts {
   using F = typename Lanes::F;
@@ -22,8 +22,8 @@ struct HeadProducts {
   static constexpr int64_t kStepBytes = 16384;
   // How far ahead of the products weights are fetched; memory answers after a few hundred cycles.
   static constexpr int64_t kFewAhead = kStepBytes, kManyAhead = 8192;
-  // Columns that many tokens take at once.
-  static constexpr int64_t kManyColumns = 64;
+  // Rows and columns that many tokens take at once; of int8 a block's rows, if they are not more.
+  static constexpr int64_t kManyRows = 128, kManyColumns = 64;
   // Vectors of sums that stay in registers.
   static constexpr int kSums = Lanes::kMaxVectors >= 4 ? 16 : 4;
 
@@ -45,6 +45,14 @@ struct HeadProducts {
       return Lanes::from_int(Lanes::load_signed_bytes(p));
     }
   };
+
+  // What many tokens take of a matrix, in float32.
+  template <bool has_scales>
+  struct Widened : Float32 {};
+
+  template <class Type>
+  static constexpr bool kIsScaled =
+      std::is_same_v<Type, Int8> || std::is_same_v<Type, Widened<true>>;
 
   // Where weights are fetched from while rows are multiplied: for each row at `at`, which `step`
   // bytes lie behind those of the row before.
@@ -111,7 +119,7 @@ struct HeadProducts {
   // Adds the products of the first `vectors` x 16 columns to the sums in `y`.
   template <class Type, int tokens, int vectors, bool fetches, bool is_last = false>
   static TRTCODER_INLINE void multiply(const Part<typename Type::Value>& part, Fetch fetch) {
-    constexpr bool is_scaled = std::is_same_v<Type, Int8>;
+    constexpr bool is_scaled = kIsScaled<Type>;
     constexpr int64_t row_bytes = vectors * 16 * sizeof(typename Type::Value);
     const F zero = Lanes::broadcast(0.0f);
     F sum[tokens][vectors];
@@ -161,24 +169,18 @@ struct HeadProducts {
   }
 
   // All columns of a part. Few tokens fetch what is `ahead`, unless others have done so and it is
-  // null; many fetch the same columns of later rows.
-  template <class Type, int tokens, int vectors, bool are_few>
+  // null.
+  template <class Type, int tokens, int vectors>
   static void across(Part<typename Type::Value> part, Ahead* ahead) {
     constexpr int64_t bytes = vectors * 16 * sizeof(typename Type::Value);
     for (; part.columns >= vectors * 16; part = part.behind(vectors * 16)) {
-      if constexpr (are_few) {
-        if (ahead)
-          multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
-        else
-          multiply<Type, tokens, vectors, false>(part, {});
-      } else {
-        const int64_t row = part.outputs * int64_t(sizeof *part.values);
-        const auto* at = reinterpret_cast<const std::byte*>(part.values);
-        multiply<Type, tokens, vectors, true>(part, {at + (kManyAhead + row - 1) / row * row, row});
-      }
+      if (ahead)
+        multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
+      else
+        multiply<Type, tokens, vectors, false>(part, {});
     }
     if constexpr (vectors > 1)
-      across<Type, tokens, (vectors > 4 ? vectors / 4 : 1), are_few>(part, ahead);
+      across<Type, tokens, (vectors > 4 ? vectors / 4 : 1)>(part, ahead);
     else if (part.columns)
       multiply<Type, tokens, 1, false, true>(part, {});
   }
@@ -187,7 +189,7 @@ struct HeadProducts {
   static void all_tokens(Part<typename Type::Value> part, int64_t tokens, Ahead* ahead) {
     const auto some = [&]<int count, int vectors>() {
       for (; tokens >= count; tokens -= count) {
-        across<Type, count, vectors, are_few>(part, ahead);
+        across<Type, count, vectors>(part, ahead);
         ahead = nullptr;
         part.x += count * part.x_stride, part.y += count * part.y_stride;
       }
@@ -212,7 +214,8 @@ struct HeadProducts {
                          std::min(rows, m.inputs - k), std::min(columns, m.outputs - n), x + k,
                          x_stride, y + n, y_stride, k == 0};
     };
-    if (tokens <= kFewTokens) {
+    const int64_t many_rows = m.scales ? m.block : kManyRows;
+    if (tokens <= kFewTokens || many_rows > kManyRows) {
       Ahead ahead(m, m.inputs * m.outputs * bytes);
       const int64_t rows =
           m.scales ? m.block : std::max<int64_t>(8, kStepBytes / (m.outputs * bytes));
@@ -220,10 +223,34 @@ struct HeadProducts {
         all_tokens<Type, true>(part(k, rows, 0, m.outputs), tokens, &ahead);
       return;
     }
-    const int64_t rows = m.scales ? m.block : m.inputs;
+    alignas(64) float widened[kManyRows * kManyColumns];
     for (int64_t n = 0; n < m.outputs; n += kManyColumns)
-      for (int64_t k = 0; k < m.inputs; k += rows)
-        all_tokens<Type, false>(part(k, rows, n, kManyColumns), tokens, nullptr);
+      for (int64_t k = 0; k < m.inputs; k += many_rows) {
+        const Part<Value> from = part(k, many_rows, n, kManyColumns);
+        widen<Type>(from, widened);
+        all_tokens<Widened<kIsScaled<Type>>, false>(
+            {widened, from.scales, kManyColumns, from.rows, from.columns, from.x,
+             from.x_stride, from.y, from.y_stride, from.is_first},
+            tokens, nullptr);
+      }
+  }
+
+  // Writes a part as float32, kManyColumns from a row to the next, and fetches later rows.
+  template <class Type>
+  static void widen(const Part<typename Type::Value>& part, float* out) {
+    const auto* values = part.values;
+    const int64_t row = part.outputs * int64_t(sizeof *values);
+    const int64_t ahead = (kManyAhead + row - 1) / row * row;
+    for (int64_t k = 0; k < part.rows; ++k, values += part.outputs, out += kManyColumns) {
+      const auto* at = reinterpret_cast<const std::byte*>(values) + ahead;
+      for (int64_t i = 0; i < part.columns * int64_t(sizeof *values); i += 64)
+        Lanes::prefetch(at + i);
+      int64_t n = 0;
+      for (; n + 16 <= part.columns; n += 16)
+        Lanes::store(out + n, load<Type, false>(values + n, 16));
+      if (n < part.columns)
+        Lanes::store(out + n, load<Type, true>(values + n, part.columns - n));
+    }
   }
 
   static void run(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens, float* y,

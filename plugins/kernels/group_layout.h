@@ -28,14 +28,17 @@ struct GroupLayout {
 
   // Writes one block of the group's token `t`.
   void put(int8_t* group, int64_t t, int64_t index, const int8_t* codes) const {
-    if (tiled) {
-      const int64_t piece = std::max(block, kPiece), start = index * block;
-      std::memcpy(group + start / piece * piece * tokens + t * piece + start % piece, codes, block);
+    if (!tiled) {
+      int8_t* to = group + tokens * index * block + t * 4;
+      for (int64_t four = 0; four < block / 4; ++four)
+        std::memcpy(to + four * tokens * 4, codes + four * 4, 4);
       return;
     }
-    int8_t* to = group + tokens * index * block + t * 4;
-    for (int64_t four = 0; four < block / 4; ++four)
-      std::memcpy(to + four * tokens * 4, codes + four * 4, 4);
+    int8_t* const to = block < kPiece
+                           ? group + (index / 2 * tokens + t) * kPiece + index % 2 * block
+                           : group + (index * tokens + t) * block;
+    // Vectors, not calls: so many bytes are known here.
+    for (int64_t k = 0; k < block; k += kMinBlock) std::memcpy(to + k, codes + k, kMinBlock);
   }
 
  private:

@@ -60,8 +60,8 @@ struct ActivationFormat {
 //            piece is a block, or two of 32. Products read up to a tile's tokens there: what lies
 //            behind a group's last must be readable, and reaches no result.
 //   scales   float32 [blocks][tokens]
-//   offsets  int32 [blocks][tokens]: where sums of products start that have one zero point, or the
-//            sum of the block's codes
+//   offsets  int32 [blocks][tokens]: where sums of products start that have one zero point (see
+//            `kZeroBits`), or the sum of the block's codes
 struct Activations {
   int tokens;
   bool tiled;

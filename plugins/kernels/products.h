@@ -3,8 +3,13 @@
 //
 // All of them give the same bits. Inside a block sums are of integers, exact in any order. Over the
 // blocks of a row float32 sums go from the first to the last, one fused multiply-add each:
-//   sum = fma(float(products of codes), weight scale * activation scale, sum)
+//   sum = fma(float(products of codes) * weight scale, activation scale, sum)
 // So a token's bits are the same whether its group is multiplied by vectors or by tiles.
+//
+// No instruction makes floats of a block's integers. They are added to `kZeroBits`: read as float32,
+// that is kZero plus the integer, exactly, as long as it is below 2^22. The first product is
+//   fma(kZero + integer, weight scale, -kZero * weight scale)
+// whose last operand is exact too, since a weight's scale is a float16.
 #pragma once
 
 #include "kernels/isa.h"
@@ -22,7 +27,10 @@ struct RouterWeights {
 
 // No group of tokens and no block is larger.
 inline constexpr int kMaxGroup = 64;
-inline constexpr int kMaxBlock = 128;
+inline constexpr int kMinBlock = 32, kMaxBlock = 128;
+inline constexpr int32_t kZeroBits = 0x4b400000;
+inline constexpr float kZero = 0x1.8p23f;
+static_assert(kMaxBlock * 255 * 127 < 1 << 22);
 // Tokens of a tile.
 inline constexpr int kTileTokens = 16;
 // No more panels are multiplied at once.

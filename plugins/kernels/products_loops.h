@@ -22,7 +22,7 @@ struct ProductLoops {
   static int32_t offset(int32_t sum, const ActivationFormat& format) {
     if (format.has_zeros) return sum;
     const int bias = format.bits == 8 ? Lanes::template kBias<8> : Lanes::template kBias<4>;
-    return (bias - (format.bits == 8 ? 128 : 8)) * sum;
+    return kZeroBits + (bias - (format.bits == 8 ? 128 : 8)) * sum;
   }
 
   // Quantizes `columns` (a multiple of 16) values as one block.
@@ -86,7 +86,7 @@ struct ProductLoops {
       I sums[tokens];
 #pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t)
-        sums[t] = Lanes::broadcast_int(has_zeros ? 0 : x.offsets[b * tokens + t]);
+        sums[t] = Lanes::broadcast_int(has_zeros ? kZeroBits : x.offsets[b * tokens + t]);
       for (int k = 0; k < block; k += 32) {
         for (int line = 0; line < 8 * bits; line += 8) Lanes::prefetch(codes + kAhead + line * 8);
         Lanes::template dot<bits, tokens>(codes, columns, sums);
@@ -94,17 +94,18 @@ struct ProductLoops {
         columns += 32 * tokens;
       }
       const F scale = Lanes::load_half(scales + b * 16);
+      const F base = Lanes::mul(scale, Lanes::broadcast(-kZero));
       F zero;
       if constexpr (has_zeros) zero = zero_points<bits>(zeros, b);
 #pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t) {
-        F products = Lanes::from_int(sums[t]);
+        F products = Lanes::as_floats(sums[t]);
         if constexpr (has_zeros) {
           const F sum = Lanes::from_int(Lanes::broadcast_int(x.offsets[b * tokens + t]));
           products = Lanes::fnma(zero, sum, products);
         }
-        const F both = Lanes::mul(scale, Lanes::broadcast(x.scales[b * tokens + t]));
-        total[t] = Lanes::fma(products, both, total[t]);
+        const F scaled = Lanes::fma(products, scale, base);
+        total[t] = Lanes::fma(scaled, Lanes::broadcast(x.scales[b * tokens + t]), total[t]);
       }
     }
 #pragma GCC unroll 16

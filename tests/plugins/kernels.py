@@ -67,6 +67,18 @@ class Weights:
         codes = rng.integers(0, scheme.top + 1, (rows, blocks, scheme.block_size), np.uint8)
         scales = (rng.standard_normal((rows, blocks)) * 0.01).astype(np.float16)
         zeros = rng.integers(0, scheme.top + 1, (rows, blocks), np.uint8)
+        return cls.of(codes, scales, zeros, width, scheme)
+
+    @classmethod
+    def of(
+        cls,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float16],
+        zeros: NDArray[np.uint8],
+        width: int,
+        scheme: Scheme,
+    ) -> Weights:
+        """Take codes [N, blocks, block]; scales and zero points [N, blocks], if it has any."""
         plain = QuantizedMatrix(
             pack(codes, scheme.bits),
             scales,

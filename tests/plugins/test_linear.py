@@ -118,6 +118,24 @@ def test_zeros_and_magnitudes_of_any_size_are_multiplied(isa: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-28)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("tokens", [1, 20])
+@pytest.mark.parametrize("scheme", [Scheme(8, 128, symmetric=False), Scheme(8, 128), Scheme(4, 32)])
+def test_the_largest_sums_of_a_block_are_exact(isa: str, tokens: int, scheme: Scheme) -> None:
+    # Sums of a block are read as floats beside 2^23, which holds what is below 2^22.
+    lowest, highest = np.zeros((16, 2), np.uint8), np.full((16, 2), scheme.top, np.uint8)
+    codes, zeros = np.concatenate([lowest, highest]), np.concatenate([highest, lowest])
+    codes = np.repeat(codes[:, :, None], scheme.block_size, 2)
+    scales = np.ones((32, 2), np.float16)
+    weights = Weights.of(codes, scales, zeros, 2 * scheme.block_size, scheme)
+    x = np.ones((tokens, weights.width), np.float32)
+    x[::2] = -1
+    x[:, -1] /= 3  # odd sums, too
+    expected = rounded(x, scheme.block_size) @ weights.values.astype(np.float64).T
+    # Three roundings to float32, and of the scale.
+    np.testing.assert_allclose(linear(isa, x, weights), expected, rtol=4 * 2.0**-24)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [("bits", 3, "bits: 3"), ("block", 48, "block: 48"), ("rows", 0, "matrix: 0 x"),

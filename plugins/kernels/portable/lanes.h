@@ -100,6 +100,8 @@ struct PortableLanes {
   static F from_int(I a) {
     return each([&](int i) { return static_cast<float>(a.lane[i]); });
   }
+  // The floats that have these bits.
+  static F as_floats(I a) { return std::bit_cast<F>(a); }
   // To the nearest, ties to even; lanes beyond int32 are not defined.
   static I to_int(F a) {
     return each_int([&](int i) { return static_cast<int32_t>(std::nearbyint(a.lane[i])); });

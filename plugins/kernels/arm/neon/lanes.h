@@ -100,6 +100,9 @@ struct NeonLanes {
   static F from_int(I a) {
     return each([&](int i) { return vcvtq_f32_s32(a.part[i]); });
   }
+  static F as_floats(I a) {
+    return each([&](int i) { return vreinterpretq_f32_s32(a.part[i]); });
+  }
   static I to_int(F a) {
     return each_int([&](int i) { return vcvtnq_s32_f32(a.part[i]); });
   }

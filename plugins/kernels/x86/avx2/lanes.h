@@ -72,6 +72,7 @@ struct Avx2Lanes {
     return {_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)};
   }
   static F from_int(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+  static F as_floats(I a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
   static I to_int(F a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
   static I magnitude_bits(F a) {
     const __m256i mask = _mm256_set1_epi32(0x7fffffff);
@@ -114,7 +115,7 @@ struct Avx2Lanes {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(pairs, order));
   }
 
-  static constexpr int kMaxTokens = 4;
+  static constexpr int kMaxTokens = 8;
   // Products of unsigned and signed bytes are added in pairs of 16 bits: too few for a code of
   // 8 bits, which is therefore made signed.
   template <int bits>
@@ -122,13 +123,37 @@ struct Avx2Lanes {
 
   static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
-  static __m256i four_columns(const int8_t* x) {
-    int32_t four;
-    memcpy(&four, x, 4);
-    return _mm256_set1_epi32(four);
-  }
   static __m256i load_codes(const uint8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+
+  // Assembly: from intrinsics GCC 12 makes all products before it adds the first, and runs out of
+  // registers.
+  //
+  // Products of codes of 4 bits and the four columns at `x`, each two added up in 16 bits.
+  static inline __attribute__((always_inline)) __m256i words_of(__m256i codes, const int8_t* x) {
+    __m256i sum;
+    asm("vpbroadcastd %2, %0\n\tvpmaddubsw %0, %1, %0"
+        : "=&x"(sum)
+        : "x"(codes), "m"(*reinterpret_cast<const char(*)[4]>(x)));
+    return sum;
+  }
+  static inline __attribute__((always_inline)) void add_words(__m256i& sum, __m256i codes,
+                                                              const int8_t* x) {
+    __m256i four;
+    asm("vpbroadcastd %3, %1\n\tvpmaddubsw %1, %2, %1\n\tvpaddw %1, %0, %0"
+        : "+x"(sum), "=&x"(four)
+        : "x"(codes), "m"(*reinterpret_cast<const char(*)[4]>(x)));
+  }
+  // Adds to 32 bits the products of signed codes, whose magnitudes are given too.
+  static inline __attribute__((always_inline)) void add_signed(__m256i& sum, __m256i codes,
+                                                               __m256i magnitudes, __m256i ones,
+                                                               const int8_t* x) {
+    __m256i four;
+    asm("vpbroadcastd %5, %1\n\tvpsignb %2, %1, %1\n\tvpmaddubsw %1, %3, %1\n\t"
+        "vpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+        : "+x"(sum), "=&x"(four)
+        : "x"(codes), "x"(magnitudes), "x"(ones), "m"(*reinterpret_cast<const char(*)[4]>(x)));
   }
 
   // Eight rows. With codes of 4 bits, 16 products of at most 15 * 127 fit into 16 bits.
@@ -140,35 +165,29 @@ struct Avx2Lanes {
     if constexpr (bits == 4) {
       const __m256i low = _mm256_set1_epi8(15);
       __m256i words[tokens];
-      for (int t = 0; t < tokens; ++t) words[t] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-      for (int eighth = 0; eighth < 4; ++eighth) {
+      for (int eighth = 0; eighth < 4; ++eighth, x += 8 * tokens) {
         const __m256i both = load_codes(codes + eighth * 64);
         const __m256i even = _mm256_and_si256(both, low);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        const int8_t* p = x + eighth * 8 * tokens;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < tokens; ++t) {
-          words[t] = _mm256_add_epi16(words[t], _mm256_maddubs_epi16(even, four_columns(p + 4 * t)));
-          words[t] = _mm256_add_epi16(
-              words[t], _mm256_maddubs_epi16(odd, four_columns(p + 4 * (tokens + t))));
+          if (eighth == 0) words[t] = words_of(even, x + 4 * t);
+          else add_words(words[t], even, x + 4 * t);
+          add_words(words[t], odd, x + 4 * (tokens + t));
         }
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < tokens; ++t)
         sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(words[t], ones));
     } else {
       const __m256i middle = _mm256_set1_epi8(-128);
 #pragma GCC unroll 8
-      for (int quarter = 0; quarter < 8; ++quarter) {
+      for (int quarter = 0; quarter < 8; ++quarter, x += 4 * tokens) {
         const __m256i weight = _mm256_xor_si256(load_codes(codes + quarter * 64), middle);
         const __m256i magnitude = _mm256_abs_epi8(weight);
-#pragma GCC unroll 4
-        for (int t = 0; t < tokens; ++t) {
-          const __m256i four = four_columns(x + (quarter * tokens + t) * 4);
-          const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, weight));
-          sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
-        }
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; ++t) add_signed(sums[t], weight, magnitude, ones, x + 4 * t);
       }
     }
   }

@@ -53,6 +53,7 @@ struct Avx512Lanes {
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
   static F from_int(I a) { return _mm512_cvtepi32_ps(a); }
+  static F as_floats(I a) { return _mm512_castsi512_ps(a); }
   static I to_int(F a) { return _mm512_cvtps_epi32(a); }
   static I magnitude_bits(F a) {
     return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
