@@ -71,8 +71,9 @@ struct ProductLoops {
   }
 
   template <int bits, bool has_zeros, int tokens>
-  static __attribute__((noinline)) void panel_of(const Matrix& matrix, int64_t panel, const Activations& x, float* out,
-                       int64_t stride) {
+  static __attribute__((noinline)) void panel_of(const Matrix& matrix, int64_t panel,
+                                                 const Activations& x, float* out,
+                                                 int64_t stride) {
     const int64_t blocks = matrix.blocks();
     const int block = matrix.block;
     const uint8_t* codes = matrix.codes + panel * matrix.panel_code_bytes();

@@ -21,6 +21,7 @@ GPTQ = ["--method", "gptq"]
 # So near to what the first choice costs this checkpoint that there is a second round.
 MIXED = ["--max-kl", "0.00037"]
 FLOAT8 = ["--target", "tensorrt-llm"]
+FLOAT4 = ["--target", "tensorrt-llm", "--weights", "nvfp4"]
 PACKED = ["--target", "compressed-tensors", "--method", "gptq"]
 Contents = dict[str, bytes]
 
@@ -77,7 +78,8 @@ def listing(folder: Path) -> list[str]:
         (RTN, "converting", 1), (RTN, "converting", 40), (RTN, "noting", 1), (RTN, "renaming", 1),
         (GPTQ, "calibrating", 3), (GPTQ, "converting", 40), (MIXED, "verifying", 3),
         (MIXED, "verifying", 7), (FLOAT8, "converting", 40), (FLOAT8, "noting", 1),
-        (FLOAT8, "renaming", 1), (PACKED, "calibrating", 3), (PACKED, "converting", 40),
+        (FLOAT8, "renaming", 1), (FLOAT4, "calibrating", 3), (FLOAT4, "converting", 40),
+        (PACKED, "calibrating", 3), (PACKED, "converting", 40),
     ],
 )  # fmt: skip
 def test_a_killed_build_goes_on_to_the_bytes_of_a_fresh_one(

@@ -39,8 +39,8 @@ struct TiledPanels {
   struct alignas(64) Room {
     int32_t sums[kBlocks * kTile];
     float totals[kMaxPanels][(kMaxGroup + 1) * 16];
-    // Tiles of weights, by turns. A block of 32 has zeros in the other half of its tile, which the next one
-    // shares: even block, zeros, odd block.
+    // Tiles of weights, by turns. A block of 32 has zeros in the other half of its tile, which the
+    // next one shares: even block, zeros, odd block.
     uint8_t weights[2][4 * 1024];
   };
 
@@ -117,7 +117,7 @@ struct TiledPanels {
   // Writes a block's codes as tiles have them: four columns of each row behind each other.
   void unpack(int panel, int64_t index, uint8_t* to) const {
     const uint8_t* from = codes + panel * code_bytes + index * block * 16 * bits / 8;
-    // Near a panel's end what is fetched is of a panel of the next call: the one behind is here already.
+    // Near a panel's end what is fetched is of a panel of the next call: the one behind is here.
     const int64_t skipped = index + kAheadBlocks < blocks ? 0 : panels - 1;
     const uint8_t* ahead = from + kAhead + skipped * code_bytes;
     Lanes::prefetch(scales + ((panel + skipped) * blocks + index + kAheadBlocks) * 16);
@@ -258,7 +258,9 @@ struct TiledPanels {
     const float* token_scales = x.scales + at;
     asm("" : "+r"(token_scales));  // An address of two registers costs an instruction more.
     F zero;
-    if constexpr (kZerosBehind) zero = Lanes::from_int(Lanes::load_bytes(zeros + step.panel * zero_bytes + index * 16));
+    if constexpr (kZerosBehind)
+      zero = Lanes::from_int(
+          Lanes::load_bytes(zeros + step.panel * zero_bytes + index * 16));
 #pragma GCC unroll 16
     for (int t = 0; t < some; ++t) {
       const I whole = _mm512_load_si512(sums + t * 16);
