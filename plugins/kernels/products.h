@@ -25,9 +25,10 @@ struct RouterWeights {
   int64_t width;
 };
 
-// No group of tokens and no block is larger.
+// No group of tokens is larger, and no block smaller or larger.
 inline constexpr int kMaxGroup = 64;
 inline constexpr int kMinBlock = 32, kMaxBlock = 128;
+// Where sums of a block start: see above.
 inline constexpr int32_t kZeroBits = 0x4b400000;
 inline constexpr float kZero = 0x1.8p23f;
 static_assert(kMaxBlock * 255 * 127 < 1 << 22);

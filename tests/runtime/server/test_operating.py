@@ -35,7 +35,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield started
 
 
-LONG = {"prompt": "a", "max_tokens": 900, "ignore_eos": True}
+LONG: dict[str, Any] = {"prompt": "a", "max_tokens": 900, "ignore_eos": True}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -117,8 +117,11 @@ def test_a_client_who_leaves_while_it_waits_is_forgotten(server: Server) -> None
 def test_a_full_queue_is_429_with_the_time_to_come_back(folder: Path, tmp_path: Path) -> None:
     small = serve(folder, tmp_path, "--max-batch", "1", "--max-queue", "1")
     with small as server, ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: server.post("/v1/completions", **LONG), range(8)))
-    codes = [response.status_code for response in found]
+        longer = {**LONG, "max_tokens": 4 * LONG["max_tokens"]}
+        running = pool.submit(lambda: server.post("/v1/completions", **longer))
+        wait_for(lambda: server.metric("trtcoder:requests_running") == 1)
+        found = list(pool.map(lambda _: server.post("/v1/completions", **LONG), range(7)))
+    codes = [response.status_code for response in [running.result(), *found]]
     assert codes.count(200) >= 2
     assert codes.count(429) >= 1
     refused = next(response for response in found if response.status_code == 429)
