@@ -117,7 +117,7 @@ def test_a_client_who_leaves_while_it_waits_is_forgotten(server: Server) -> None
 def test_a_full_queue_is_429_with_the_time_to_come_back(folder: Path, tmp_path: Path) -> None:
     small = serve(folder, tmp_path, "--max-batch", "1", "--max-queue", "1")
     with small as server, ThreadPoolExecutor(8) as pool:
-        longer = {**LONG, "max_tokens": 4 * LONG["max_tokens"]}
+        longer = {**LONG, "max_tokens": 2 * LONG["max_tokens"]}
         running = pool.submit(lambda: server.post("/v1/completions", **longer))
         wait_for(lambda: server.metric("trtcoder:requests_running") == 1)
         found = list(pool.map(lambda _: server.post("/v1/completions", **LONG), range(7)))
