@@ -31,6 +31,7 @@ def render_table(
         table.add_column(
             printable_line(header[index]) if header else "",
             justify="left" if is_left else "right",
+            min_width=1,  # without one, cells of characters that take no place alone are lost
             no_wrap=not is_left or index == 0,
             overflow="fold",
         )

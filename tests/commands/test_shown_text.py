@@ -7,7 +7,7 @@ import math
 import unicodedata
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trtcoder.plain_json import dumps
@@ -61,6 +61,7 @@ def test_json_is_read_by_strict_readers_and_obeyed_by_no_terminal(value: Any) ->
 
 
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, st.integers()), min_size=1, max_size=5))
+@example([("", "\U0001f3fb", 0)])  # takes no place alone
 def test_a_table_keeps_its_cells_and_has_a_line_for_each_row(
     rows: list[tuple[str, str, int]],
 ) -> None:

@@ -16,6 +16,8 @@ from tests.evaluation.cells import cell
 from trtcoder.evaluation.sandbox.sandbox import Ending, Limits, Sandbox
 
 LOOP = "while True:\n    pass\n"
+# Bytes a file, and this process's own: they stand in the command line of each process of a cell.
+MARKED = (1 << 24) + 4 * os.getpid()
 SLEEP = "import time\ntime.sleep(100_000)\n"
 
 
@@ -94,7 +96,7 @@ def test_a_program_that_forks_is_stopped_and_none_of_its_children_stays() -> Non
         "    children += 1\n"
         "print(children)\n"
     )
-    marked = 16_777_343  # bytes a file; stands in the command line of each of its processes
+    marked = MARKED
     ending = cell(file_bytes=marked).run(bomb)
     assert ending.passed
     assert 0 < int(ending.printed) < 16
@@ -102,7 +104,7 @@ def test_a_program_that_forks_is_stopped_and_none_of_its_children_stays() -> Non
 
 
 def test_children_of_a_program_that_is_ended_do_not_stay() -> None:
-    marked = 16_777_359
+    marked = MARKED + 1
     source = f"import os\nos.fork()\nos.setsid() if os.getpid() > 1 else 0\n{SLEEP}"
     assert cell(file_bytes=marked, wall_seconds=2).run(source).status == "out of time"
     assert not _running(marked)
@@ -217,7 +219,7 @@ def test_programs_that_run_are_ended_together() -> None:
 
 def test_a_judge_that_is_killed_leaves_no_program_behind() -> None:
     cell()
-    marked = 16_777_381
+    marked = MARKED + 2
     script = (
         "from trtcoder.evaluation.sandbox.sandbox import Limits, Sandbox\n"
         f"Sandbox(Limits(file_bytes={marked})).run({SLEEP!r})\n"
