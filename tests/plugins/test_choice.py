@@ -96,6 +96,7 @@ def test_hidden_kernels_leave_it_to_onnxruntime(monkeypatch: pytest.MonkeyPatch)
 def test_a_library_that_cannot_be_opened_leaves_it_to_onnxruntime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("TRTCODER_PLUGINS", raising=False)
     for content in (None, b"no library"):
         path = tmp_path / "kernels.so"
         if content is not None:
