@@ -142,8 +142,7 @@ class Call {
                         plan_.order[item.first + i] * inputs_.query_nope.stride +
                         item.head * shape_.nope,
                     shape_.nope * sizeof(float));
-      absorb_key_.run(item.head, next, is_fetched, nope.data(), shape_.nope, item.tokens,
-                      absorbed.data());
+      absorb_key_.run(item.head, next, is_fetched, nope.data(), item.tokens, absorbed.data());
       keep_queries(item, absorbed.data(), entry.data());
     });
   }
@@ -304,8 +303,7 @@ class Call {
         std::memcpy(mixed.data() + i * shape_.latent,
                     mixed_.data() + (item.first + i) * row + item.head * shape_.latent,
                     shape_.latent * sizeof(float));
-      absorb_value_.run(item.head, next, is_fetched, mixed.data(), shape_.latent, item.tokens,
-                        values.data());
+      absorb_value_.run(item.head, next, is_fetched, mixed.data(), item.tokens, values.data());
       for (int64_t i = 0; i < item.tokens; ++i)
         std::memcpy(out_ + (plan_.order[item.first + i] * shape_.heads + item.head) * shape_.value,
                     values.data() + i * padded, shape_.value * sizeof(float));

@@ -109,11 +109,11 @@ struct HeadMatrix {
 };
 
 struct AttentionKernels {
-  // y[t * y_stride + n] = sum over k of x[t * x_stride + k] * weights[k * outputs + n]; y has room
+  // y[t * y_stride + n] = sum over k of x[t * inputs + k] * weights[k * outputs + n]; y has room
   // for `outputs` rounded up to 16. Of int8 the codes of a block are summed up, and from the first
   // block to the last sums times scales: sum = fma(sum of the block, scale, sum).
-  void (*project)(const HeadMatrix& weights, const float* x, int64_t x_stride, int64_t tokens,
-                  float* y, int64_t y_stride);
+  void (*project)(const HeadMatrix& weights, const float* x, int64_t tokens, float* y,
+                  int64_t y_stride);
 
   // Makes int16 of a query [width], and a scale a group. A group that is not finite has scale NaN.
   void (*quantize_query)(const RowFormat& format, const float* query, int16_t* codes,

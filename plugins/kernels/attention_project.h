@@ -54,13 +54,6 @@ struct HeadProducts {
   static constexpr bool kIsScaled =
       std::is_same_v<Type, Int8> || std::is_same_v<Type, Widened<true>>;
 
-  // Where weights are fetched from while rows are multiplied: for each row at `at`, which `step`
-  // bytes lie behind those of the row before.
-  struct Fetch {
-    const std::byte* at;
-    int64_t step;
-  };
-
   // A matrix from front to end, and behind it where the next one begins.
   class Ahead {
    public:
@@ -116,9 +109,11 @@ struct HeadProducts {
     return Type::load(last);
   }
 
-  // Adds the products of the first `vectors` x 16 columns to the sums in `y`.
+  // Adds the products of the first `vectors` x 16 columns to the sums in `y`; `fetches` as many
+  // bytes from `ahead` on.
   template <class Type, int tokens, int vectors, bool fetches, bool is_last = false>
-  static TRTCODER_INLINE void multiply(const Part<typename Type::Value>& part, Fetch fetch) {
+  static TRTCODER_INLINE void multiply(const Part<typename Type::Value>& part,
+                                       const std::byte* ahead) {
     constexpr bool is_scaled = kIsScaled<Type>;
     constexpr int64_t row_bytes = vectors * 16 * sizeof(typename Type::Value);
     const F zero = Lanes::broadcast(0.0f);
@@ -131,10 +126,12 @@ struct HeadProducts {
                         ? zero
                         : Lanes::load(part.y + t * part.y_stride + v * 16);
     const auto* values = part.values;
-    for (int64_t k = 0; k < part.rows; ++k, values += part.outputs, fetch.at += fetch.step) {
-      if constexpr (fetches)
+    for (int64_t k = 0; k < part.rows; ++k, values += part.outputs) {
+      if constexpr (fetches) {
 #pragma GCC unroll 8
-        for (int64_t i = 0; i < row_bytes; i += 64) Lanes::prefetch(fetch.at + i);
+        for (int64_t i = 0; i < row_bytes; i += 64) Lanes::prefetch(ahead + i);
+        ahead += row_bytes;
+      }
       if constexpr (tokens == 1) {
         const F one = Lanes::broadcast(part.x[k]);
 #pragma GCC unroll 16
@@ -175,14 +172,14 @@ struct HeadProducts {
     constexpr int64_t bytes = vectors * 16 * sizeof(typename Type::Value);
     for (; part.columns >= vectors * 16; part = part.behind(vectors * 16)) {
       if (ahead)
-        multiply<Type, tokens, vectors, true>(part, {ahead->take(part.rows * bytes), bytes});
+        multiply<Type, tokens, vectors, true>(part, ahead->take(part.rows * bytes));
       else
-        multiply<Type, tokens, vectors, false>(part, {});
+        multiply<Type, tokens, vectors, false>(part, nullptr);
     }
     if constexpr (vectors > 1)
       across<Type, tokens, (vectors > 4 ? vectors / 4 : 1)>(part, ahead);
     else if (part.columns)
-      multiply<Type, tokens, 1, false, true>(part, {});
+      multiply<Type, tokens, 1, false, true>(part, nullptr);
   }
 
   template <class Type, bool are_few>
@@ -204,15 +201,15 @@ struct HeadProducts {
   }
 
   template <class Type>
-  static void multiply_all(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens,
-                           float* y, int64_t y_stride) {
+  static void multiply_all(const HeadMatrix& m, const float* x, int64_t tokens, float* y,
+                           int64_t y_stride) {
     using Value = typename Type::Value;
     constexpr int64_t bytes = sizeof(Value);
     const auto part = [&](int64_t k, int64_t rows, int64_t n, int64_t columns) {
       const auto* scales = m.scales ? m.scales + k / m.block * m.outputs + n : nullptr;
       return Part<Value>{static_cast<const Value*>(m.values) + k * m.outputs + n, scales, m.outputs,
                          std::min(rows, m.inputs - k), std::min(columns, m.outputs - n), x + k,
-                         x_stride, y + n, y_stride, k == 0};
+                         m.inputs, y + n, y_stride, k == 0};
     };
     const int64_t many_rows = m.scales ? m.block : kManyRows;
     if (tokens <= kFewTokens || many_rows > kManyRows) {
@@ -253,10 +250,10 @@ struct HeadProducts {
     }
   }
 
-  static void run(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens, float* y,
+  static void run(const HeadMatrix& m, const float* x, int64_t tokens, float* y,
                   int64_t y_stride) {
     const auto multiply = [&]<class Type>(Type) {
-      multiply_all<Type>(m, x, x_stride, tokens, y, y_stride);
+      multiply_all<Type>(m, x, tokens, y, y_stride);
     };
     switch (m.type) {
       case HeadWeights::Type::int8: return multiply(Int8{});

@@ -1,7 +1,6 @@
 // Where the codes of a group of tokens lie: see `Activations`.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
 
 #include "kernels/matrix.h"

@@ -138,6 +138,7 @@ struct Avx2Lanes {
         : "x"(codes), "m"(*reinterpret_cast<const char(*)[4]>(x)));
     return sum;
   }
+  // Adds such products.
   static inline __attribute__((always_inline)) void add_words(__m256i& sum, __m256i codes,
                                                               const int8_t* x) {
     __m256i four;
