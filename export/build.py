@@ -102,6 +102,11 @@ class BuildOptions:
                 provider=self.provider,
             )
         )
+        if self.method != "rtn" and not recipe.has_integers:
+            raise BuildError(
+                f"--method {self.method}: chooses integers, and --weights {recipe.weights} stores "
+                "none; leave it out"
+            )
         request = BuildRequest(
             recipe,
             self.method,

@@ -57,6 +57,11 @@ class Recipe:
         """Return how tensors of a class are stored, in one layer."""
         return self.schemes.get(f"{kind}@{layer}", self.schemes[kind])
 
+    @property
+    def has_integers(self) -> bool:
+        """Whether any class of tensors is stored as integers."""
+        return any(isinstance(s, Scheme) and not s.is_float for s in self.schemes.values())
+
     def graph_scheme(self, kind: str, layer: int | None = None) -> GraphStorage:
         """Return how a graph stores tensors of a class, in one layer.
 

@@ -253,6 +253,11 @@ class Calibration:
         shared_out = self.coverage.share_out(self._layer, probabilities, mixing, top_k)
         for expert, found in enumerate(shared_out):
             self._register_expert(expert, experts.gate_up_proj[expert], found)
+        if not self.quantizer.needs_hessian:
+            # Little is kept of each. And the range of what float8 rounds may be asked for by the
+            # steps of all experts, while gate and up are being replaced by what is stored.
+            with parallel() as pool:
+                list(pool.map(self.quantizer.observed, self.quantizer.known_activations()))
 
     def _register_expert(self, expert: int, gate_up: torch.Tensor, found: ExpertTokens) -> None:
         hidden, name = self._moe_input, f"layers.{self._layer}/moe/experts"
@@ -276,7 +281,8 @@ class Calibration:
         self.quantizer.add_activation(down, lambda: observe(down, gated()))
         for role in ("gate", "up"):
             self.quantizer.set_own_activation(f"{name}/{role}[{expert}]", own)
-        self.quantizer.set_private(f"{name}/down[{expert}]", (own, down))
+        if self.quantizer.needs_hessian:
+            self.quantizer.set_private(f"{name}/down[{expert}]", (own, down))
 
     def _search_scales(self) -> None:
         if not self.quantizer.rescales:

@@ -224,7 +224,6 @@ def _add_expert(
         up_matrix, up_record = convert(plan, up, scheme, largest=largest)
         parts, fallback = [], None
         if stacks.product_scales is not None:
-            # Asked for behind gate and up, so that it is observed with these as they are stored.
             scale, fallback = activation_scale(plan.quantizer, expert_product(name, index))
             parts = [Part(stacks.product_scales.name, index, scale)]
         down_matrix, down_record = convert(plan, down, scheme, fallback=fallback)

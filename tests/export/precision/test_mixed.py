@@ -158,6 +158,8 @@ def test_a_dry_run_says_what_a_build_takes(
         (["--block-size", "-32"], "block"),
         (["--text", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         (["--method", "gptq", "--calibration", "nowhere"], "nowhere: cannot be read"),
+        (["--weights", "fp8", "--method", "gptq"], "--weights fp8 stores none; leave it out"),
+        (["--target", "tensorrt-llm", "--method", "clip"], "chooses integers"),
         (["--target", "abacus"], "abacus"),
     ],
 )
