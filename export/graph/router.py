@@ -43,7 +43,7 @@ def route(
     )
     selection = selection_logits(b, name, probabilities, logits, config)
     if config.norm_topk_prob and top_k > 1:
-        total = chosen_sum(b, name, probabilities, _chosen(b, name, selection, top_k), top_k)
+        total = _total(b, name, probabilities, selection, top_k, selection is logits)
         mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape, dtype=FLOAT)
         return Routing(selection, mixing, None)
     mixing = probabilities
@@ -52,8 +52,8 @@ def route(
         mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape, dtype=FLOAT)
     if not with_total:
         return Routing(selection, mixing, None)
-    chosen = _chosen(b, name, selection, top_k)
-    return Routing(selection, mixing, chosen_sum(b, name, mixing, chosen, top_k))
+    total = _total(b, name, mixing, selection, top_k, selection is logits)
+    return Routing(selection, mixing, total)
 
 
 def selection_logits(
@@ -65,8 +65,19 @@ def selection_logits(
     return logits
 
 
-def _chosen(b: GraphBuilder, name: str, selection: ir.Value, top_k: int) -> ir.Value:
-    return top(b, f"{name}/router/top", selection, top_k)[1]
+def _total(
+    b: GraphBuilder,
+    name: str,
+    mixing: ir.Value,
+    selection: ir.Value,
+    top_k: int,
+    are_largest_chosen: bool,
+) -> ir.Value:
+    """Return `chosen_sum`; where nothing but size chooses, the largest need not be looked up."""
+    if are_largest_chosen:
+        return _sum(b, name, top(b, f"{name}/router/top", mixing, top_k)[0])
+    chosen = top(b, f"{name}/router/top", selection, top_k)[1]
+    return chosen_sum(b, name, mixing, chosen, top_k)
 
 
 def chosen_sum(
@@ -81,6 +92,10 @@ def chosen_sum(
         axis=1,
         dtype=FLOAT,
     )
+    return _sum(b, name, weights)
+
+
+def _sum(b: GraphBuilder, name: str, weights: ir.Value) -> ir.Value:
     return b.op(
         "ReduceSum",
         f"{name}/router/total",
