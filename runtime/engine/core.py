@@ -190,6 +190,7 @@ class EngineCore:
             if sequence in self._jobs:
                 answer.finish_reason = "cancelled"
                 self._end(sequence)
+                self.stats.finished["cancelled"] += 1
                 job.sink(Cancelled(answer.index))
 
     def step(self) -> None:

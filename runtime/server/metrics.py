@@ -6,6 +6,7 @@ Histograms count the requests that have ended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from fastapi import APIRouter, Request
@@ -19,6 +20,9 @@ from trtcoder.runtime.server.document.errors import READING
 from trtcoder.runtime.server.service import Service
 
 router = APIRouter(tags=["health"])
+
+# How vLLM calls the ends of answers that it has other names for.
+_VLLM_REASONS = {"cancelled": "abort", "context": "length"}
 
 
 class EngineCollector(Collector):
@@ -49,13 +53,18 @@ class EngineCollector(Collector):
             yield self._cache_config()
 
     def _finished(self) -> Iterable[Metric]:
-        for name in ("trtcoder:requests_finished", *(["vllm:request_success"] * self._vllm)):
+        families: list[tuple[str, dict[str, str]]] = [("trtcoder:requests_finished", {})]
+        if self._vllm:
+            families.append(("vllm:request_success", _VLLM_REASONS))
+        for name, other_names in families:
             family = CounterMetricFamily(
                 name, "Answers by their end.", labels=["model_name", "finished_reason"]
             )
             for served in self._engines.all():
-                finished = dict(served.llm.engine.thread.core.stats.finished)
-                for reason, count in finished.items():
+                counts: Counter[str] = Counter()
+                for reason, count in dict(served.llm.engine.thread.core.stats.finished).items():
+                    counts[other_names.get(reason, reason)] += count
+                for reason, count in counts.items():
                     family.add_metric([served.name, reason], float(count))
             yield family
 

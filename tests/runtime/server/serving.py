@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,23 @@ class Server:
             data = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
         return [each if each == "[DONE]" else json.loads(each) for each in data]
 
-    def metric(self, name: str) -> float:
-        """Return the value of a metric, all its labels added."""
+    def metric(self, name: str, label: str = "") -> float:
+        """Return the value of a metric, all its labels added, or those with this value."""
         lines = self.client.get("/metrics").text.splitlines()
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")]
+        values = [
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith(f"{name}{{") and (not label or f'"{label}"' in line)
+        ]
         return sum(values)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition holds; fail if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.runtime.server.serving import Server, serve
+from tests.runtime.server.serving import Server, serve, wait_for
 from tests.toy_engine import toy_manifest, write_toy_engine
 
 
@@ -36,13 +36,6 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 LONG: dict[str, Any] = {"prompt": "a", "max_tokens": 900, "ignore_eos": True}
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def idle(server: Server) -> bool:
