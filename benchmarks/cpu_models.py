@@ -33,6 +33,7 @@ from trtcoder.model.deepseek_v2.config import DeepseekV2Config
 from trtcoder.model.registry import read_config
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import LITE_CONFIG, write_random_checkpoint
+from trtcoder.testing.user_cache import user_cache
 
 ROOT = Path(__file__).parents[1]
 # Two mixtures, since Q4_K_M stores some layers in more bits than others.
@@ -86,7 +87,7 @@ class Models:
     def __init__(self, layers: int, folder: Path | None = None) -> None:
         """Make nothing yet."""
         self.layers = layers
-        self.folder = folder or cache().parent / "lite-random"
+        self.folder = folder or user_cache() / "lite-random"
         self.written = min(layers, WRITTEN_LAYERS)
 
     def checkpoint(self) -> Checkpoint:

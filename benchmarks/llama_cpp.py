@@ -28,6 +28,8 @@ from typing import Any
 
 import click
 
+from trtcoder.testing.user_cache import user_cache
+
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
@@ -160,8 +162,7 @@ def _told(printed: list[str]) -> list[str]:
 
 def cache() -> Path:
     """Return the user's cache folder for llama.cpp: one build serves all working trees."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "trtcoder" / f"llama.cpp-{VERSION}"
+    return user_cache() / f"llama.cpp-{VERSION}"
 
 
 def obtain(work: Path, isa: str | None = None) -> LlamaCpp:

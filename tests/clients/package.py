@@ -12,7 +12,9 @@ from typing import Literal
 
 import click
 
-CACHE = Path.home() / ".cache" / "trtcoder"
+from trtcoder.testing.user_cache import user_cache
+
+CACHE = user_cache()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Checkpoints of random weights, for tests and benchmarks."""
+"""Checkpoints of random weights, and where what is downloaded is kept, for tests and benchmarks."""

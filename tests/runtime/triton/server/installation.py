@@ -13,7 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-CACHE = Path.home() / ".cache" / "trtcoder" / "triton"
+from trtcoder.testing.user_cache import user_cache
+
+CACHE = user_cache() / "triton"
 ROOT = Path(__file__).parents[4]
 SERVER = ("nvidia-pytriton==0.7.0", "tritonclient[http,grpc]==2.51.0")
 MODELS = (
