@@ -106,6 +106,17 @@ __attribute__((target("avx2"))) double avx2() {
   return 2.0 * 32 * 8 * kTurns;
 }
 
+__attribute__((target("avx2,avxvnni"))) double avxvnni() {
+  __m256i sums[12] = {}, a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(5);
+  for (int i = 0; i < kTurns; ++i)
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; ++j) {
+      sums[j] = _mm256_dpbusd_avx_epi32(sums[j], a, b);
+      asm volatile("" : "+x"(sums[j]));
+    }
+  return 2.0 * 32 * 12 * kTurns;
+}
+
 // The system gives the tiles to those who ask.
 bool has_amx() {
   constexpr int kAskForState = 0x1023, kTileData = 18;
@@ -190,6 +201,7 @@ int main(int count, char** arguments) {
   };
 #if defined(__x86_64__)
   peak("avx2", __builtin_cpu_supports("avx2"), avx2);
+  peak("avxvnni", __builtin_cpu_supports("avxvnni"), avxvnni);
   peak("avx512", __builtin_cpu_supports("avx512vnni"), vnni);
   peak("amx", has_amx(), amx);
 #elif defined(__aarch64__)

@@ -37,6 +37,7 @@ COMMON = "-std=c++20 -O3 -g1 -fPIC -fvisibility=hidden -ffp-contract=off -pthrea
 # Folder -> architectures it is for, and its flags.
 ISA_FLAGS = {
     "kernels/x86/avx2": ("x86_64", "-mavx2 -mfma -mf16c"),
+    "kernels/x86/avxvnni": ("x86_64", "-mavx2 -mfma -mf16c -mavxvnni"),
     "kernels/x86/avx512": (
         "x86_64",
         "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c"

@@ -64,14 +64,16 @@ void RowsAhead::rows(int count) { lines(count * int((row_bytes_ + 63) / 64)); }
 
 const AttentionKernels& attention_kernels(Isa isa) {
 #if defined(__x86_64__)
-  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, &avx2_attention,
-                                                   &avx512_attention, &amx_attention, nullptr};
+  static constexpr PerIsa<AttentionKernels> tables{.portable = &portable_attention,
+                                                   .avx2 = &avx2_attention,
+                                                   .avxvnni = &avx2_attention,
+                                                   .avx512 = &avx512_attention,
+                                                   .amx = &amx_attention};
 #elif defined(__aarch64__)
-  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr,
-                                                   &neon_attention};
+  static constexpr PerIsa<AttentionKernels> tables{.portable = &portable_attention,
+                                                   .neon = &neon_attention};
 #else
-  static constexpr PerIsa<AttentionKernels> tables{&portable_attention, nullptr, nullptr, nullptr,
-                                                   nullptr};
+  static constexpr PerIsa<AttentionKernels> tables{.portable = &portable_attention};
 #endif
   return tables[isa];
 }

@@ -20,7 +20,7 @@ namespace {
 // What the processor has and the system saves (Intel's manual, volume 2, CPUID and XGETBV). The
 // compilers' __builtin_cpu_supports asks a runtime library of theirs, and ziglang's has none.
 struct Processor {
-  bool avx2 = false, avx512 = false, tiles = false;
+  bool avx2 = false, avxvnni = false, avx512 = false, tiles = false;
 
   Processor() {
     constexpr unsigned kFma = 1u << 12, kSaves = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
@@ -28,6 +28,7 @@ struct Processor {
     constexpr unsigned kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;        // F, DQ, BW, VL
     constexpr unsigned kShuffles = 1u << 1, kGfni = 1u << 8, kVnni = 1u << 11;     // leaf 7, ecx
     constexpr unsigned kTiles = 1u << 24 | 1u << 25;                               // leaf 7, edx
+    constexpr unsigned kAvxVnni = 1u << 4;                                // leaf 7, 1, eax
     constexpr unsigned kSavesAvx = 0x6, kSavesAvx512 = 0xe6, kSavesTiles = 0x60000;
     unsigned a, b, c, d, saved, high;
     if (!has(__get_cpuid(1, &a, &b, &c, &d) ? c : 0, kFma | kSaves | kAvx | kF16c)) return;
@@ -36,6 +37,7 @@ struct Processor {
     avx2 = has(saved, kSavesAvx) && has(b, kAvx2);
     avx512 = avx2 && has(saved, kSavesAvx512) && has(b, kAvx512) && has(c, kVnni);
     tiles = avx512 && has(saved, kSavesTiles) && has(c, kShuffles | kGfni) && has(d, kTiles);
+    avxvnni = avx2 && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, kAvxVnni);
   }
 
   static bool has(unsigned found, unsigned wanted) { return (found & wanted) == wanted; }
@@ -67,6 +69,7 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::portable: return "portable";
     case Isa::avx2: return "avx2";
+    case Isa::avxvnni: return "avxvnni";
     case Isa::avx512: return "avx512";
     case Isa::amx: return "amx";
     case Isa::neon: return "neon";
@@ -79,6 +82,7 @@ bool isa_available(Isa isa) {
     case Isa::portable: return true;
 #if defined(__x86_64__)
     case Isa::avx2: return processor().avx2;
+    case Isa::avxvnni: return processor().avxvnni;
     case Isa::avx512: return processor().avx512;
     case Isa::amx: return processor().tiles && may_use_tiles();
 #elif defined(__aarch64__)

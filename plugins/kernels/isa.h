@@ -4,8 +4,9 @@
 namespace trtcoder {
 
 // In rising order: of those that a machine has, the last is the best.
-enum class Isa { portable, avx2, avx512, amx, neon };
-inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx, Isa::neon};
+enum class Isa { portable, avx2, avxvnni, avx512, amx, neon };
+inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avxvnni,
+                                Isa::avx512,   Isa::amx,  Isa::neon};
 
 const char* isa_name(Isa isa);
 
@@ -21,14 +22,15 @@ Isa isa_chosen();
 // A kernel family's implementations; null where this architecture has none.
 template <class Table>
 struct PerIsa {
-  const Table* portable;
-  const Table* avx2;
-  const Table* avx512;
-  const Table* amx;
-  const Table* neon;
+  const Table* portable = nullptr;
+  const Table* avx2 = nullptr;
+  const Table* avxvnni = nullptr;
+  const Table* avx512 = nullptr;
+  const Table* amx = nullptr;
+  const Table* neon = nullptr;
 
   const Table& operator[](Isa isa) const {
-    const Table* tables[] = {portable, avx2, avx512, amx, neon};
+    const Table* tables[] = {portable, avx2, avxvnni, avx512, amx, neon};
     return *tables[static_cast<int>(isa)];
   }
 };

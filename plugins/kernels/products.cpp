@@ -4,14 +4,15 @@ namespace trtcoder {
 
 const Products& products(Isa isa) {
 #if defined(__x86_64__)
-  static constexpr PerIsa<Products> tables{&portable_products, &avx2_products, &avx512_products,
-                                           &amx_products, nullptr};
+  static constexpr PerIsa<Products> tables{.portable = &portable_products,
+                                           .avx2 = &avx2_products,
+                                           .avxvnni = &avxvnni_products,
+                                           .avx512 = &avx512_products,
+                                           .amx = &amx_products};
 #elif defined(__aarch64__)
-  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, nullptr,
-                                           &neon_products};
+  static constexpr PerIsa<Products> tables{.portable = &portable_products, .neon = &neon_products};
 #else
-  static constexpr PerIsa<Products> tables{&portable_products, nullptr, nullptr, nullptr,
-                                           nullptr};
+  static constexpr PerIsa<Products> tables{.portable = &portable_products};
 #endif
   return tables[isa];
 }

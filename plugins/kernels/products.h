@@ -76,6 +76,7 @@ struct Products {
 
 extern const Products portable_products;
 extern const Products avx2_products;
+extern const Products avxvnni_products;
 extern const Products avx512_products;
 extern const Products amx_products;
 extern const Products neon_products;
