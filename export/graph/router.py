@@ -42,18 +42,22 @@ def route(
         "Softmax", f"{name}/router/probabilities", [logits], shape, axis=-1, dtype=FLOAT
     )
     selection = selection_logits(b, name, probabilities, logits, config)
+
+    def total(weights: ir.Value) -> ir.Value:
+        role = f"{name}/router/top"
+        if selection is logits:  # the largest are chosen, and need not be looked up
+            return _sum(b, name, top(b, role, weights, top_k)[0])
+        return chosen_sum(b, name, weights, top(b, role, selection, top_k)[1], top_k)
+
     if config.norm_topk_prob and top_k > 1:
-        total = _total(b, name, probabilities, selection, top_k, selection is logits)
-        mixing = b.op("Div", f"{name}/router/mixing", [probabilities, total], shape, dtype=FLOAT)
+        factors = [probabilities, total(probabilities)]
+        mixing = b.op("Div", f"{name}/router/mixing", factors, shape, dtype=FLOAT)
         return Routing(selection, mixing, None)
     mixing = probabilities
     if config.routed_scaling_factor != 1.0:
         scale = b.scalar(config.routed_scaling_factor)
         mixing = b.op("Mul", f"{name}/router/mixing", [probabilities, scale], shape, dtype=FLOAT)
-    if not with_total:
-        return Routing(selection, mixing, None)
-    total = _total(b, name, mixing, selection, top_k, selection is logits)
-    return Routing(selection, mixing, total)
+    return Routing(selection, mixing, total(mixing) if with_total else None)
 
 
 def selection_logits(
@@ -63,21 +67,6 @@ def selection_logits(
     if config.topk_method == "group_limited_greedy":
         return _limit_to_groups(b, name, probabilities, logits, config)
     return logits
-
-
-def _total(
-    b: GraphBuilder,
-    name: str,
-    mixing: ir.Value,
-    selection: ir.Value,
-    top_k: int,
-    are_largest_chosen: bool,
-) -> ir.Value:
-    """Return `chosen_sum`; where nothing but size chooses, the largest need not be looked up."""
-    if are_largest_chosen:
-        return _sum(b, name, top(b, f"{name}/router/top", mixing, top_k)[0])
-    chosen = top(b, f"{name}/router/top", selection, top_k)[1]
-    return chosen_sum(b, name, mixing, chosen, top_k)
 
 
 def chosen_sum(

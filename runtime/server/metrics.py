@@ -53,10 +53,10 @@ class EngineCollector(Collector):
             yield self._cache_config()
 
     def _finished(self) -> Iterable[Metric]:
-        families: list[tuple[str, dict[str, str]]] = [("trtcoder:requests_finished", {})]
+        families: dict[str, dict[str, str]] = {"trtcoder:requests_finished": {}}
         if self._vllm:
-            families.append(("vllm:request_success", _VLLM_REASONS))
-        for name, other_names in families:
+            families["vllm:request_success"] = _VLLM_REASONS
+        for name, other_names in families.items():
             family = CounterMetricFamily(
                 name, "Answers by their end.", labels=["model_name", "finished_reason"]
             )

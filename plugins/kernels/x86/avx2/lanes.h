@@ -193,15 +193,23 @@ struct Avx2Lanes {
     }
   }
 
+  // Twice the eight rows of `Lanes`.
+  template <class Lanes, int bits, int tokens>
+  static inline __attribute__((always_inline)) void dot_halves(const uint8_t* codes,
+                                                               const int8_t* x,
+                                                               I (&sums)[tokens]) {
+    __m256i part[tokens];
+    for (int t = 0; t < tokens; ++t) part[t] = sums[t].lo;
+    Lanes::template dot_eight<bits, tokens>(codes, x, part);
+    for (int t = 0; t < tokens; ++t) sums[t].lo = part[t], part[t] = sums[t].hi;
+    Lanes::template dot_eight<bits, tokens>(codes + 32, x, part);
+    for (int t = 0; t < tokens; ++t) sums[t].hi = part[t];
+  }
+
   template <int bits, int tokens>
   static inline __attribute__((always_inline)) void dot(const uint8_t* codes, const int8_t* x,
                                                         I (&sums)[tokens]) {
-    __m256i part[tokens];
-    for (int t = 0; t < tokens; ++t) part[t] = sums[t].lo;
-    dot_eight<bits, tokens>(codes, x, part);
-    for (int t = 0; t < tokens; ++t) sums[t].lo = part[t], part[t] = sums[t].hi;
-    dot_eight<bits, tokens>(codes + 32, x, part);
-    for (int t = 0; t < tokens; ++t) sums[t].hi = part[t];
+    dot_halves<Avx2Lanes, bits, tokens>(codes, x, sums);
   }
 };
 
