@@ -46,7 +46,7 @@ ISA_FLAGS = {
     "kernels/x86/amx": (
         "x86_64",
         "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c"
-        " -mprefer-vector-width=512 -mavx512vbmi -mgfni -mamx-tile -mamx-int8",
+        " -mprefer-vector-width=512 -mavx512vbmi -mgfni -mamx-tile -mamx-int8 -mamx-bf16",
     ),
     "kernels/arm/neon": ("aarch64", "-march=armv8.2-a+dotprod+fp16"),
 }

@@ -18,9 +18,14 @@ namespace {
 using Tile = AttentionPlan::Tile;
 using Piece = AttentionPlan::Piece;
 
+// Tokens whose entries a thread writes at once.
+constexpr int64_t kEntries = 8;
 // Rows of a mix that a thread merges at once.
 constexpr int64_t kMergeRows = 48;
 constexpr int64_t kChunk = HeadProjection::kMaxTokens;
+// Tokens of a call: their queries and mixes, 70 KB a token of a Lite, stay near by and in memory that
+// is kept.
+constexpr int64_t kCallTokens = 2 * kChunk;
 
 void check(const AttentionShape& shape, const LatentCache& cache) {
   const auto refuse = [](const std::string& what) { throw std::invalid_argument(what); };
@@ -41,20 +46,37 @@ void check(const AttentionShape& shape, const LatentCache& cache) {
 }
 
 // A query is quantized where the cache is.
-Arithmetic arithmetic_of(const AttentionInputs& inputs, const LatentCache& cache) {
+Arithmetic arithmetic_of(const AttentionKernels& kernels, const AttentionInputs& inputs,
+                         const LatentCache& cache) {
   const bool fits = cache.type == CacheType::int8 && cache.group % 2 == 0;
-  return fits ? inputs.arithmetic : Arithmetic::float32;
+  return fits && inputs.arithmetic == Arithmetic::int16 ? Arithmetic::int16 : kernels.floats;
 }
 
+// The inputs and the batch from token `first` on.
+AttentionInputs inputs_from(AttentionInputs inputs, const AttentionShape& shape, int64_t first) {
+  for (TokenRows* rows :
+       {&inputs.query_nope, &inputs.query_rope, &inputs.latent, &inputs.key_rope})
+    rows->values += first * rows->stride;
+  inputs.cosines += first * shape.rope / 2;
+  inputs.sines += first * shape.rope / 2;
+  return inputs;
+}
+AttentionBatch batch_from(AttentionBatch batch, int64_t first, int64_t tokens) {
+  batch.positions += first, batch.slots += first, batch.sequence_of += first;
+  batch.tokens = tokens;
+  return batch;
+}
+
+// Some tokens' attention, whose entries are in the cache.
 class Call {
  public:
-  Call(Isa isa, const AttentionShape& shape, const AttentionInputs& inputs,
+  Call(const AttentionKernels& kernels, const AttentionShape& shape, const AttentionInputs& inputs,
        const AttentionBatch& batch, const LatentCache& cache, int threads, float* out)
-      : kernels_(attention_kernels(isa)), shape_(shape), inputs_(inputs), batch_(batch),
-        cache_(cache), out_(out), plan_(shape, batch, cache.rows, threads),
+      : kernels_(kernels), shape_(shape), inputs_(inputs), batch_(batch), cache_(cache), out_(out),
+        plan_(shape, batch, threads),
         absorb_key_(kernels_, inputs.absorb_key, shape.nope, shape.latent),
         absorb_value_(kernels_, inputs.absorb_value, shape.latent, shape.value),
-        format_{cache.type, arithmetic_of(inputs, cache), shape.latent, shape.width(),
+        format_{cache.type, arithmetic_of(kernels_, inputs, cache), shape.latent, shape.width(),
                 cache.scales ? cache.group : kScaleGroup},
         words_(format_.query_words()),
         groups_(format_.arithmetic == Arithmetic::int16 ? format_.groups() : 0),
@@ -103,38 +125,30 @@ class Call {
     int64_t tokens;
   };
 
-  // Takes the items of all heads, and of `others` before them, which have negative numbers. Each is
-  // taken before the one in front of it is done, so that its weights are on their way.
+  // Takes the items of all heads. Each is taken before the one in front of it is done, so that its
+  // weights are on their way.
   template <class Body>
-  void each_item(Counter& counter, int64_t others, Body body) const {
-    const int64_t count = chunks_ * (others + shape_.heads);
+  void each_item(Counter& counter, Body body) const {
+    const int64_t count = chunks_ * shape_.heads;
     const auto item = [&](int64_t i) -> Item {
       const int64_t first = i % chunks_ * kChunk;
-      return {i / chunks_ - others, first, std::min(kChunk, batch_.tokens - first)};
+      return {i / chunks_, first, std::min(kChunk, batch_.tokens - first)};
     };
     bool is_fetched = false;
     for (int64_t i = counter.take(), next; i < count; i = next) {
       next = counter.take();
       const int64_t next_head = next < count ? item(next).head : -1;
       body(item(i), next_head, is_fetched);
-      is_fetched = i / chunks_ >= others && next_head >= 0;
+      is_fetched = next_head >= 0;
     }
   }
 
-  // Writes the tokens' entries, and makes the query of each head in the latent space.
+  // Makes the query of each head in the latent space.
   void absorb_queries(const Member&) {
-    Buffer<float> entry(shape_.width());
+    Buffer<float> query(shape_.width());
     Buffer<float> nope(kChunk * shape_.nope);
     Buffer<float> absorbed(kChunk * absorb_key_.padded_outputs());
-    each_item(absorbed_, 1, [&](const Item& item, int64_t next, bool is_fetched) {
-      const int64_t end = item.first + item.tokens;
-      if (item.head < 0) {
-        for (int64_t t = item.first; t < end; ++t) {
-          make_entry(shape_, inputs_, t, entry.data());
-          write_entry(shape_, cache_, batch_.slots[t], entry.data());
-        }
-        return;
-      }
+    each_item(absorbed_, [&](const Item& item, int64_t next, bool is_fetched) {
       // Tokens of a sequence may lie apart.
       for (int64_t i = 0; i < item.tokens; ++i)
         std::memcpy(nope.data() + i * shape_.nope,
@@ -142,8 +156,9 @@ class Call {
                         plan_.order[item.first + i] * inputs_.query_nope.stride +
                         item.head * shape_.nope,
                     shape_.nope * sizeof(float));
-      absorb_key_.run(item.head, next, is_fetched, nope.data(), item.tokens, absorbed.data());
-      keep_queries(item, absorbed.data(), entry.data());
+      absorb_key_.run(item.head, next, is_fetched, nope.data(), shape_.nope, item.tokens,
+                      absorbed.data());
+      keep_queries(item, absorbed.data(), query.data());
     });
   }
 
@@ -185,8 +200,8 @@ class Call {
     packed.tile = index;
     const Tile& tile = plan_.tiles[index];
     const int64_t row = tile.first * shape_.heads, rows = tile.tokens * shape_.heads;
-    kernels_.transpose(queries_.data() + row * words_, rows, words_, packed.words.data(),
-                       tile.lanes);
+    kernels_.pack_queries(format_, queries_.data() + row * words_, rows, tile.lanes,
+                          packed.words.data());
     if (groups_)
       kernels_.transpose(query_scales_.data() + row * groups_, rows, groups_, packed.scales.data(),
                          tile.lanes);
@@ -228,7 +243,7 @@ class Call {
 
   void attend(const Member&) {
     const int64_t lanes = plan_.widest_tile();
-    Packed packed(lanes, words_, groups_);
+    Packed packed(lanes, format_.packed_words(), groups_);
     Buffer<float> memory(2 * state_floats(lanes));
     Buffer<std::byte> scratch(scratch_bytes(format_));
     for (int64_t item; (item = attended_.take()) < int64_t(plan_.turns.size());) {
@@ -247,7 +262,7 @@ class Call {
       for (int64_t first = 0; first < tile.ranges; first += kSpanRanges) {
         const int64_t last = std::min(first + kSpanRanges, tile.ranges);
         if (!attend_ranges(packed, first, last, is_empty ? all : span, scratch.data())) continue;
-        if (!is_empty) kernels_.fold(tile.lanes, all, false, span, 0, format_.latent);
+        if (!is_empty) kernels_.fold(format_, tile.lanes, all, false, span, 0, format_.latent);
         is_empty = false;
       }
       finish(tile, all, 0, format_.latent);
@@ -256,7 +271,7 @@ class Call {
 
   // Writes rows [start, stop) of the mix of a tile's heads.
   void finish(const Tile& tile, const State& state, int64_t start, int64_t stop) {
-    kernels_.finish(tile.lanes, state, start, stop, tile.tokens * shape_.heads,
+    kernels_.finish(format_, tile.lanes, state, start, stop, tile.tokens * shape_.heads,
                     mixed_.data() + tile.first * shape_.heads * shape_.latent, shape_.latent);
   }
 
@@ -282,11 +297,11 @@ class Call {
       bool span_is_empty = true;
       for (; p < tile.piece + tile.pieces && plan_.pieces[p].first < end; ++p) {
         if (!has_rows_[p]) continue;
-        kernels_.fold(tile.lanes, into, span_is_empty, piece_state(p), start, stop);
+        kernels_.fold(format_, tile.lanes, into, span_is_empty, piece_state(p), start, stop);
         span_is_empty = false;
       }
       if (span_is_empty) continue;
-      if (!is_empty) kernels_.fold(tile.lanes, all, false, span, start, stop);
+      if (!is_empty) kernels_.fold(format_, tile.lanes, all, false, span, start, stop);
       is_empty = false;
     }
     if (start < stop) finish(tile, all, start, stop);
@@ -295,15 +310,10 @@ class Call {
   // Brings each head's mix out of the latent space.
   void absorb_outputs(const Member&) {
     const int64_t padded = absorb_value_.padded_outputs(), row = shape_.heads * shape_.latent;
-    Buffer<float> mixed(kChunk * shape_.latent);
     Buffer<float> values(kChunk * padded);
-    each_item(finished_, 0, [&](const Item& item, int64_t next, bool is_fetched) {
-      // Where they lie, all tokens' values would share a few lines of the nearest cache.
-      for (int64_t i = 0; i < item.tokens; ++i)
-        std::memcpy(mixed.data() + i * shape_.latent,
-                    mixed_.data() + (item.first + i) * row + item.head * shape_.latent,
-                    shape_.latent * sizeof(float));
-      absorb_value_.run(item.head, next, is_fetched, mixed.data(), item.tokens, values.data());
+    each_item(finished_, [&](const Item& item, int64_t next, bool is_fetched) {
+      const float* mixed = mixed_.data() + item.first * row + item.head * shape_.latent;
+      absorb_value_.run(item.head, next, is_fetched, mixed, row, item.tokens, values.data());
       for (int64_t i = 0; i < item.tokens; ++i)
         std::memcpy(out_ + (plan_.order[item.first + i] * shape_.heads + item.head) * shape_.value,
                     values.data() + i * padded, shape_.value * sizeof(float));
@@ -312,8 +322,8 @@ class Call {
 
   const AttentionKernels& kernels_;
   const AttentionShape& shape_;
-  const AttentionInputs& inputs_;
-  const AttentionBatch& batch_;
+  const AttentionInputs inputs_;
+  const AttentionBatch batch_;
   const LatentCache& cache_;
   float* out_;
   const AttentionPlan plan_;
@@ -339,8 +349,26 @@ void latent_attention(Isa isa, Team& team, const AttentionShape& shape,
                       const LatentCache& cache, float* out) {
   check(shape, cache);
   if (batch.tokens < 1) return;
-  Call call(isa, shape, inputs, batch, cache, team.size(), out);
-  team.run([&](const Member& member) { call.run(member); });
+  check(batch, cache.rows);
+  // A token may see entries of any other.
+  Counter written;
+  const auto write_entries = [&] {
+    Buffer<float> entry(shape.width());
+    for (int64_t first; (first = written.take(kEntries)) < batch.tokens;)
+      for (int64_t t = first; t < std::min(first + kEntries, batch.tokens); ++t) {
+        make_entry(shape, inputs, t, entry.data());
+        write_entry(shape, cache, batch.slots[t], entry.data());
+      }
+  };
+  for (int64_t first = 0; first < batch.tokens; first += kCallTokens) {
+    Call call(attention_kernels(isa), shape, inputs_from(inputs, shape, first),
+              batch_from(batch, first, std::min(kCallTokens, batch.tokens - first)), cache,
+              team.size(), out + first * shape.heads * shape.value);
+    team.run([&](const Member& member) {
+      if (first == 0) write_entries();
+      call.run(member);
+    });
+  }
 }
 
 }  // namespace trtcoder

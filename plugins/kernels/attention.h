@@ -2,8 +2,9 @@
 // the mixed values of the heads (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 //
 // A row's bits depend on the token, its position and what the cache holds for its sequence up to
-// there: not on the rest of the batch, on how a prompt was cut, on where blocks lie, on the number
-// of threads or on the instruction set. What that takes is said in `attention_kernels.h`.
+// there: not on the rest of the batch, on how a prompt was cut, on where blocks lie or on the number
+// of threads. What that takes is said in `attention_kernels.h`. Instruction sets give the same bits
+// too, but for `amx`, whose tiles have an order of sums of their own.
 #pragma once
 
 #include <cstdint>
@@ -64,13 +65,16 @@ struct TokenRows {
   int64_t stride;
 };
 
-// How queries are multiplied with an int8 cache.
+// How queries are multiplied with the cache.
 enum class Arithmetic {
   // Rows become float32.
   float32,
-  // Queries and weights of the mix are whole numbers of 16 bits, with a scale for each group of
-  // queries and for each row and group of the mix: their errors are at most 2^-16 of the largest.
-  int16
+  // Of an int8 cache: queries and weights of the mix are whole numbers of 16 bits, with a scale for
+  // each group of queries and for each row and group of the mix: their errors are at most 2^-16 of
+  // the largest.
+  int16,
+  // Rows become float32, and these three bfloat16: what tiles do in place of float32.
+  bfloat_parts
 };
 
 struct AttentionInputs {
@@ -85,7 +89,7 @@ struct AttentionInputs {
   HeadWeights absorb_key;
   HeadWeights absorb_value;
   float softmax_scale;
-  Arithmetic arithmetic;
+  Arithmetic arithmetic;  // int16, if it is wanted for an int8 cache
 };
 
 // Writes the tokens' entries to their slots, then attends from each token to the rows of its

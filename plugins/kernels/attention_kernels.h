@@ -2,7 +2,7 @@
 //
 // Query heads stand side by side: a lane is one head of one token, and no lane's result depends on
 // another. A sum over a row's 576 values, or over rows, goes from the first to the last, one fused
-// multiply-add each. Softmax is cut at positions that depend on nothing else:
+// multiply-add each; in tiles of bfloat16 it has their order (`x86/amx/bfloat_parts.h`). Softmax is cut at positions that depend on nothing else:
 //
 //   a range   64 logical rows: largest score, weights, their sum, mix
 //   a span    8 ranges, folded from first to last into one state
@@ -33,6 +33,8 @@ inline constexpr int64_t kTileColumns = 192;
 inline constexpr int64_t kScaleGroup = 64;
 // Lanes that go through a range together.
 inline constexpr int64_t kMaxStep = 64;
+// Values of a sum that a tile of bfloat16 takes at once.
+inline constexpr int64_t kTileValues = 32;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -50,6 +52,14 @@ struct RowFormat {
   }
   // 32-bit words of a lane's query.
   int64_t query_words() const { return arithmetic == Arithmetic::int16 ? width / 2 : width; }
+  // The same once queries are packed.
+  int64_t packed_words() const {
+    return arithmetic == Arithmetic::bfloat_parts ? tile_blocks() * 3 * kTileValues / 2
+                                                  : query_words();
+  }
+  // Of tiles: what a row's values take, and columns of the latent.
+  int64_t tile_blocks() const { return (width + kTileValues - 1) / kTileValues; }
+  int64_t latent_tiles() const { return (latent + 15) / 16; }
   int64_t padded_latent() const { return round_up(latent, 48); }
   int64_t tile_chunks() const { return (width + kTileColumns - 1) / kTileColumns; }
 };
@@ -57,7 +67,9 @@ struct RowFormat {
 // The queries of some tokens of one sequence.
 struct QueryLanes {
   int64_t count;           // a multiple of kLaneStep
-  const void* words;       // [query_words][count]: float32, or pairs of int16
+  // [packed_words][count]: float32, or pairs of int16. Bfloat parts of sixteen lanes stand together:
+  // [count / 16][tile_blocks][part][16 pairs][16].
+  const void* words;
   const float* scales;     // [groups][count], int16 only
   const int32_t* last;     // [count], the last position that a lane sees
   int32_t first_last;      // the smallest of them
@@ -93,7 +105,7 @@ class RowsAhead {
 struct State {
   float* largest;  // [lanes]
   float* sum;      // [lanes]
-  float* mixed;    // [padded_latent][lanes]
+  float* mixed;    // [padded_latent][lanes], or in bfloat parts [lanes][padded_latent]
 };
 
 // One head's part of `HeadWeights`.
@@ -109,15 +121,23 @@ struct HeadMatrix {
 };
 
 struct AttentionKernels {
-  // y[t * y_stride + n] = sum over k of x[t * inputs + k] * weights[k * outputs + n]; y has room
+  // What rows are multiplied in that are not whole numbers.
+  Arithmetic floats;
+
+  // y[t * y_stride + n] = sum over k of x[t * x_stride + k] * weights[k * outputs + n]; y has room
   // for `outputs` rounded up to 16. Of int8 the codes of a block are summed up, and from the first
   // block to the last sums times scales: sum = fma(sum of the block, scale, sum).
-  void (*project)(const HeadMatrix& weights, const float* x, int64_t tokens, float* y,
-                  int64_t y_stride);
+  void (*project)(const HeadMatrix& weights, const float* x, int64_t x_stride, int64_t tokens,
+                  float* y, int64_t y_stride);
 
   // Makes int16 of a query [width], and a scale a group. A group that is not finite has scale NaN.
   void (*quantize_query)(const RowFormat& format, const float* query, int16_t* codes,
                          float* scales);
+
+  // Brings the queries [count][query_words] of some heads side by side, for so many lanes, and zeros
+  // into lanes without a head.
+  void (*pack_queries)(const RowFormat& format, const uint32_t* words, int64_t count,
+                       int64_t lanes, uint32_t* out);
 
   // out[column * lanes + row] = rows[row * columns + column], and zeros behind the last row.
   void (*transpose)(const void* rows, int64_t count, int64_t columns, void* out, int64_t lanes);
@@ -129,13 +149,13 @@ struct AttentionKernels {
 
   // Folds `part` into a state, or makes it the state if that `is_empty`; of the mix only the rows
   // [start, stop).
-  void (*fold)(int64_t lanes, const State& state, bool is_empty, const State& part, int64_t start,
-               int64_t stop);
+  void (*fold)(const RowFormat& format, int64_t lanes, const State& state, bool is_empty,
+               const State& part, int64_t start, int64_t stop);
 
   // Divides the mix by the sums of weights: out[lane * stride + j] for `count` lanes and rows j in
   // [start, stop) of the mix; `start` is a multiple of 16.
-  void (*finish)(int64_t lanes, const State& state, int64_t start, int64_t stop, int64_t count,
-                 float* out, int64_t stride);
+  void (*finish)(const RowFormat& format, int64_t lanes, const State& state, int64_t start,
+                 int64_t stop, int64_t count, float* out, int64_t stride);
 };
 
 int64_t scratch_bytes(const RowFormat& format);

@@ -77,8 +77,8 @@ struct AttentionLoops {
     return false;
   }
 
-  static void fold(int64_t lanes, const State& state, bool is_empty, const State& part,
-                   int64_t start, int64_t stop) {
+  static void fold(const RowFormat&, int64_t lanes, const State& state, bool is_empty,
+                   const State& part, int64_t start, int64_t stop) {
     for (int64_t lane = 0; lane < lanes; lane += 16) {
       F state_share, part_share;
       Softmax<Lanes>::merge(state.largest + lane, state.sum + lane, is_empty,
@@ -94,8 +94,8 @@ struct AttentionLoops {
     }
   }
 
-  static void finish(int64_t lanes, const State& state, int64_t start, int64_t stop, int64_t count,
-                     float* out, int64_t stride) {
+  static void finish(const RowFormat&, int64_t lanes, const State& state, int64_t start,
+                     int64_t stop, int64_t count, float* out, int64_t stride) {
     for (int64_t lane = 0; lane < count; lane += 16) {
       const F share = Lanes::div(Lanes::broadcast(1.0f), Lanes::load(state.sum + lane));
       for (int64_t j = start; j < stop; j += 16) {
@@ -135,8 +135,15 @@ struct AttentionLoops {
       for (int64_t lane = j < whole_columns ? whole_lanes : 0; lane < lanes; ++lane) move(j, lane);
   }
 
-  static constexpr AttentionKernels table{HeadProducts<Lanes>::run,
+  static void pack_queries(const RowFormat& format, const uint32_t* words, int64_t count,
+                           int64_t lanes, uint32_t* out) {
+    transpose(words, count, format.query_words(), out, lanes);
+  }
+
+  static constexpr AttentionKernels table{Arithmetic::float32,
+                                          HeadProducts<Lanes>::run,
                                           IntRange<Lanes>::quantize_query,
+                                          pack_queries,
                                           transpose,
                                           attend,
                                           fold,

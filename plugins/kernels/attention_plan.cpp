@@ -100,12 +100,14 @@ std::vector<char> tiles_to_cut(const std::vector<AttentionPlan::Tile>& tiles, in
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch,
-                             int64_t cache_rows, int threads) {
+void check(const AttentionBatch& batch, int64_t cache_rows) {
   check_table(batch, cache_rows / kCacheBlock);
   check_tokens(batch, cache_rows);
   check_slots(batch);
+}
 
+AttentionPlan::AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch,
+                             int threads) {
   std::vector<int64_t> ends(batch.sequences + 1);
   for (int64_t t = 0; t < batch.tokens; ++t) ++ends[batch.sequence_of[t] + 1];
   for (int64_t s = 0; s < batch.sequences; ++s) ends[s + 1] += ends[s];

@@ -40,13 +40,15 @@ struct AttentionPlan {
   std::vector<Piece> pieces;   // of the tiles that several threads take
   std::vector<Turn> turns;     // longest first
 
-  // Throws std::invalid_argument for a batch that does not fit the cache.
-  AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch, int64_t cache_rows,
-                int threads);
+  // `batch` has passed `check`.
+  AttentionPlan(const AttentionShape& shape, const AttentionBatch& batch, int threads);
 
   // Lanes of the widest tile.
   int64_t widest_tile() const;
 };
+
+// Throws std::invalid_argument for a batch that does not fit the cache.
+void check(const AttentionBatch& batch, int64_t cache_rows);
 
 // Collects the rows of a range that exist, up to the position `last`.
 RangeRows collect_rows(const AttentionShape& shape, const AttentionBatch& batch,

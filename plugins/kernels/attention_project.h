@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/attention_softmax.h"
+#include "kernels/buffer.h"
 
 namespace trtcoder {
 namespace {
@@ -250,8 +251,15 @@ struct HeadProducts {
     }
   }
 
-  static void run(const HeadMatrix& m, const float* x, int64_t tokens, float* y,
+  static void run(const HeadMatrix& m, const float* x, int64_t x_stride, int64_t tokens, float* y,
                   int64_t y_stride) {
+    // Where they lie, all tokens' values might share a few lines of the nearest cache.
+    Buffer<float> rows(x_stride == m.inputs ? 0 : tokens * m.inputs);
+    if (x_stride != m.inputs) {
+      for (int64_t t = 0; t < tokens; ++t)
+        std::memcpy(rows.data() + t * m.inputs, x + t * x_stride, m.inputs * sizeof(float));
+      x = rows.data();
+    }
     const auto multiply = [&]<class Type>(Type) {
       multiply_all<Type>(m, x, tokens, y, y_stride);
     };

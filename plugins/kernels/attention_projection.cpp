@@ -23,12 +23,12 @@ const void* HeadProjection::values(int64_t head) const {
 }
 
 void HeadProjection::run(int64_t head, int64_t next, bool is_fetched, const float* x,
-                         int64_t tokens, float* y) const {
+                         int64_t x_stride, int64_t tokens, float* y) const {
   HeadMatrix m{weights_.type, values(head), nullptr, weights_.block, inputs_, outputs_,
                next < 0 ? nullptr : values(next), is_fetched};
   if (m.type == HeadWeights::Type::int8)
     m.scales = weights_.scales + head * ((inputs_ + m.block - 1) / m.block) * outputs_;
-  kernels_.project(m, x, tokens, y, padded_outputs());
+  kernels_.project(m, x, x_stride, tokens, y, padded_outputs());
 }
 
 }  // namespace trtcoder

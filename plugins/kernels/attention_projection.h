@@ -16,11 +16,11 @@ class HeadProjection {
 
   int64_t padded_outputs() const { return round_up(outputs_, 16); }
 
-  // y[t * padded_outputs + n] = sum over k of x[t * inputs + k] * the head's weight of n and k.
+  // y[t * padded_outputs + n] = sum over k of x[t * x_stride + k] * the head's weight of n and k.
   // `next` is the head that the caller will multiply with afterwards, -1 for none; `is_fetched`
   // whether this one was the `next` of another.
-  void run(int64_t head, int64_t next, bool is_fetched, const float* x, int64_t tokens,
-           float* y) const;
+  void run(int64_t head, int64_t next, bool is_fetched, const float* x, int64_t x_stride,
+           int64_t tokens, float* y) const;
 
  private:
   const void* values(int64_t head) const;

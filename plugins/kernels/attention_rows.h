@@ -1,6 +1,7 @@
 // The rows of a range as the loops of attention read them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -10,15 +11,23 @@
 namespace trtcoder {
 namespace {
 
+// Bytes of parts in tiles (`x86/amx/attention_parts.h`): a line more than they fill, so that what is
+// written at once falls into different sets of the nearest cache.
+inline constexpr int64_t kRowPartBytes = kRangeRows * 64 + 64;
+inline constexpr int64_t kColumnTileBytes = 16 * 64 + 64;
+
 // Working memory of a range. Rows are in chunks of columns, so that a row's place in a chunk is a
 // constant distance from the one before.
 struct AttentionTile {
   float* weights;      // [kTileRows][lanes of a step], scores before they are weights
   int32_t* pairs;      // [kTileRows / 2][lanes of a step], weights as int16
-  float* values;       // [tile_chunks][kTileRows][kTileColumns]
+  float* values;       // [tile_chunks][kTileRows][kTileColumns]; of parts, rows behind each other
   float* scales;       // [groups][kTileRows]
   int16_t* codes;      // [groups][kTileRows][kScaleGroup]
   int32_t* row_pairs;  // [groups][kTileRows / 2][kScaleGroup], a row (low) and the next
+  std::byte* row_parts;
+  std::byte* column_parts;
+  std::byte* weight_parts;
 
   AttentionTile(const RowFormat& format, std::byte* memory) {
     const auto take = [&]<class T>(T*& part, int64_t count) {
@@ -27,14 +36,23 @@ struct AttentionTile {
     };
     take(weights, kTileRows * kMaxStep);
     take(pairs, kTileRows / 2 * kMaxStep);
-    if (format.arithmetic == Arithmetic::int16) {
-      take(scales, format.groups() * kTileRows);
-      take(codes, format.groups() * kTileRows * kScaleGroup);
-      take(row_pairs, format.groups() * kTileRows / 2 * kScaleGroup);
-      values = nullptr;
-    } else {
-      take(values, format.tile_chunks() * kTileRows * kTileColumns);
-      scales = nullptr, codes = nullptr, row_pairs = nullptr;
+    values = scales = nullptr, codes = nullptr, row_pairs = nullptr;
+    row_parts = column_parts = weight_parts = nullptr;
+    switch (format.arithmetic) {
+      case Arithmetic::float32:
+        take(values, format.tile_chunks() * kTileRows * kTileColumns);
+        return;
+      case Arithmetic::int16:
+        take(scales, format.groups() * kTileRows);
+        take(codes, format.groups() * kTileRows * kScaleGroup);
+        take(row_pairs, format.groups() * kTileRows / 2 * kScaleGroup);
+        return;
+      case Arithmetic::bfloat_parts:
+        take(values, (kRangeRows + 1) * format.tile_blocks() * kTileValues);
+        take(row_parts, std::max<int64_t>(format.tile_blocks(), 2) * 3 * kRowPartBytes);
+        take(column_parts, std::max<int64_t>(kRangeRows / kTileValues * format.latent_tiles(), 8) *
+                               3 * kColumnTileBytes);
+        take(weight_parts, kMaxStep * kRangeRows * 3 * int64_t(sizeof(uint16_t)));
     }
   }
 

@@ -27,7 +27,7 @@ struct Processor {
     constexpr unsigned kAvx2 = 1u << 5;                                            // leaf 7, ebx
     constexpr unsigned kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;        // F, DQ, BW, VL
     constexpr unsigned kShuffles = 1u << 1, kGfni = 1u << 8, kVnni = 1u << 11;     // leaf 7, ecx
-    constexpr unsigned kTiles = 1u << 24 | 1u << 25;                               // leaf 7, edx
+    constexpr unsigned kTiles = 1u << 22 | 1u << 24 | 1u << 25;                    // leaf 7, edx
     constexpr unsigned kAvxVnni = 1u << 4;                                         // leaf 7/1, eax
     constexpr unsigned kSavesAvx = 0x6, kSavesAvx512 = 0xe6, kSavesTiles = 0x60000;
     unsigned a, b, c, d, saved, high;

@@ -345,6 +345,12 @@ def random_texts(
     return [Text.random(rng, shape, length, blocks, gap) for length in lengths], count * BLOCK
 
 
+def has_bits_of_its_own(isa: str, kind: str, weights: str, arithmetic: str = "int16") -> bool:
+    """Tell whether an instruction set sums up in another order than the portable kernels."""
+    in_floats = kind != "int8" or arithmetic != "int16"
+    return isa == "amx" and (in_floats or weights == "bfloat16")
+
+
 def run_all(
     isa: str, layer: Layer, texts: list[Text], cache: Cache, arithmetic: str = "int16"
 ) -> Floats:

@@ -22,6 +22,7 @@ from tests.plugins.attention import (
     attend,
     entries,
     expected,
+    has_bits_of_its_own,
     pack,
     random_texts,
     run_all,
@@ -84,9 +85,16 @@ def test_every_instruction_set_gives_the_same_bits(
     for isa in ISAS:
         cache = Cache(kind, shape, rows)
         outputs.append((run_all(isa, layer, texts, cache, arithmetic), cache))
-    for out, cache in outputs[1:]:
-        np.testing.assert_array_equal(out, outputs[0][0])
-        np.testing.assert_array_equal(cache.bits, outputs[0][1].bits)
+    wanted, written = outputs[0]
+    for isa, (out, cache) in zip(ISAS[1:], outputs[1:], strict=True):
+        np.testing.assert_array_equal(cache.bits, written.bits)
+        # An odd group has no pairs of whole numbers, and is multiplied in float32.
+        kind_of_sums = "float32" if shape.group % 2 else arithmetic
+        if has_bits_of_its_own(isa, kind, weights, kind_of_sums):
+            # Each may be as far from the formula as that test allows.
+            np.testing.assert_allclose(out, wanted, rtol=0, atol=6e-5 * np.abs(wanted).max())
+        else:
+            np.testing.assert_array_equal(out, wanted)
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.plugins.attention import BLOCK, Cache, Layer, Shape, attend, pack, random_texts, run_all
+from tests.plugins.attention import (
+    BLOCK,
+    Cache,
+    Layer,
+    Shape,
+    attend,
+    has_bits_of_its_own,
+    pack,
+    random_texts,
+    run_all,
+)
 from tests.plugins.kernels import library
 
 LIBRARY = library()
@@ -38,13 +48,14 @@ def test_rows_have_the_same_bits_where_they_lie_and_copied(
     ]
     LIBRARY.set_threads(threads)
     cache = Cache(kind, layer.shape, rows)
-    expected_bits = run_all("portable", layer, texts, cache)
+    portable_bits = run_all("portable", layer, texts, cache)
     for isa in ISAS:
         whole = run_all(isa, layer, texts, Cache(kind, layer.shape, rows))
-        np.testing.assert_array_equal(whole, expected_bits, isa)
+        if not has_bits_of_its_own(isa, kind, "bfloat16"):
+            np.testing.assert_array_equal(whole, portable_bits, isa)
         for token in tokens:
             alone = attend(isa, layer, *pack(texts, [(token, token + 1)]), cache)
-            np.testing.assert_array_equal(alone[0], expected_bits[token], f"{isa}, token {token}")
+            np.testing.assert_array_equal(alone[0], whole[token], f"{isa}, token {token}")
 
 
 @pytest.mark.parametrize("isa", ISAS)

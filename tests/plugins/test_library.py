@@ -60,5 +60,6 @@ def test_code_of_one_instruction_set_is_never_linked_into_anothers() -> None:
         pytest.skip("the library was built elsewhere")
     for path in objects:
         symbols = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
-        kinds = {line.split()[-2] for line in symbols.splitlines()}
-        assert not kinds & set("WVu"), path
+        # A pointer to the runtime library's handler of exceptions is no code.
+        lines = [line.split() for line in symbols.splitlines() if "__gxx_personality" not in line]
+        assert not {line[-2] for line in lines} & set("WVu"), path

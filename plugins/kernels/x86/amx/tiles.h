@@ -9,12 +9,13 @@ namespace trtcoder {
 namespace {
 
 struct Tiles {
-  // Makes this thread's tiles 0 to 3 ones of `rows` rows, and 4 to 7 whole ones. Between two uses
-  // another library of the process may have made others of them.
-  static void configure(int rows) {
-    const auto some = static_cast<uint8_t>(rows);
+  // Makes this thread's tiles 0 to 3 ones of `rows` rows, 4 to 6 of `middle`, and 7 a whole one. A
+  // product has as many rows as its sum and its first operand. Between two uses another library of
+  // the process may have made others of them.
+  static void configure(int rows, int middle = 16) {
+    const auto some = static_cast<uint8_t>(rows), others = static_cast<uint8_t>(middle);
     const Shapes shapes{1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64},
-                        {some, some, some, some, 16, 16, 16, 16}};
+                        {some, some, some, some, others, others, others, 16}};
     asm volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
   }
   // Gives them back: a thread that keeps tiles makes every switch to it save and restore 8 KB.
@@ -43,6 +44,12 @@ struct Tiles {
   template <int sum, int a, int b>
   static inline __attribute__((always_inline)) void multiply_unsigned() {
     asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(a), "i"(b) : "memory");
+  }
+  // sum[i][j] += the products of row i of `a`, 32 bfloat16, and column j of `b`, whose rows hold two
+  // of each column; see `bfloat_parts.h`.
+  template <int sum, int a, int b>
+  static inline __attribute__((always_inline)) void multiply_bfloats() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(a), "i"(b) : "memory");
   }
 
  private:
