@@ -45,7 +45,8 @@ WATCHES = {
         ("libtsan.so",),
         {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
         ("tests/plugins/test_linear.py", "tests/plugins/test_experts.py",
-         "tests/plugins/test_attention.py", "tests/plugins/test_threads.py"),
+         "tests/plugins/test_attention.py", "tests/plugins/test_attention_parts.py",
+         "tests/plugins/test_threads.py"),
     ),
 }  # fmt: skip
 

@@ -33,13 +33,13 @@ void attend(const RowFormat& format, const QueryLanes& queries, RangeRows& rows,
 
 void fold(const RowFormat& format, int64_t lanes, const State& state, bool is_empty,
           const State& part, int64_t start, int64_t stop) {
-  const auto fold = in_parts(format) ? PartsRange::fold : Loops::table.fold;
+  const auto fold = in_parts(format) ? LaneStates::fold : Loops::table.fold;
   fold(format, lanes, state, is_empty, part, start, stop);
 }
 
 void finish(const RowFormat& format, int64_t lanes, const State& state, int64_t start,
             int64_t stop, int64_t count, float* out, int64_t stride) {
-  const auto finish = in_parts(format) ? PartsRange::finish : Loops::table.finish;
+  const auto finish = in_parts(format) ? LaneStates::finish : Loops::table.finish;
   finish(format, lanes, state, start, stop, count, out, stride);
 }
 
