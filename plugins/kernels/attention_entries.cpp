@@ -7,20 +7,10 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/norm.h"
+
 namespace trtcoder {
 namespace {
-
-// Sixteen sums side by side, then halves onto halves: the same on every machine.
-float sum_of_squares(const float* x, int64_t count) {
-  float sums[16] = {};
-  int64_t k = 0;
-  for (; k + 16 <= count; k += 16)
-    for (int i = 0; i < 16; ++i) sums[i] += x[k + i] * x[k + i];
-  for (int i = 0; k < count; ++k, ++i) sums[i] += x[k] * x[k];
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-  return sums[0];
-}
 
 // The nearest whole number, ties to even, of |x| < 2^22: what is left in the last bits of a sum.
 int32_t nearest(float x) { return std::bit_cast<int32_t>(x + 0x1.8p23f) - 0x4b400000; }
@@ -99,8 +89,7 @@ void rotate(const float* x, const float* cosines, const float* sines, int64_t wi
 void make_entry(const AttentionShape& shape, const AttentionInputs& inputs, int64_t token,
                 float* entry) {
   const float* latent = inputs.latent.values + token * inputs.latent.stride;
-  const float mean = sum_of_squares(latent, shape.latent) / static_cast<float>(shape.latent);
-  const float inverse = 1.0f / std::sqrt(mean + inputs.epsilon);
+  const float inverse = inverse_root_mean_square(latent, shape.latent, inputs.epsilon);
   for (int64_t i = 0; i < shape.latent; ++i) entry[i] = latent[i] * inverse * inputs.norm[i];
   const int64_t half = shape.rope / 2;
   rotate(inputs.key_rope.values + token * inputs.key_rope.stride, inputs.cosines + token * half,

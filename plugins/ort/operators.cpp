@@ -23,7 +23,7 @@ constexpr const char* kDomain = "trtcoder";
 Status* register_operators(SessionOptions* options) {
   OpDomain* domain = nullptr;
   if (Status* failed = CreateOpDomain::call(*g_table, kDomain, &domain)) return failed;
-  for (const Op* op : {linear_op(), mlp_op(), experts_op(), latent_attention_op()})
+  for (const Op* op : {linear_op(), mlp_op(), experts_op(), latent_attention_op(), rms_norm_op()})
     if (Status* failed = AddOp::call(*g_table, domain, op)) return failed;
   return AddOpDomain::call(*g_table, options, domain);
 }

@@ -10,6 +10,7 @@ const Op* linear_op();
 const Op* mlp_op();
 const Op* experts_op();
 const Op* latent_attention_op();
+const Op* rms_norm_op();
 
 // Returns the first of `count` matrices of a known form with its data: the inputs codes, scales and
 // zeros (may be left out) from `first` on, each [count * panels, bytes or values of a panel].
