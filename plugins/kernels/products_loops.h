@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "kernels/exponential.h"
+#include "kernels/float_loops.h"
 #include "kernels/products.h"
 
 namespace trtcoder {
@@ -14,8 +15,12 @@ struct ProductLoops {
   using F = typename Lanes::F;
   using I = typename Lanes::I;
 
-  static int group_size(int64_t tokens) {
-    const int64_t groups = (tokens + Lanes::kMaxTokens - 1) / Lanes::kMaxTokens;
+  static int group_size(int64_t tokens) { return equal_groups<Lanes::kMaxTokens>(tokens); }
+  static int float_group_size(int64_t tokens) { return equal_groups<Lanes::kFloatTokens>(tokens); }
+
+  template <int most>
+  static int equal_groups(int64_t tokens) {
+    const int64_t groups = (tokens + most - 1) / most;
     return int((tokens + groups - 1) / groups);
   }
 
@@ -137,19 +142,24 @@ struct ProductLoops {
 
   static void panels(const Matrix& matrix, int64_t first, int count, const Activations& x,
                      float* out, int64_t stride) {
+    if (matrix.is_float()) return FloatLoops<Lanes>::panels(matrix, first, count, x, out, stride);
     for (int p = 0; p < count; ++p) panel(matrix, first + p, x, out + p * 16, stride);
   }
 
-  static void quantize_gated(const float* gate_up, int columns, const ActivationFormat& format,
-                             int8_t* codes, float* scale, int32_t* offset_out) {
+  static void gate(const float* gate_up, int columns, float* out) {
     const F one = Lanes::broadcast(1.0f), zero = Lanes::broadcast(0.0f);
-    float products[kMaxBlock] = {};
     for (int k = 0; k < columns; k += 16) {
       const F g = Lanes::load(gate_up + 2 * k);
       const F sigmoid_of = Lanes::add(one, exponential<Lanes>(Lanes::sub(zero, g)));
       const F silu = Lanes::div(g, sigmoid_of);
-      Lanes::store(products + k, Lanes::mul(silu, Lanes::load(gate_up + 2 * k + 16)));
+      Lanes::store(out + k, Lanes::mul(silu, Lanes::load(gate_up + 2 * k + 16)));
     }
+  }
+
+  static void quantize_gated(const float* gate_up, int columns, const ActivationFormat& format,
+                             int8_t* codes, float* scale, int32_t* offset_out) {
+    float products[kMaxBlock] = {};
+    gate(gate_up, columns, products);
     quantize_block(products, columns, format, codes, scale, offset_out);
   }
 
@@ -254,8 +264,9 @@ struct ProductLoops {
   // One panel's codes stay in the nearest cache while all groups of tokens pass.
   static constexpr int kPanelsAtOnce = 1;
 
-  static constexpr Products table{group_size, kMaxGroup + 1,  kPanelsAtOnce, quantize, panels,
-                                  quantize_gated, router, softmax, add_rows};
+  static constexpr Products table{group_size, float_group_size, kMaxGroup + 1, kPanelsAtOnce,
+                                  quantize,   panels,           quantize_gated, gate,
+                                  router,     softmax,          add_rows};
 };
 
 }  // namespace

@@ -142,6 +142,8 @@ struct PortableLanes {
 
   // Matrix products: see `kernels/matrix.h` for the layout.
   static constexpr int kMaxTokens = 4;
+  // Products with float32 matrices: vectors of sums, and tokens.
+  static constexpr int kFloatSums = 4, kFloatTokens = 4;
   // `dot` multiplies with code - kBias.
   template <int bits>
   static constexpr int kBias = 0;

@@ -29,7 +29,7 @@ void tiled_panels(const Matrix& matrix, int64_t first, int count, const Activati
 
 void panels(const Matrix& matrix, int64_t first, int count, const Activations& x, float* out,
             int64_t stride) {
-  if (!x.tiled) return Vectors::panels(matrix, first, count, x, out, stride);
+  if (!x.tiled || matrix.is_float()) return Vectors::panels(matrix, first, count, x, out, stride);
   if (matrix.bits == 4) {
     if (matrix.zeros) return tiled_panels<4, true>(matrix, first, count, x, out, stride);
     return tiled_panels<4, false>(matrix, first, count, x, out, stride);
@@ -40,10 +40,11 @@ void panels(const Matrix& matrix, int64_t first, int count, const Activations& x
 
 }  // namespace
 
-const Products amx_products{group_size,       kTiledFrom,
-                            kMaxPanels,       Vectors::quantize,
-                            panels,           Vectors::quantize_gated,
-                            Vectors::router,  Vectors::softmax,
+const Products amx_products{group_size,      Vectors::float_group_size,
+                            kTiledFrom,      kMaxPanels,
+                            Vectors::quantize, panels,
+                            Vectors::quantize_gated, Vectors::gate,
+                            Vectors::router, Vectors::softmax,
                             Vectors::add_rows};
 
 }  // namespace trtcoder
