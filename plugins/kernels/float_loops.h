@@ -19,7 +19,13 @@ struct FloatLoops {
   // Tokens are of such a group: with fewer panels than these a column is loaded for too few of them.
   static constexpr int kTokens = Lanes::kFloatTokens;
 
-  // Of many tokens fewer panels fit.
+  // Groups are the fewest that can be, as equal as possible.
+  static int group_size(int64_t tokens) {
+    const int64_t groups = (tokens + kTokens - 1) / kTokens;
+    return int((tokens + groups - 1) / groups);
+  }
+
+  // How many panels' sums fit.
   static constexpr int panels_for(int tokens) {
     return kMaxPanels * tokens <= kSums ? kMaxPanels : 2 * tokens <= kSums ? 2 : 1;
   }

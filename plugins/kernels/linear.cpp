@@ -33,21 +33,28 @@ void multiply(const Products& kernels, const Matrix& matrix, int64_t first, int 
     multiply_group(kernels, matrix, first, count, groups[g], y + groups.start(g) * matrix.rows);
 }
 
-// With a float32 matrix the tokens' rows are multiplied where they lie.
+// With a float32 matrix the tokens' rows are multiplied where they lie. A group passes all panels of
+// a piece before the next one comes: what it writes of a row lies together, and the panels stay in a
+// near cache.
 void float_linear(const Products& kernels, Team& team, const float* x, int64_t tokens,
                   const Matrix& matrix, float* y) {
+  constexpr int64_t kNear = 128 << 10;
   const int64_t panels = matrix.panels(), width = matrix.width;
-  const int64_t piece = panels_of_piece(panels, team);
+  const int64_t most = std::max<int64_t>(2, kNear / matrix.panel_code_bytes());
+  int64_t piece = std::min(panels_of_piece(panels, team), most);
+  // Of many tokens two panels are multiplied at once.
+  if (piece > 1) piece -= piece % 2;
   Counter multiplied;
   team.run([&](const Member&) {
     for (int64_t first; (first = multiplied.take(piece)) < panels;)
-      by_panels(kernels, matrix, first, std::min(first + piece, panels), [&](int64_t p, int count) {
-        for (int64_t t = 0, size; t < tokens; t += size) {
-          size = kernels.float_group_size(tokens - t);
-          const Activations rows{.tokens = int(size), .rows = x + t * width, .stride = width};
+      for (int64_t t = 0, size; t < tokens; t += size) {
+        size = kernels.float_group_size(tokens - t);
+        const Activations rows{.tokens = int(size), .rows = x + t * width, .stride = width};
+        by_panels(kernels, matrix, first, std::min(first + piece, panels),
+                  [&](int64_t p, int count) {
           multiply_group(kernels, matrix, p, count, rows, y + t * matrix.rows);
-        }
-      });
+        });
+      }
   });
 }
 

@@ -59,7 +59,7 @@ struct ActivationFormat {
   int block;
   bool has_zeros;
 
-  static constexpr int kFloatBlock = 32;
+  static constexpr int kFloatBlock = 16;
 
   explicit ActivationFormat(const Matrix& m)
       : bits(m.bits), block(m.is_float() ? kFloatBlock : m.block), has_zeros(m.zeros != nullptr) {}

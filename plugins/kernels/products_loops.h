@@ -14,13 +14,10 @@ template <class Lanes>
 struct ProductLoops {
   using F = typename Lanes::F;
   using I = typename Lanes::I;
+  using Floats = FloatLoops<Lanes>;
 
-  static int group_size(int64_t tokens) { return equal_groups<Lanes::kMaxTokens>(tokens); }
-  static int float_group_size(int64_t tokens) { return equal_groups<Lanes::kFloatTokens>(tokens); }
-
-  template <int most>
-  static int equal_groups(int64_t tokens) {
-    const int64_t groups = (tokens + most - 1) / most;
+  static int group_size(int64_t tokens) {
+    const int64_t groups = (tokens + Lanes::kMaxTokens - 1) / Lanes::kMaxTokens;
     return int((tokens + groups - 1) / groups);
   }
 
@@ -142,7 +139,7 @@ struct ProductLoops {
 
   static void panels(const Matrix& matrix, int64_t first, int count, const Activations& x,
                      float* out, int64_t stride) {
-    if (matrix.is_float()) return FloatLoops<Lanes>::panels(matrix, first, count, x, out, stride);
+    if (matrix.is_float()) return Floats::panels(matrix, first, count, x, out, stride);
     for (int p = 0; p < count; ++p) panel(matrix, first + p, x, out + p * 16, stride);
   }
 
@@ -264,9 +261,17 @@ struct ProductLoops {
   // One panel's codes stay in the nearest cache while all groups of tokens pass.
   static constexpr int kPanelsAtOnce = 1;
 
-  static constexpr Products table{group_size, float_group_size, kMaxGroup + 1, kPanelsAtOnce,
-                                  quantize,   panels,           quantize_gated, gate,
-                                  router,     softmax,          add_rows};
+  static constexpr Products table{.group_size = group_size,
+                                  .float_group_size = Floats::group_size,
+                                  .tiled_from = kMaxGroup + 1,
+                                  .panels_at_once = kPanelsAtOnce,
+                                  .quantize = quantize,
+                                  .panels = panels,
+                                  .quantize_gated = quantize_gated,
+                                  .gate = gate,
+                                  .router = router,
+                                  .softmax = softmax,
+                                  .add_rows = add_rows};
 };
 
 }  // namespace

@@ -40,11 +40,16 @@ void panels(const Matrix& matrix, int64_t first, int count, const Activations& x
 
 }  // namespace
 
-const Products amx_products{group_size,      Vectors::float_group_size,
-                            kTiledFrom,      kMaxPanels,
-                            Vectors::quantize, panels,
-                            Vectors::quantize_gated, Vectors::gate,
-                            Vectors::router, Vectors::softmax,
-                            Vectors::add_rows};
+const Products amx_products{.group_size = group_size,
+                            .float_group_size = Vectors::Floats::group_size,
+                            .tiled_from = kTiledFrom,
+                            .panels_at_once = kMaxPanels,
+                            .quantize = Vectors::quantize,
+                            .panels = panels,
+                            .quantize_gated = Vectors::quantize_gated,
+                            .gate = Vectors::gate,
+                            .router = Vectors::router,
+                            .softmax = Vectors::softmax,
+                            .add_rows = Vectors::add_rows};
 
 }  // namespace trtcoder
