@@ -1,7 +1,8 @@
 """Matrices in panels of sixteen rows, in the storage layout of our own kernels.
 
-`plugins/kernels/matrix.h` describes it. Between it and the rows of blocks of `blocks.py`, or plain
-rows of float32, bytes move but do not change, so the runtime's own operators can read it behind a transposition.
+`plugins/kernels/matrix.h` describes it. Between it and the rows of blocks of `blocks.py`, or of
+float32, bytes move but do not change, so the runtime's own operators can read it behind a
+transposition.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def panel_shape(width: int, scheme: Scheme) -> PanelShape:
 
 
 def lengthened(panels: NDArray[_Stored], count: int) -> NDArray[_Stored]:
-    """Return what panels store, ``[panels, values]``, with zeros behind it, up to so many panels."""
+    """Return what panels store, ``[panels, values]``, with zeros behind it up to ``count``."""
     return _filled(panels, count)
 
 

@@ -188,9 +188,7 @@ def _alternating(first: Arrays, second: Arrays) -> Arrays:
     return [alternating(*halves) for halves in zip(first, second, strict=True)]
 
 
-def _parts(
-    weights: Iterable[Weight], start: int, stored: Arrays, one: bool = False
-) -> list[Part]:
+def _parts(weights: Iterable[Weight], start: int, stored: Arrays, one: bool = False) -> list[Part]:
     """Return a matrix in panels as parts of weights: from panel ``start`` on, or as one entry."""
     return [
         Part(weight.name, start, array.reshape(1 if one else -1, *weight.shape[1:]))

@@ -138,7 +138,7 @@ void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room
   const int64_t width = 2 * format.block;
   float* gate_up = room.data();
   // A last block may be wider than what is left.
-  if (panels * 16 < width && !format.is_float()) std::memset(gate_up, 0, kGateRoom * sizeof(float));
+  if (panels * 16 < width) std::memset(gate_up, 0, kGateRoom * sizeof(float));
   alignas(64) int8_t codes[kMaxBlock];
   RoundedBlock rounded{codes, 0, 0};
   for (int64_t g = 0; g < job.inputs->count(); ++g) {
@@ -148,7 +148,7 @@ void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room
     });
     for (int t = 0; t < x.tokens; ++t) {
       if (format.is_float()) {
-        kernels.gate(gate_up + t * width, int(panels) * 8, job.products->row(g, t, block));
+        kernels.gate(gate_up + t * width, format.block, job.products->row(g, t, block));
         continue;
       }
       kernels.quantize_gated(gate_up + t * width, format.block, format, codes, &rounded.scale,

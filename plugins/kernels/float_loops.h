@@ -1,7 +1,7 @@
 // Products with float32 matrices over the lanes of any instruction set.
 //
-// An output is the sum over the columns from first to last, one fused multiply-add each, from +0 on.
-// Lanes are rows of the matrix, so no instruction set adds in another order.
+// Lanes are rows of the matrix, so whatever the vectors, an output is the same sum over the columns:
+// from the first to the last, one fused multiply-add each.
 #pragma once
 
 #include "kernels/matrix.h"
@@ -14,10 +14,11 @@ template <class Lanes>
 struct FloatLoops {
   using F = typename Lanes::F;
 
-  // Sums that the registers hold, beside a column of the panels and a token's value.
-  static constexpr int kSums = Lanes::kFloatSums;
-  // Tokens are of such a group: with fewer panels than these a column is loaded for too few of them.
-  static constexpr int kTokens = Lanes::kFloatTokens;
+  // What the registers hold beside a column of the panels and a token's value, and how many tokens
+  // a group has at most.
+  static constexpr int kSums = Lanes::kFloatSums, kTokens = Lanes::kFloatTokens;
+  // How far ahead of the products a panel is fetched, in values.
+  static constexpr int kAhead = 1024;
 
   // Groups are the fewest that can be, as equal as possible.
   static int group_size(int64_t tokens) {
@@ -25,7 +26,7 @@ struct FloatLoops {
     return int((tokens + groups - 1) / groups);
   }
 
-  // How many panels' sums fit.
+  // How many panels' sums the registers hold.
   static constexpr int panels_for(int tokens) {
     return kMaxPanels * tokens <= kSums ? kMaxPanels : 2 * tokens <= kSums ? 2 : 1;
   }
@@ -39,8 +40,8 @@ struct FloatLoops {
     for (int p = 0; p < panels; ++p)
 #pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t) sums[p][t] = Lanes::broadcast(0.0f);
-    // Every third row has a pointer of its own: the two behind it are the stride and twice the
-    // stride away, which an address can hold.
+    // Every third row has a pointer: the next ones are a stride and two away, which an address
+    // can say. Twelve pointers would not fit into the registers.
     const float* rows[(tokens + 2) / 3];
 #pragma GCC unroll 16
     for (int i = 0; i < (tokens + 2) / 3; ++i) rows[i] = x + 3 * i * x_stride;
@@ -94,8 +95,6 @@ struct FloatLoops {
     const float* weights = matrix.values() + first * matrix.width * 16;
     panels_for_group(weights, count, matrix.width, x, out, stride);
   }
-
-  static constexpr int kAhead = 1024;
 };
 
 }  // namespace

@@ -33,9 +33,9 @@ void multiply(const Products& kernels, const Matrix& matrix, int64_t first, int 
     multiply_group(kernels, matrix, first, count, groups[g], y + groups.start(g) * matrix.rows);
 }
 
-// With a float32 matrix the tokens' rows are multiplied where they lie. A group passes all panels of
-// a piece before the next one comes: what it writes of a row lies together, and the panels stay in a
-// near cache.
+// With a float32 matrix the tokens' rows are multiplied where they lie. A group passes all panels
+// of a piece before the next one comes, so that what it writes of a row lies together; the panels
+// stay in a near cache.
 void float_linear(const Products& kernels, Team& team, const float* x, int64_t tokens,
                   const Matrix& matrix, float* y) {
   constexpr int64_t kNear = 128 << 10;

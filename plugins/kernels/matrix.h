@@ -52,8 +52,8 @@ inline Matrix matrix_behind(Matrix m, int64_t count) {
 void check(const Matrix& matrix);
 
 // How activations are quantized for a matrix: its blocks, and what the sums of a block's codes are
-// multiplied with beforehand. For a float32 matrix they stay as they are; its blocks are columns that
-// are made together.
+// multiplied with beforehand. For a float32 matrix they stay as they are, and a block is what one
+// panel of gate and one of up give.
 struct ActivationFormat {
   int bits;
   int block;

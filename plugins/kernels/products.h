@@ -40,8 +40,8 @@ inline constexpr int kTileTokens = 16;
 inline constexpr int kMaxPanels = 4;
 
 struct Products {
-  // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panels`, and
-  // for those of a float32 matrix.
+  // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panels`; of
+  // a float32 matrix by the other.
   int (*group_size)(int64_t tokens);
   int (*float_group_size)(int64_t tokens);
   // Groups of so many tokens or more are tiled (see `Activations`).

@@ -7,8 +7,8 @@ namespace {
 
 // y = x W^T; x [tokens, K], W [N, K] as `kernels/matrix.h` lays it out.
 //
-// Inputs: x; codes, scales and zeros (optional) of W, or float32 values alone. Attributes: N, K; bits and
-// block, 32 and 0 of float32.
+// Inputs: x; codes, scales and zeros (optional) of W, of float32 codes alone. Attributes: N, K, bits,
+// block; 32 bits and a block of 0 are float32.
 struct Linear {
   static constexpr const char* kName = "Linear";
   static constexpr Argument kInputs[] = {{kFloat}, {kAny}, {kHalf, true}, {kUint8, true}};

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.plugins.kernels import CMatrix, Floats, Weights, aligned, library, pointer, rounded, roundings
+from tests.plugins.kernels import (
+    CMatrix,
+    Floats,
+    Weights,
+    aligned,
+    library,
+    pointer,
+    rounded,
+    roundings,
+)
 from trtcoder.calib.storage.blocks import QuantizedMatrix
 from trtcoder.calib.storage.panels import alternating
 from trtcoder.calib.storage.scheme import Scheme

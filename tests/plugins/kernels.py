@@ -54,7 +54,7 @@ def aligned(array: NDArray[Stored]) -> NDArray[Stored]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A matrix [N, K] in both layouts; in float32 ``packed`` are the values, and nothing else is."""
+    """A matrix [N, K] in both layouts; in float32 codes are the values' bytes, without scales."""
 
     scheme: Scheme
     width: int
@@ -65,10 +65,9 @@ class Weights:
     def random(cls, rng: np.random.Generator, rows: int, width: int, scheme: Scheme) -> Weights:
         if scheme.is_float:
             values = rng.standard_normal((rows, width)).astype(np.float32)
-            panels = aligned(float_panels(values))
             plain, stored = (
-                QuantizedMatrix(packed, np.empty((len(packed), 0), np.float16), None)
-                for packed in (values, panels)
+                QuantizedMatrix(part.view(np.uint8), np.empty((len(part), 0), np.float16), None)
+                for part in (values, aligned(float_panels(values)))
             )
             return cls(scheme, width, plain, stored)
         blocks = scheme.blocks(width)
@@ -120,7 +119,7 @@ class Weights:
     @property
     def values(self) -> Floats:
         if self.scheme.is_float:
-            return self.rows.packed.astype(np.float32, copy=False)
+            return self.rows.packed.view(np.float32)
         return dequantize(self.rows, self.scheme, self.width)
 
 

@@ -49,15 +49,16 @@ def tensor(name: str, array: NDArray[Any]) -> onnx.TensorProto:
 
 
 def stored(name: str, matrix: QuantizedMatrix) -> Arrays:
+    is_float = not matrix.scales.size
     parts: dict[str, NDArray[Any] | None] = {
-        "codes": matrix.packed,
+        "codes": matrix.packed.view(np.float32) if is_float else matrix.packed,
         "scales": matrix.scales,
         "zeros": matrix.zero_points,
     }
     return {
         f"{name}_{key}": part
         for key, part in parts.items()
-        if part is not None and part.size  # float32 has values alone
+        if part is not None and (key == "codes" or not is_float)
     }
 
 

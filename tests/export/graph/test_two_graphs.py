@@ -263,8 +263,8 @@ def test_rows_behind_the_panels_are_those_that_the_quantizer_made(
     engine = build_engine(source, tmp_path / "engine", weights, **options)
     plan = OnnxRuntime().plan(source, preset(weights, **options)).weights
     found = stored_rows(engine)
-    roles = ("", "/scales") if symmetric else ("", "/scales", "/zero_points")
-    roles = ("",) if weights == "fp32" else roles
+    roles = ["", "/scales"] if symmetric else ["", "/scales", "/zero_points"]
+    roles = [""] if weights == "fp32" else roles
     compared = 0
     for name, matrix in plan.matrices.items():
         arrays, _ = convert(plan, name)

@@ -139,7 +139,7 @@ struct NeonLanes {
   }
 
   static constexpr int kMaxTokens = 4;
-  // Products with float32 matrices: vectors of sums, and tokens.
+  // Of products with float32 matrices: vectors of sums, and tokens.
   static constexpr int kFloatSums = 6, kFloatTokens = 6;
   // The dot product takes two signed vectors.
   template <int bits>
