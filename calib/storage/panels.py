@@ -1,7 +1,8 @@
 """Matrices in panels of sixteen rows, in the storage layout of our own kernels.
 
-`plugins/kernels/matrix.h` describes it. Between it and the rows of blocks of `blocks.py` bytes move
-but do not change, so the runtime's own operators can read it behind a transposition.
+`plugins/kernels/matrix.h` describes it. Between it and the rows of blocks of `blocks.py`, or of
+float32, bytes move but do not change, so the runtime's own operators can read it behind a
+transposition.
 """
 
 from __future__ import annotations
@@ -44,23 +45,31 @@ def to_panels(matrix: QuantizedMatrix, scheme: Scheme) -> QuantizedMatrix:
     )
 
 
+def float_panels(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return float32 ``[N, K]`` in panels, ``[panels, K * 16]``; rows that fill the last are 0."""
+    return _columns_first(_filled(values))
+
+
 @dataclass(frozen=True, slots=True)
 class PanelShape:
     """Sizes of a panel's parts, each ``[columns, 16 rows]`` with the innermost axes last.
 
     Attributes:
-        codes: of 4 bits ``(eights, 16, 4)``, of 8 bits ``(eights, 2, 16, 4)``: bytes.
-        scales: ``(blocks, 16)``: float16.
-        zeros: ``(bytes a row, 16)``, None when symmetric.
+        codes: of 4 bits ``(eights, 16, 4)``, of 8 bits ``(eights, 2, 16, 4)``: bytes; of 32 bits
+            ``(K, 16)``: float32.
+        scales: ``(blocks, 16)``: float16; None of 32 bits.
+        zeros: ``(bytes a row, 16)``, None when symmetric, and of 32 bits.
     """
 
     codes: tuple[int, ...]
-    scales: tuple[int, ...]
+    scales: tuple[int, ...] | None
     zeros: tuple[int, ...] | None
 
 
 def panel_shape(width: int, scheme: Scheme) -> PanelShape:
     """Return the shape of panels whose rows have ``width`` values."""
+    if scheme.is_float:
+        return PanelShape(codes=(width, PANEL), scales=None, zeros=None)
     blocks = scheme.blocks(width)
     eights = blocks * scheme.block_size // 8
     return PanelShape(
@@ -70,29 +79,13 @@ def panel_shape(width: int, scheme: Scheme) -> PanelShape:
     )
 
 
-def alternating(first: QuantizedMatrix, second: QuantizedMatrix) -> QuantizedMatrix:
-    """Return two matrices in panels as one: a panel of the first, then one of the second."""
-    zeros = None
-    if first.zero_points is not None and second.zero_points is not None:
-        zeros = _alternating(first.zero_points, second.zero_points)
-    return QuantizedMatrix(
-        packed=_alternating(first.packed, second.packed),
-        scales=_alternating(first.scales, second.scales),
-        zero_points=zeros,
-    )
+def lengthened(panels: NDArray[_Stored], count: int) -> NDArray[_Stored]:
+    """Return what panels store, ``[panels, values]``, with zeros behind it up to ``count``."""
+    return _filled(panels, count)
 
 
-def lengthened(matrix: QuantizedMatrix, panels: int) -> QuantizedMatrix:
-    """Return a matrix in panels with zeros behind it, up to so many panels."""
-    zeros = matrix.zero_points
-    return QuantizedMatrix(
-        packed=_filled(matrix.packed, panels),
-        scales=_filled(matrix.scales, panels),
-        zero_points=None if zeros is None else _filled(zeros, panels),
-    )
-
-
-def _alternating(first: NDArray[_Stored], second: NDArray[_Stored]) -> NDArray[_Stored]:
+def alternating(first: NDArray[_Stored], second: NDArray[_Stored]) -> NDArray[_Stored]:
+    """Return what two matrices' panels store as one: that of the first, then one of the second."""
     return np.stack([first, second], axis=1).reshape(2 * len(first), -1)
 
 

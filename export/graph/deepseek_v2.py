@@ -106,8 +106,7 @@ def _moe(model: ModelBuilder, config: DeepseekV2Config, layer: int, x: ir.Value)
         for index in range(config.n_routed_experts)
     ]
     shape: list[Dim] = ["tokens", config.hidden_size]
-    level = recipe.accuracy_level
-    if b.uses_kernels and in_panels(gate_up, level) and in_panels(down, level):
+    if b.uses_kernels and in_panels(gate_up, recipe) and in_panels(down, recipe):
         stacks = declare_panel_experts(
             b.plan, f"{name}/experts", str(x.name), experts, gate_up, down
         )
@@ -166,7 +165,7 @@ def _stock_experts(model: ModelBuilder, config: DeepseekV2Config, routed: _Route
     if isinstance(gate_up, Float8) or isinstance(down, Float8):
         made = float8_layers.mixture_of_experts(*common, gate_up, down)
     else:
-        made = mixture_of_experts(*common, gate_up, down, model.recipe.accuracy_level)
+        made = mixture_of_experts(*common, gate_up, down, model.recipe)
     if routing.total is None:
         return made
     shape: list[Dim] = ["tokens", config.hidden_size]

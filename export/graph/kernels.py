@@ -36,7 +36,7 @@ class PanelMlp:
             for name, matrix in (("gate_up", self.gate_up), ("down", self.down))
             for key, value in (
                 ("bits", matrix.scheme.bits),
-                ("block", matrix.scheme.block_size),
+                ("block", _block(matrix)),
             )
         }
 
@@ -52,8 +52,13 @@ def linear(b: GraphBuilder, name: str, x: ir.Value, matrix: PanelMatrix, rows: s
         N=matrix.rows,
         K=matrix.width,
         bits=matrix.scheme.bits,
-        block=matrix.scheme.block_size,
+        block=_block(matrix),
     )
+
+
+def _block(matrix: PanelMatrix) -> int:
+    """Return the columns of a block; 0 of float32, which has none."""
+    return 0 if matrix.scheme.is_float else matrix.scheme.block_size
 
 
 def mlp(b: GraphBuilder, name: str, x: ir.Value, weights: PanelMlp) -> ir.Value:

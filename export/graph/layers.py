@@ -12,6 +12,7 @@ from trtcoder.errors import BuildError
 from trtcoder.export.graph import kernels
 from trtcoder.export.graph.builder import CONTRIB, Dim, GraphBuilder
 from trtcoder.export.graph.panels import row_inputs
+from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights.convert import declare_matrix
 from trtcoder.export.weights.experts import Expert, declare_experts
 from trtcoder.export.weights.matrix import Matrix
@@ -38,7 +39,7 @@ def linear(
     x: ir.Value,
     source: Matrix,
     scheme: Scheme,
-    accuracy_level: int,
+    recipe: Recipe,
     rows: str = "tokens",
     activation: str | None = None,
 ) -> ir.Value:
@@ -51,15 +52,16 @@ def linear(
     if not scheme.is_float and width % scheme.block_size:
         b.plan.pad(name, width, scheme.block_size)
     weight, activation = f"{name}/weight", activation or str(x.name)
-    if in_panels(scheme, accuracy_level):
+    if in_panels(scheme, recipe):
         panels = declare_panels(b.plan, weight, kind, activation, source, scheme)
         if b.uses_kernels:
             return kernels.linear(b, name, x, panels, rows)
-        return product(b, name, x, panels, accuracy_level, rows)
+        return product(b, name, x, panels, recipe, rows)
     weights = _matrix(b, weight, kind, activation, source, scheme)
     if scheme.is_float:
-        return b.op("Gemm", name, [x, *weights], [rows, out], transB=1)
-    return _integer_product(b, name, x, weights, out, width, scheme, accuracy_level, rows)
+        return _float_product(b, name, x, weights, out, rows)
+    level = recipe.accuracy_level
+    return _integer_product(b, name, x, weights, out, width, scheme, level, rows)
 
 
 def product(
@@ -67,7 +69,7 @@ def product(
     name: str,
     x: ir.Value,
     matrix: PanelMatrix,
-    accuracy_level: int,
+    recipe: Recipe,
     rows: str = "tokens",
 ) -> ir.Value:
     """Multiply ``x`` ``[rows, K]`` with a matrix in panels by ONNX Runtime's own operators.
@@ -75,10 +77,18 @@ def product(
     Of a pair it is both products, ``[rows, 2 N]``.
     """
     out = 2 * matrix.rows if matrix.pair else matrix.rows
-    weights = row_inputs(b, matrix)
-    return _integer_product(
-        b, name, x, weights, out, matrix.width, matrix.scheme, accuracy_level, rows
-    )
+    weights, scheme = row_inputs(b, matrix), matrix.scheme
+    if scheme.is_float:
+        return _float_product(b, name, x, weights, out, rows)
+    level = recipe.accuracy_level
+    return _integer_product(b, name, x, weights, out, matrix.width, scheme, level, rows)
+
+
+def _float_product(
+    b: GraphBuilder, name: str, x: ir.Value, weights: Sequence[ir.Value], out: int, rows: str
+) -> ir.Value:
+    """Multiply with float32 that lies row by row."""
+    return b.op("Gemm", name, [x, *weights], [rows, out], transB=1)
 
 
 def _integer_product(
@@ -144,7 +154,7 @@ def mixture_of_experts(
     top_k: int,
     gate_up: Scheme,
     down: Scheme,
-    accuracy_level: int,
+    recipe: Recipe,
 ) -> ir.Value:
     """Run the ``top_k`` experts of each token and add their outputs: ``[tokens, H]``.
 
@@ -153,7 +163,7 @@ def mixture_of_experts(
     ``gate_up`` and ``down`` may differ in bits and zero points.
     """
     hidden, declared = experts[0].gate.width, (b.plan, name, str(x.name), experts, gate_up, down)
-    if in_panels(gate_up, accuracy_level):
+    if in_panels(gate_up, recipe):
         fc1, fc2 = (row_inputs(b, stack) for stack in declare_panel_experts(*declared))
     else:
         stacks = declare_experts(*declared)
@@ -173,7 +183,7 @@ def mixture_of_experts(
         domain=CONTRIB,
         expert_weight_bits=gate_up.bits,
         block_size=gate_up.block_size,
-        accuracy_level=accuracy_level,
+        accuracy_level=recipe.accuracy_level,
         # Set, it would also divide the mixing weights that it is given by their sum.
         normalize_routing_weights=0,
         **common,

@@ -94,8 +94,7 @@ class ModelBuilder:
         scheme = self.recipe.graph_scheme(kind, self.layer)
         if isinstance(scheme, Float8):
             return float8_layers.linear(self.b, name, kind, x, source, scheme, rows, activation)
-        level = self.recipe.accuracy_level
-        return layers.linear(self.b, name, kind, x, source, scheme, level, rows, activation)
+        return layers.linear(self.b, name, kind, x, source, scheme, self.recipe, rows, activation)
 
     def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
         """Normalise ``x`` ``[tokens, width]`` by its root mean square."""
@@ -150,12 +149,11 @@ class ModelBuilder:
         panels = self.panel_mlp(name, prefix, x)
         if panels is not None and b.uses_kernels:
             return kernels.mlp(b, f"{name}/down_proj", x, panels)
-        level = self.recipe.accuracy_level
         if panels is None:
             gate_up = self.gate_up(name, prefix)
             fused = self.linear(f"{name}/gate_up_proj", "mlp", x, gate_up)
         else:
-            fused = layers.product(b, f"{name}/gate_up_proj", x, panels.gate_up, level)
+            fused = layers.product(b, f"{name}/gate_up_proj", x, panels.gate_up, self.recipe)
         gated, raised = self.split(name, "split", fused, ("gate", "up"), (inner, inner))
         # QuickGelu with alpha 1 is x * sigmoid(x), that is SiLU.
         gated = b.op(
@@ -163,7 +161,7 @@ class ModelBuilder:
         )
         product = b.op("Mul", f"{name}/product", [gated, raised], ["tokens", inner])
         if panels is not None:
-            return layers.product(b, f"{name}/down_proj", product, panels.down, level)
+            return layers.product(b, f"{name}/down_proj", product, panels.down, self.recipe)
         return self.linear(
             f"{name}/down_proj", "mlp", product, self.matrix(f"{prefix}.down_proj.weight")
         )
@@ -171,12 +169,12 @@ class ModelBuilder:
     def panel_mlp(self, name: str, prefix: str, x: ir.Value) -> PanelMlp | None:
         """Declare an MLP's weights in panels; None where it is not stored so."""
         scheme = self.recipe.graph_scheme("mlp", self.layer)
-        if not in_panels(scheme, self.recipe.accuracy_level):
+        if not in_panels(scheme, self.recipe):
             return None
         plan, gate_up = self.b.plan, self.gate_up(name, prefix)
         down = self.matrix(f"{prefix}.down_proj.weight")
         for role, width in (("gate_up_proj", gate_up.width), ("down_proj", down.width)):
-            if width % scheme.block_size:
+            if not scheme.is_float and width % scheme.block_size:
                 plan.pad(f"{name}/{role}", width, scheme.block_size)
         return PanelMlp(
             declare_panels(

@@ -16,7 +16,8 @@ from trtcoder.export.weights.plan import DType, Weight
 def panel_inputs(b: GraphBuilder, matrix: PanelMatrix) -> list[ir.Value | None]:
     """Return codes, scales and zero points as our operators take them, ``[panels, a panel]``.
 
-    The panels are those of all matrices; zero points are None where there are none.
+    The panels are those of all matrices; zero points are None where there are none, and beside
+    float32 values scales are, too.
     """
     leading = len(matrix.leading)
     found: list[ir.Value | None] = [
@@ -27,17 +28,22 @@ def panel_inputs(b: GraphBuilder, matrix: PanelMatrix) -> list[ir.Value | None]:
         )
         for weight in matrix.weights
     ]
-    return found if len(found) == 3 else [*found, None]
+    return [*found, *[None] * (3 - len(found))]
 
 
 def row_inputs(b: GraphBuilder, matrix: PanelMatrix) -> list[ir.Value]:
     """Return codes, scales and zero points as ONNX Runtime's own operators take them, row by row.
+
+    Of float32 it is the values alone.
 
     Of one matrix the shapes are those of `trtcoder.export.weights.convert.declare_rows`; a pair is
     stacked. Of several they begin with ``count``, codes are flat, and the rows of a pair alternate.
     Constant nodes bring the panels into rows; ONNX Runtime runs them when it loads the graph.
     """
     scheme, blocks = matrix.scheme, matrix.scheme.blocks(matrix.width)
+    if scheme.is_float:
+        (values,) = matrix.weights
+        return [_rows(b, matrix, values, [matrix.width])]
     blob = scheme.block_size * scheme.bits // 8
     packed = -(-blocks * scheme.bits // 8)
     codes = [blocks * blob] if matrix.count is not None else [blocks, blob]

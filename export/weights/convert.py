@@ -136,8 +136,7 @@ def convert(
     flat: bool = False,
 ) -> tuple[Arrays, TensorRecord]:
     """Return rows of the stored matrix ``name`` as `declare_rows` wants them, and their cost."""
-    stored, quantizer = plan.matrices[name], plan.quantizer
-    kind, scheme, source = stored.kind, stored.scheme, stored.source
+    scheme = plan.matrices[name].scheme
     if not isinstance(scheme, Scheme):
         raise BuildError(f"{name}: {scheme} is not converted here but in weights.float8")
     if not scheme.is_float:
@@ -148,9 +147,19 @@ def convert(
         if matrix.zero_points is not None:
             arrays.append(matrix.zero_points)
         return arrays, record
-    exact = scaled_rows(quantizer, stored, start, source.rows if stop is None else stop)
-    return [exact], TensorRecord(
-        name, kind, str(scheme), "exact", exact.size, exact.nbytes,
+    exact, record = convert_exact(plan, name, start, stop)
+    return [exact], record
+
+
+def convert_exact(
+    plan: WeightPlan, name: str, start: int = 0, stop: int | None = None
+) -> tuple[NDArray[np.float32], TensorRecord]:
+    """Return rows of the stored matrix ``name``, whose scheme is float32, and their cost."""
+    stored = plan.matrices[name]
+    stop = stored.source.rows if stop is None else stop
+    exact = scaled_rows(plan.quantizer, stored, start, stop)
+    return exact, TensorRecord(
+        name, stored.kind, str(stored.scheme), "exact", exact.size, exact.nbytes,
         squared_weight=float(np.vdot(exact, exact)),
     )  # fmt: skip
 

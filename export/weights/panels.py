@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from trtcoder.calib.storage.blocks import QuantizedMatrix
 from trtcoder.calib.storage.panels import (
     BLOCKS,
     PANEL,
     alternating,
+    float_panels,
     lengthened,
     panel_shape,
     to_panels,
@@ -22,8 +22,9 @@ from trtcoder.calib.storage.panels import (
 from trtcoder.calib.storage.record import TensorRecord
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.calib.storage.storage import Storage
+from trtcoder.export.recipe import Recipe
 from trtcoder.export.weights import matrix as matrices
-from trtcoder.export.weights.convert import convert_integers
+from trtcoder.export.weights.convert import Arrays, convert_exact, convert_integers
 from trtcoder.export.weights.experts import (
     Expert,
     add_expert_step,
@@ -39,8 +40,8 @@ class PanelMatrix:
     """A matrix ``[rows, width]`` in panels, or ``count`` of them behind each other.
 
     Attributes:
-        weights: codes, scales and, where the scheme has them, zero points: ``[count, panels,
-            *panel]``, without the first axis where there is one matrix.
+        weights: codes, scales and, where the scheme has them, zero points; of float32 the values
+            alone: ``[count, panels, *panel]``, without the first axis where there is one matrix.
         pair: two matrices of this form whose panels alternate, as gate and up do; the weights have
             an axis of 2 behind that of the panels.
     """
@@ -59,14 +60,17 @@ class PanelMatrix:
         return panels if self.count is None else (self.count, *panels)
 
 
-def in_panels(scheme: Storage, accuracy_level: int) -> TypeGuard[Scheme]:
-    """Return whether the kernels multiply matrices of this form at this accuracy."""
-    return (
-        isinstance(scheme, Scheme)
-        and not scheme.is_float
-        and scheme.block_size in BLOCKS
-        and accuracy_level == 4
-    )
+def in_panels(scheme: Storage, recipe: Recipe) -> TypeGuard[Scheme]:
+    """Return whether the kernels multiply matrices of this form in graphs of this recipe.
+
+    With float32 matrices they do where they do so with all others. Elsewhere the threads are ONNX
+    Runtime's, and a second pool that spins would take the cores from them.
+    """
+    if not isinstance(scheme, Scheme) or recipe.provider != "cpu" or recipe.activations is not None:
+        return False
+    if scheme.is_float:
+        return recipe.accuracy_level == 4 or not recipe.has_integers
+    return scheme.block_size in BLOCKS and recipe.accuracy_level == 4
 
 
 def declare_panels(
@@ -95,7 +99,7 @@ def declare_panels(
             halves = [
                 _converted(plan, name, scheme, first + start, first + stop) for first in firsts
             ]
-            stored = alternating(halves[0][0], halves[1][0]) if pair else halves[0][0]
+            stored = _alternating(halves[0][0], halves[1][0]) if pair else halves[0][0]
             parts = _parts(found.weights, start // PANEL, stored)
             return Converted(parts, [record for _, record in halves])
 
@@ -137,7 +141,9 @@ def declare_panel_experts(
             ]
             plan.quantizer.release(names[-1])
             gate, up, lowered = (stored for stored, _ in found)
-            both = alternating(*(lengthened(each, padded // PANEL) for each in (gate, up)))
+            count = -(-padded // PANEL)
+            gate, up = ([lengthened(each, count) for each in half] for half in (gate, up))
+            both = _alternating(gate, up)
             parts = [
                 *_parts(pairs.weights, index, both, one=True),
                 *_parts(downs.weights, index, lowered, one=True),
@@ -151,10 +157,11 @@ def declare_panel_experts(
 def _declare(plan: WeightPlan, name: str, kind: str, form: PanelMatrix) -> PanelMatrix:
     """Declare the weights of a form."""
     leading, shape = form.leading, panel_shape(form.width, form.scheme)
-    weights = [
-        plan.declare(name, kind, DType.UINT8, [*leading, *shape.codes]),
-        plan.declare(f"{name}/scales", kind, DType.FLOAT16, [*leading, *shape.scales]),
-    ]
+    dtype = DType.FLOAT if form.scheme.is_float else DType.UINT8
+    weights = [plan.declare(name, kind, dtype, [*leading, *shape.codes])]
+    if shape.scales is not None:
+        scales = [*leading, *shape.scales]
+        weights.append(plan.declare(f"{name}/scales", kind, DType.FLOAT16, scales))
     if shape.zeros is not None:
         zeros = [*leading, *shape.zeros]
         weights.append(plan.declare(f"{name}/zero_points", kind, DType.UINT8, zeros))
@@ -163,19 +170,27 @@ def _declare(plan: WeightPlan, name: str, kind: str, form: PanelMatrix) -> Panel
 
 def _converted(
     plan: WeightPlan, name: str, scheme: Scheme, start: int = 0, stop: int | None = None
-) -> tuple[QuantizedMatrix, TensorRecord]:
-    """Return rows of a stored matrix in panels, and their cost."""
+) -> tuple[Arrays, TensorRecord]:
+    """Return rows of a stored matrix in panels, as each weight of a `PanelMatrix` takes them.
+
+    With them comes what storing them cost.
+    """
+    if scheme.is_float:
+        values, record = convert_exact(plan, name, start, stop)
+        return [float_panels(values)], record
     stored, record = convert_integers(plan, name, start, stop)
-    return to_panels(stored, scheme), record
+    panels = to_panels(stored, scheme)
+    zeros = [] if panels.zero_points is None else [panels.zero_points]
+    return [panels.packed, panels.scales, *zeros], record
 
 
-def _parts(
-    weights: Iterable[Weight], start: int, stored: QuantizedMatrix, one: bool = False
-) -> list[Part]:
+def _alternating(first: Arrays, second: Arrays) -> Arrays:
+    return [alternating(*halves) for halves in zip(first, second, strict=True)]
+
+
+def _parts(weights: Iterable[Weight], start: int, stored: Arrays, one: bool = False) -> list[Part]:
     """Return a matrix in panels as parts of weights: from panel ``start`` on, or as one entry."""
-    arrays = (stored.packed, stored.scales, stored.zero_points)
     return [
         Part(weight.name, start, array.reshape(1 if one else -1, *weight.shape[1:]))
-        for weight, array in zip(weights, arrays, strict=False)
-        if array is not None
+        for weight, array in zip(weights, stored, strict=True)
     ]

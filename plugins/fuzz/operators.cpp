@@ -81,12 +81,37 @@ Tensor floats(Bytes& bytes, std::vector<int64_t> shape) {
   return made;
 }
 
-// Adds the inputs of `count` matrices, in a form that the bytes choose.
+constexpr int kBits[] = {4, 8}, kBlocks[] = {32, 64, 128};
+
+// A matrix' bits and block.
+struct Form {
+  int bits;
+  int block;
+
+  bool is_float() const { return bits == 32; }
+};
+
+// Of the bytes that choose the bits an eighth stands for float32.
+Form make_form(Bytes& bytes) {
+  const uint8_t kind = bytes.byte();
+  const int block = bytes.one_of(kBlocks);
+  return kind < 0xe0 ? Form{kBits[kind % 2], block} : Form{32, 0};
+}
+
+// Adds the inputs of `count` matrices.
 void add_matrices(Bytes& bytes, Node& node, const std::string& role, int64_t count, int64_t rows,
-                  int64_t width, int bits, int block) {
+                  int64_t width, const Form& form) {
+  const auto [bits, block] = form;
   node.integers[role + "bits"] = bits;
   node.integers[role + "block"] = block;
-  const int64_t panels = count * ((rows + 15) / 16), blocks = (width + block - 1) / block;
+  const int64_t panels = count * ((rows + 15) / 16);
+  if (form.is_float()) {
+    fill_floats(bytes, add(node, kFloat, {panels, width * 16}, true));
+    add(node, kHalf, {0}).is_there = false;
+    add(node, kUint8, {0}).is_there = false;
+    return;
+  }
+  const int64_t blocks = (width + block - 1) / block;
   fill_bytes(bytes, add(node, kUint8, {panels, blocks * block * 2 * bits}, true));
   fill_halves(bytes, add(node, kHalf, {panels, blocks * 16}, true), 0x20);
   Tensor& zeros =
@@ -95,7 +120,6 @@ void add_matrices(Bytes& bytes, Node& node, const std::string& role, int64_t cou
   zeros.is_there = bytes.flag();
 }
 
-constexpr int kBits[] = {4, 8}, kBlocks[] = {32, 64, 128};
 constexpr int64_t kWidths[] = {64, 1, 16, 31, 32, 70, 96, 130};
 constexpr int64_t kRows[] = {16, 1, 17, 32, 50};
 constexpr int64_t kTokens[] = {1, 2, 3, 70, 12, 13, 0, 33};
@@ -103,10 +127,10 @@ constexpr int64_t kTokens[] = {1, 2, 3, 70, 12, 13, 0, 33};
 const char* make_linear(Bytes& bytes, Node& node) {
   const int64_t tokens = bytes.one_of(kTokens), width = bytes.one_of(kWidths);
   const int64_t rows = bytes.one_of(kRows);
-  const int bits = bytes.one_of(kBits), block = bytes.one_of(kBlocks);
+  const Form form = make_form(bytes);
   node.integers = {{"N", rows}, {"K", width}};
   node.inputs.push_back(floats(bytes, {tokens, width}));
-  add_matrices(bytes, node, "", 1, rows, width, bits, block);
+  add_matrices(bytes, node, "", 1, rows, width, form);
   node.outputs[0] = {};
   return "Linear";
 }
@@ -114,11 +138,12 @@ const char* make_linear(Bytes& bytes, Node& node) {
 // The matrices of `count` MLPs.
 void add_mlps(Bytes& bytes, Node& node, const std::string& role, int64_t count, int64_t hidden,
               int64_t inner) {
-  const int bits[] = {bytes.one_of(kBits), bytes.one_of(kBits)};
-  const int block[] = {bytes.one_of(kBlocks), bytes.one_of(kBlocks)};
-  const int64_t gate_up = (inner + 15) / 16 * 32;
-  add_matrices(bytes, node, role + "_gate_up_", count, gate_up, hidden, bits[0], block[0]);
-  add_matrices(bytes, node, role + "_down_", count, hidden, inner, bits[1], block[1]);
+  const Form gate_up = make_form(bytes), chosen = make_form(bytes);
+  // Both are float32, or neither.
+  const Form down = gate_up.is_float() == chosen.is_float() ? chosen : gate_up;
+  const int64_t rows = (inner + 15) / 16 * 32;
+  add_matrices(bytes, node, role + "_gate_up_", count, rows, hidden, gate_up);
+  add_matrices(bytes, node, role + "_down_", count, hidden, inner, down);
 }
 
 const char* make_mlp(Bytes& bytes, Node& node) {

@@ -1,4 +1,4 @@
-// Quantized activations of many tokens: by token, and in the groups that products take.
+// Activations of many tokens as matrices take them: by token, and in the groups of products.
 #pragma once
 
 #include <cstring>
@@ -47,17 +47,20 @@ class RoundedRows {
   Buffer<int32_t> offsets_;
 };
 
-// Tokens' activations in groups; `Activations` describes the layout of one.
+// Tokens' activations in groups; `Activations` describes the layout of one. Rounded ones are put
+// there block by block; for a float32 matrix they are rows, of whole blocks.
 class ActivationGroups {
  public:
   ActivationGroups(const Products& kernels, const ActivationFormat& format, int64_t tokens,
                    int64_t width)
-      : kernels_(kernels), block_(format.block), blocks_((width + block_ - 1) / block_),
-        row_bytes_(GroupLayout::row_bytes(blocks_, block_)),
-        codes_(tokens * row_bytes_ + GroupLayout::kSpareBytes),
-        scales_(tokens * blocks_ + GroupLayout::kSpareValues),
-        offsets_(tokens * blocks_ + GroupLayout::kSpareValues) {
-    for (int64_t t = 0; t < tokens; t += kernels.group_size(tokens - t)) starts_.push_back(t);
+      : is_float(format.is_float()), kernels_(kernels), block_(format.block),
+        blocks_(format.blocks(width)), row_bytes_(GroupLayout::row_bytes(blocks_, block_)),
+        codes_(is_float ? 0 : tokens * row_bytes_ + GroupLayout::kSpareBytes),
+        scales_(is_float ? 0 : tokens * blocks_ + GroupLayout::kSpareValues),
+        offsets_(is_float ? 0 : tokens * blocks_ + GroupLayout::kSpareValues),
+        rows_(is_float ? tokens * blocks_ * block_ : 0) {
+    const auto size = is_float ? kernels.float_group_size : kernels.group_size;
+    for (int64_t t = 0; t < tokens; t += size(tokens - t)) starts_.push_back(t);
     starts_.push_back(tokens);
   }
 
@@ -68,8 +71,12 @@ class ActivationGroups {
 
   Activations operator[](int64_t group) const {
     const int64_t start = starts_[group];
+    if (is_float)
+      return {.tokens = size(group),
+              .rows = rows_.data() + start * blocks_ * block_,
+              .stride = blocks_ * block_};
     return {size(group), layout(group).tiled, codes_.data() + start * row_bytes_,
-            scales_.data() + start * blocks_, offsets_.data() + start * blocks_};
+            scales_.data() + start * blocks_, offsets_.data() + start * blocks_, nullptr, 0};
   }
 
   // Writes one block of the group's token `t`.
@@ -81,6 +88,11 @@ class ActivationGroups {
     offsets_.data()[i] = from.offset;
   }
 
+  // The row of a group's token t, from a block on.
+  float* row(int64_t group, int t, int64_t block = 0) {
+    return rows_.data() + ((starts_[group] + t) * blocks_ + block) * block_;
+  }
+
   // Writes a whole group; `token(i)` is the row of the group's token i in `rows`.
   template <class Token>
   void gather(int64_t group, const RoundedRows& rows, Token token) {
@@ -88,6 +100,8 @@ class ActivationGroups {
       for (int64_t b = 0; b < blocks_; ++b)
         put(group, t, b, rows.at(token(starts_[group] + t), b));
   }
+
+  const bool is_float;
 
  private:
   GroupLayout layout(int64_t group) const { return {kernels_, block_, size(group)}; }
@@ -99,6 +113,7 @@ class ActivationGroups {
   Buffer<int8_t> codes_;
   Buffer<float> scales_;
   Buffer<int32_t> offsets_;
+  Buffer<float> rows_;
   std::vector<int64_t> starts_;
 };
 

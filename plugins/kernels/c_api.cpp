@@ -29,7 +29,7 @@ RoutedExperts view(const trtcoder_mlp& first, const trtcoder_routing& r) {
 
 using namespace trtcoder;
 
-int32_t trtcoder_operators() { return 2; }
+int32_t trtcoder_operators() { return 3; }
 
 const char* trtcoder_isas() {
   static const std::string names = [] {

@@ -18,7 +18,7 @@ struct Job {
   Mlp mlp;
   std::vector<int64_t> tokens;  // in rising order
   std::vector<float> weights;
-  const RoundedRows* input = nullptr;
+  const RoundedRows* input = nullptr;  // where gate and up take rounded ones
   std::unique_ptr<ActivationGroups> inputs;
   std::unique_ptr<ActivationGroups> products;  // silu(gate) * up
 };
@@ -29,13 +29,13 @@ struct Piece {
   int64_t index;
 };
 
-// The tokens' activations, in the formats that the MLPs take.
+// The tokens' activations, in the formats that the MLPs take of rounded ones.
 std::vector<std::unique_ptr<RoundedRows>> rounded_inputs(
     const Products& kernels, int64_t tokens, const std::optional<RoutedExperts>& routed,
     const std::optional<Mlp>& shared) {
   std::vector<std::unique_ptr<RoundedRows>> found;
   for (const Mlp* mlp : {shared ? &*shared : nullptr, routed ? &routed->experts.first : nullptr}) {
-    if (!mlp) continue;
+    if (!mlp || mlp->gate_up.is_float()) continue;
     const ActivationFormat format(mlp->gate_up);
     if (found.empty() || !(found[0]->format == format))
       found.push_back(std::make_unique<RoundedRows>(kernels, format, tokens, mlp->hidden()));
@@ -115,11 +115,22 @@ std::vector<Job> plan(const Products& kernels, int64_t tokens, const Router* rou
   return jobs;
 }
 
+// Brings the activations of a group's tokens together; `x` is those of all.
+void gather(Job& job, int64_t group, const float* x) {
+  ActivationGroups& inputs = *job.inputs;
+  if (!inputs.is_float)
+    return inputs.gather(group, *job.input, [&](int64_t t) { return job.tokens[t]; });
+  const int64_t hidden = job.mlp.hidden();
+  for (int t = 0; t < inputs.size(group); ++t)
+    std::memcpy(inputs.row(group, t), x + job.tokens[inputs.start(group) + t] * hidden,
+                hidden * sizeof(float));
+}
+
 // A thread's working memory for a block of silu(gate) * up: gate and up of sixteen columns by turns.
 using GateRoom = Buffer<float>;
 constexpr int64_t kGateRoom = kMaxGroup * 2 * kMaxBlock;
 
-// Computes one block of silu(gate) * up for all tokens of a job, rounded.
+// Computes one block of silu(gate) * up for all tokens of a job, as down takes it.
 void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room) {
   const ActivationFormat format(job.mlp.down);
   const int64_t first = block * format.block / 8;
@@ -132,10 +143,14 @@ void gate_block(const Products& kernels, Job& job, int64_t block, GateRoom& room
   RoundedBlock rounded{codes, 0, 0};
   for (int64_t g = 0; g < job.inputs->count(); ++g) {
     const Activations x = (*job.inputs)[g];
-    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
+    by_panels(kernels, job.mlp.gate_up, 0, panels, [&](int64_t p, int count) {
       kernels.panels(job.mlp.gate_up, first + p, count, x, gate_up + p * 16, width);
     });
     for (int t = 0; t < x.tokens; ++t) {
+      if (format.is_float()) {
+        kernels.gate(gate_up + t * width, format.block, job.products->row(g, t, block));
+        continue;
+      }
       kernels.quantize_gated(gate_up + t * width, format.block, format, codes, &rounded.scale,
                              &rounded.offset);
       job.products->put(g, t, block, rounded);
@@ -151,7 +166,7 @@ void down_panels(const Products& kernels, const std::vector<Job>& jobs, int64_t 
   std::memset(sums, 0, tokens * width * sizeof(float));
   alignas(64) float tile[kMaxGroup * kMaxPanels * 16];
   for (const Job& job : jobs)
-    by_panels(kernels, 0, panels, [&](int64_t p, int count) {
+    by_panels(kernels, job.mlp.down, 0, panels, [&](int64_t p, int count) {
       for (int64_t g = 0; g < job.products->count(); ++g) {
         const Activations x = (*job.products)[g];
         const int64_t start = job.products->start(g);
@@ -165,12 +180,13 @@ void down_panels(const Products& kernels, const std::vector<Job>& jobs, int64_t 
     std::memcpy(y + t * hidden + first * 16, sums + t * width, whole * sizeof(float));
 }
 
-void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, int64_t tokens,
-              int64_t hidden, float* y) {
+void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, const float* x,
+              int64_t tokens, int64_t hidden, float* y) {
   std::vector<Piece> groups, blocks;
   for (Job& job : jobs) {
     for (int64_t g = 0; g < job.inputs->count(); ++g) groups.push_back({&job, g});
-    for (int64_t b = 0; b < job.mlp.down.blocks(); ++b) blocks.push_back({&job, b});
+    const int64_t across = ActivationFormat(job.mlp.down).blocks(job.mlp.inner());
+    for (int64_t b = 0; b < across; ++b) blocks.push_back({&job, b});
   }
   // Neighbours in memory go to one thread: the processor fetches ahead within a stream.
   const int64_t panels = (hidden + 15) / 16, turns = 4 * team.size();
@@ -180,10 +196,8 @@ void run_jobs(const Products& kernels, Team& team, std::vector<Job>& jobs, int64
   const int64_t some_panels = std::clamp<int64_t>(panels / turns, 1, most_panels);
   Counter gathered, gated, added;
   team.run([&](const Member& member) {
-    for (int64_t i; (i = gathered.take()) < int64_t(groups.size());) {
-      Job& job = *groups[i].job;
-      job.inputs->gather(groups[i].index, *job.input, [&](int64_t t) { return job.tokens[t]; });
-    }
+    for (int64_t i; (i = gathered.take()) < int64_t(groups.size());)
+      gather(*groups[i].job, groups[i].index, x);
     member.barrier();
     GateRoom room(kGateRoom);
     for (int64_t first; (first = gated.take(some_blocks)) < int64_t(blocks.size());)
@@ -220,7 +234,7 @@ void feed_forward(Isa isa, Team& team, const float* x, int64_t tokens,
     if (router) router->run(member, x);
   });
   std::vector<Job> jobs = plan(kernels, tokens, router ? &*router : nullptr, routed, shared, inputs);
-  run_jobs(kernels, team, jobs, tokens, hidden, y);
+  run_jobs(kernels, team, jobs, x, tokens, hidden, y);
 }
 
 }  // namespace trtcoder

@@ -12,6 +12,9 @@ namespace {
 void check_mlp(const Mlp& mlp) {
   check(mlp.gate_up);
   check(mlp.down);
+  if (mlp.gate_up.is_float() != mlp.down.is_float())
+    refuse("mlp: gate and up of " + std::to_string(mlp.gate_up.bits) + " bits, down of " +
+           std::to_string(mlp.down.bits) + ": both are float32, or neither");
   if (mlp.gate_up.rows == gate_up_rows(mlp.inner()) && mlp.gate_up.width == mlp.hidden()) return;
   const auto shape = [](const Matrix& m) {
     return std::to_string(m.rows) + " x " + std::to_string(m.width);

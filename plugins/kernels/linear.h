@@ -1,4 +1,4 @@
-// A linear layer with quantized weights.
+// A linear layer.
 #pragma once
 
 #include "kernels/isa.h"

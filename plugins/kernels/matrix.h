@@ -1,4 +1,4 @@
-// How quantized matrices and activations lie in memory.
+// How matrices and activations lie in memory.
 #pragma once
 
 #include <stdint.h>
@@ -15,6 +15,10 @@ namespace trtcoder {
 //   scales  float16 [p][b][16 rows]
 //   zeros   4 bits: [p][b / 2][16 rows], an even block (low) and the next; 8 bits: [p][b][16 rows]
 // Rows and columns beyond the matrix have scale 0.
+//
+// A matrix of 32 bits has no blocks, scales and zero points. Its codes are float32 values:
+//   codes   [p][width][16 rows]
+// Rows beyond the matrix are 0.
 struct Matrix {
   const uint8_t* codes;
   const uint16_t* scales;
@@ -24,9 +28,14 @@ struct Matrix {
   int bits;
   int block;
 
+  bool is_float() const { return bits == 32; }
+  const float* values() const { return reinterpret_cast<const float*>(codes); }
+
   int64_t panels() const { return (rows + 15) / 16; }
-  int64_t blocks() const { return (width + block - 1) / block; }
-  int64_t panel_code_bytes() const { return blocks() * block * 16 * bits / 8; }
+  int64_t blocks() const { return is_float() ? 0 : (width + block - 1) / block; }
+  int64_t panel_code_bytes() const {
+    return is_float() ? width * 16 * int64_t(sizeof(float)) : blocks() * block * 16 * bits / 8;
+  }
   int64_t panel_zero_bytes() const { return (bits == 4 ? (blocks() + 1) / 2 : blocks()) * 16; }
 };
 
@@ -34,7 +43,7 @@ struct Matrix {
 inline Matrix matrix_behind(Matrix m, int64_t count) {
   const int64_t panels = count * m.panels();
   m.codes += panels * m.panel_code_bytes();
-  m.scales += panels * m.blocks() * 16;
+  if (m.scales) m.scales += panels * m.blocks() * 16;
   if (m.zeros) m.zeros += panels * m.panel_zero_bytes();
   return m;
 }
@@ -43,14 +52,19 @@ inline Matrix matrix_behind(Matrix m, int64_t count) {
 void check(const Matrix& matrix);
 
 // How activations are quantized for a matrix: its blocks, and what the sums of a block's codes are
-// multiplied with beforehand.
+// multiplied with beforehand. For a float32 matrix they stay as they are, and a block is what one
+// panel of gate and one of up give.
 struct ActivationFormat {
   int bits;
   int block;
   bool has_zeros;
 
+  static constexpr int kFloatBlock = 16;
+
   explicit ActivationFormat(const Matrix& m)
-      : bits(m.bits), block(m.block), has_zeros(m.zeros != nullptr) {}
+      : bits(m.bits), block(m.is_float() ? kFloatBlock : m.block), has_zeros(m.zeros != nullptr) {}
+  bool is_float() const { return bits == 32; }
+  int64_t blocks(int64_t width) const { return (width + block - 1) / block; }
   bool operator==(const ActivationFormat&) const = default;
 };
 
@@ -62,12 +76,15 @@ struct ActivationFormat {
 //   scales   float32 [blocks][tokens]
 //   offsets  int32 [blocks][tokens]: where sums of products start that have one zero point (see
 //            `kZeroBits`), or the sum of the block's codes
+// For a float32 matrix they are rows of float32, `stride` values from one to the next.
 struct Activations {
   int tokens;
-  bool tiled;
-  const int8_t* codes;
-  const float* scales;
-  const int32_t* offsets;
+  bool tiled = false;
+  const int8_t* codes = nullptr;
+  const float* scales = nullptr;
+  const int32_t* offsets = nullptr;
+  const float* rows = nullptr;
+  int64_t stride = 0;
 };
 
 }  // namespace trtcoder

@@ -4,7 +4,9 @@
 // All of them give the same bits. Inside a block sums are of integers, exact in any order. Over the
 // blocks of a row float32 sums go from the first to the last, one fused multiply-add each:
 //   sum = fma(float(products of codes) * weight scale, activation scale, sum)
-// So a token's bits are the same whether its group is multiplied by vectors or by tiles.
+// So a token's bits are the same whether its group is multiplied by vectors or by tiles. With
+// float32 matrices the sums go over single columns instead:
+//   sum = fma(weight, activation, sum)
 //
 // No instruction makes floats of a block's integers. They are added to `kZeroBits`: read as float32,
 // that is kZero plus the integer, exactly, as long as it is below 2^22. The first product is
@@ -38,11 +40,13 @@ inline constexpr int kTileTokens = 16;
 inline constexpr int kMaxPanels = 4;
 
 struct Products {
-  // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panel`.
+  // The first of the fewest groups, as equal as possible, that `tokens` tokens make for `panels`; of
+  // a float32 matrix by the other.
   int (*group_size)(int64_t tokens);
+  int (*float_group_size)(int64_t tokens);
   // Groups of so many tokens or more are tiled (see `Activations`).
   int tiled_from;
-  // How many panels `panels` takes best.
+  // How many panels of integers `panels` takes best.
   int panels_at_once;
 
   // Quantizes one token's activations [width] by their largest magnitude in each block, to
@@ -59,6 +63,8 @@ struct Products {
   // sixteen of up alternate; see `quantize`.
   void (*quantize_gated)(const float* gate_up, int columns, const ActivationFormat& format,
                          int8_t* codes, float* scale, int32_t* offset);
+  // The same without rounding: writes `columns` values, a multiple of 16.
+  void (*gate)(const float* gate_up, int columns, float* out);
 
   // out[t * stride + e] = the product of x[t] and weights[e], both [width], for `tokens` <= 4
   // tokens and `experts` <= 4 rows of the router.
@@ -85,8 +91,9 @@ const Products& products(Isa isa);
 
 // Calls `each(panel, count)` for the panels [first, end), as many at once as `panels` takes best.
 template <class Each>
-void by_panels(const Products& kernels, int64_t first, int64_t end, Each each) {
-  const int most = kernels.panels_at_once;
+void by_panels(const Products& kernels, const Matrix& matrix, int64_t first, int64_t end,
+               Each each) {
+  const int most = matrix.is_float() ? kMaxPanels : kernels.panels_at_once;
   for (; first < end; first += most) each(first, end - first < most ? int(end - first) : most);
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "kernels/exponential.h"
+#include "kernels/float_loops.h"
 #include "kernels/products.h"
 
 namespace trtcoder {
@@ -13,6 +14,7 @@ template <class Lanes>
 struct ProductLoops {
   using F = typename Lanes::F;
   using I = typename Lanes::I;
+  using Floats = FloatLoops<Lanes>;
 
   static int group_size(int64_t tokens) {
     const int64_t groups = (tokens + Lanes::kMaxTokens - 1) / Lanes::kMaxTokens;
@@ -137,19 +139,24 @@ struct ProductLoops {
 
   static void panels(const Matrix& matrix, int64_t first, int count, const Activations& x,
                      float* out, int64_t stride) {
+    if (matrix.is_float()) return Floats::panels(matrix, first, count, x, out, stride);
     for (int p = 0; p < count; ++p) panel(matrix, first + p, x, out + p * 16, stride);
   }
 
-  static void quantize_gated(const float* gate_up, int columns, const ActivationFormat& format,
-                             int8_t* codes, float* scale, int32_t* offset_out) {
+  static void gate(const float* gate_up, int columns, float* out) {
     const F one = Lanes::broadcast(1.0f), zero = Lanes::broadcast(0.0f);
-    float products[kMaxBlock] = {};
     for (int k = 0; k < columns; k += 16) {
       const F g = Lanes::load(gate_up + 2 * k);
       const F sigmoid_of = Lanes::add(one, exponential<Lanes>(Lanes::sub(zero, g)));
       const F silu = Lanes::div(g, sigmoid_of);
-      Lanes::store(products + k, Lanes::mul(silu, Lanes::load(gate_up + 2 * k + 16)));
+      Lanes::store(out + k, Lanes::mul(silu, Lanes::load(gate_up + 2 * k + 16)));
     }
+  }
+
+  static void quantize_gated(const float* gate_up, int columns, const ActivationFormat& format,
+                             int8_t* codes, float* scale, int32_t* offset_out) {
+    float products[kMaxBlock] = {};
+    gate(gate_up, columns, products);
     quantize_block(products, columns, format, codes, scale, offset_out);
   }
 
@@ -254,8 +261,17 @@ struct ProductLoops {
   // One panel's codes stay in the nearest cache while all groups of tokens pass.
   static constexpr int kPanelsAtOnce = 1;
 
-  static constexpr Products table{group_size, kMaxGroup + 1,  kPanelsAtOnce, quantize, panels,
-                                  quantize_gated, router, softmax, add_rows};
+  static constexpr Products table{.group_size = group_size,
+                                  .float_group_size = Floats::group_size,
+                                  .tiled_from = kMaxGroup + 1,
+                                  .panels_at_once = kPanelsAtOnce,
+                                  .quantize = quantize,
+                                  .panels = panels,
+                                  .quantize_gated = quantize_gated,
+                                  .gate = gate,
+                                  .router = router,
+                                  .softmax = softmax,
+                                  .add_rows = add_rows};
 };
 
 }  // namespace

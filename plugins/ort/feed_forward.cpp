@@ -26,13 +26,13 @@ trtcoder::Mlp mlp_of(const Attributes& attributes, const std::string& role, int6
 }
 
 // Fills in an MLP's data, or that of `count` of them, from six inputs: codes, scales and zeros
-// (may be left out) of gate and up, and of down.
+// (may be left out) of gate and up, and of down; of float32 matrices codes alone.
 void fill(trtcoder::Mlp& mlp, int64_t count, const Call& call, size_t first) {
   mlp.gate_up = with_data(mlp.gate_up, count, call, first);
   mlp.down = with_data(mlp.down, count, call, first + 3);
 }
 
-constexpr Argument kWeights[] = {{kUint8}, {kHalf}, {kUint8, true}};
+constexpr Argument kWeights[] = {{kAny}, {kHalf, true}, {kUint8, true}};
 
 // A dense MLP. Inputs: x; gate and up, down (see `fill`). Attributes: hidden, inner,
 // shared_gate_up_bits and _block, shared_down_bits and _block.
@@ -68,8 +68,8 @@ struct Experts {
   static constexpr const char* kName = "Experts";
   static constexpr Argument kInputs[] = {
       {kFloat},      {kAny},        kWeights[0],    kWeights[1],    kWeights[2],
-      kWeights[0],   kWeights[1],   kWeights[2],    {kUint8, true}, {kHalf, true},
-      {kUint8, true}, {kUint8, true}, {kHalf, true}, {kUint8, true}};
+      kWeights[0],   kWeights[1],   kWeights[2],    {kAny, true},   {kHalf, true},
+      {kUint8, true}, {kAny, true}, {kHalf, true}, {kUint8, true}};
   static constexpr Argument kOutputs[] = {{kFloat}, {kFloat, true}};
 
   explicit Experts(const Attributes& attributes)

@@ -7,10 +7,11 @@ namespace {
 
 // y = x W^T; x [tokens, K], W [N, K] as `kernels/matrix.h` lays it out.
 //
-// Inputs: x; codes, scales and zeros (optional) of W. Attributes: N, K, bits, block.
+// Inputs: x; codes, scales and zeros (optional) of W, of float32 codes alone. Attributes: N, K, bits,
+// block; 32 bits and a block of 0 are float32.
 struct Linear {
   static constexpr const char* kName = "Linear";
-  static constexpr Argument kInputs[] = {{kFloat}, {kUint8}, {kHalf}, {kUint8, true}};
+  static constexpr Argument kInputs[] = {{kFloat}, {kAny}, {kHalf, true}, {kUint8, true}};
   static constexpr Argument kOutputs[] = {{kFloat}};
 
   explicit Linear(const Attributes& attributes) {

@@ -10,6 +10,14 @@ trtcoder::Matrix with_data(trtcoder::Matrix form, int64_t count, const Call& cal
   form.zeros = zeros.as<const uint8_t>();
   trtcoder::check(form);
   const int64_t panels = count * form.panels();
+  const ElementType type = form.is_float() ? kFloat : kUint8;
+  if (codes.type != type)
+    throw std::invalid_argument(std::string("codes: expected ") +
+                                (form.is_float() ? "float32" : "uint8"));
+  if (form.is_float()) {
+    codes.expect("codes", {panels, form.width * 16});
+    return form;
+  }
   codes.expect("codes", {panels, form.panel_code_bytes()});
   scales.expect("scales", {panels, form.blocks() * 16});
   if (form.zeros) zeros.expect("zero points", {panels, form.panel_zero_bytes()});

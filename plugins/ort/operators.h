@@ -13,9 +13,10 @@ const Op* latent_attention_op();
 const Op* rms_norm_op();
 
 // Returns the first of `count` matrices of a known form with its data: the inputs codes, scales and
-// zeros (may be left out) from `first` on, each [count * panels, bytes or values of a panel].
+// zeros (may be left out) from `first` on, each [count * panels, bytes or values of a panel]. Of
+// float32 there are codes alone.
 //
-// Throws std::invalid_argument where one is not of the size that the form needs.
+// Throws std::invalid_argument where one is not of the type and size that the form needs.
 trtcoder::Matrix with_data(trtcoder::Matrix form, int64_t count, const Call& call, size_t first);
 
 }  // namespace ort

@@ -26,6 +26,7 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError
 from trtcoder.export.graph.builder import GraphBuilder
 from trtcoder.export.graph.layers import embedding, mixture_of_experts
+from trtcoder.export.recipe import preset
 from trtcoder.export.weights.experts import Expert
 from trtcoder.export.weights.matrix import Matrix, Piece
 from trtcoder.testing.random_checkpoint import tiny_config
@@ -259,7 +260,10 @@ def test_the_experts_kernel_computes_with_what_dequantize_returns(
     names = [[f"model.layers.1.mlp.experts.{index}.{role}_proj.weight"
               for role in ("gate", "up", "down")] for index in range(16)]  # fmt: skip
     experts = [Expert(*(stored_as(source, name) for name in three)) for three in names]
-    mixed = mixture_of_experts(b, "experts", tokens, scores, weights, experts, 4, scheme, scheme, 0)
+    recipe = preset("int4", accuracy_level=0)
+    mixed = mixture_of_experts(
+        b, "experts", tokens, scores, weights, experts, 4, scheme, scheme, recipe
+    )
     b.output(mixed, "y")
     (found,) = run_graph(b, tmp_path, {"x": x, "selection": selection, "mixing": mixing})
     wanted = np.zeros((6, 128))

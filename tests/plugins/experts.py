@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.plugins.kernels import CMatrix, Floats, Weights, aligned, library, pointer, rounded
+from tests.plugins.kernels import (
+    CMatrix,
+    Floats,
+    Weights,
+    aligned,
+    library,
+    pointer,
+    rounded,
+    roundings,
+)
 from trtcoder.calib.storage.blocks import QuantizedMatrix
 from trtcoder.calib.storage.panels import alternating
 from trtcoder.calib.storage.scheme import Scheme
@@ -49,7 +58,7 @@ class Mlp:
 
     def products(self, x: Floats) -> NDArray[np.float64]:
         """Return silu(gate) * up of rounded activations, before they are rounded again."""
-        inputs = rounded(x, self.gate.scheme.block_size)
+        inputs = rounded(x, self.gate.scheme)
         gate, up = (inputs @ w.values.astype(np.float64).T for w in (self.gate, self.up))
         with np.errstate(over="ignore"):
             found: NDArray[np.float64] = gate / (1 + np.exp(-gate)) * up
@@ -57,14 +66,29 @@ class Mlp:
 
     def __call__(self, x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the outputs and how far float32 may be off: by one flipped rounding each."""
+        down, scheme = self.down.values.astype(np.float64), self.down.scheme
+        if scheme.is_float:
+            return self._exactly(x, down)
         products = self.products(x).astype(np.float32)
-        block = self.down.scheme.block_size
-        down = self.down.values.astype(np.float64)
+        block = scheme.block_size
         padded = np.pad(np.abs(products), ((0, 0), (0, -products.shape[1] % block)))
         steps = padded.reshape(len(x), -1, block).max(-1).repeat(block, -1)[:, : down.shape[1]]
-        inner = rounded(products, block)
+        inner = rounded(products, scheme)
         flips = (steps[:, None, :] / 127 * np.abs(down)[None]).max(-1)
         return inner @ down.T, 1e-5 * np.abs(inner) @ np.abs(down).T + 1.01 * flips
+
+    def _exactly(
+        self, x: Floats, down: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the outputs where nothing is rounded but sums, and how far those may be off."""
+        products, step = self.products(x), 2.0**-24
+        inputs = np.abs(x.astype(np.float64))
+        gate, up = (inputs @ np.abs(w.values.astype(np.float64)).T for w in (self.gate, self.up))
+        # The slope of silu is below 1.1, and |silu(g)| at most |g|.
+        off = 2.2 * gate * up * roundings(self.gate.scheme, x.shape[1]) * step
+        off += np.abs(products) * 1e-6
+        own = np.abs(products) @ np.abs(down).T * roundings(self.down.scheme, down.shape[1]) * step
+        return products @ down.T, off @ np.abs(down).T + own + 1e-30
 
 
 @dataclass(frozen=True)
@@ -161,8 +185,18 @@ def _reference(structure: ctypes.Structure | None) -> object:
 
 def behind(mlps: list[Mlp]) -> tuple[QuantizedMatrix, QuantizedMatrix]:
     """Put MLPs behind each other in memory, as `ExpertStack` has them: gate and up, and down."""
-    gate_up = _joined([alternating(mlp.gate.panels, mlp.up.panels) for mlp in mlps])
+    gate_up = _joined([_alternating(mlp.gate.panels, mlp.up.panels) for mlp in mlps])
     return gate_up, _joined([mlp.down.panels for mlp in mlps])
+
+
+def _alternating(first: QuantizedMatrix, second: QuantizedMatrix) -> QuantizedMatrix:
+    zeros = None
+    if first.zero_points is not None and second.zero_points is not None:
+        zeros = alternating(first.zero_points, second.zero_points)
+    packed, scales = (
+        alternating(getattr(first, name), getattr(second, name)) for name in ("packed", "scales")
+    )
+    return QuantizedMatrix(packed, scales, zeros)
 
 
 def _first(mlps: list[Mlp], keep: list[object]) -> CMlp:

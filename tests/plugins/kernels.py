@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trtcoder.calib.storage.blocks import QuantizedMatrix, dequantize, pack
-from trtcoder.calib.storage.panels import to_panels
+from trtcoder.calib.storage.panels import float_panels, to_panels
 from trtcoder.calib.storage.scheme import Scheme
 from trtcoder.errors import DependencyError
 from trtcoder.plugins.library import KernelLibrary, open_library
@@ -54,7 +54,7 @@ def aligned(array: NDArray[Stored]) -> NDArray[Stored]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A quantized matrix [N, K] in both layouts."""
+    """A matrix [N, K] in both layouts; in float32 codes are the values' bytes, without scales."""
 
     scheme: Scheme
     width: int
@@ -63,6 +63,13 @@ class Weights:
 
     @classmethod
     def random(cls, rng: np.random.Generator, rows: int, width: int, scheme: Scheme) -> Weights:
+        if scheme.is_float:
+            values = rng.standard_normal((rows, width)).astype(np.float32)
+            plain, stored = (
+                QuantizedMatrix(part.view(np.uint8), np.empty((len(part), 0), np.float16), None)
+                for part in (values, aligned(float_panels(values)))
+            )
+            return cls(scheme, width, plain, stored)
         blocks = scheme.blocks(width)
         codes = rng.integers(0, scheme.top + 1, (rows, blocks, scheme.block_size), np.uint8)
         scales = (rng.standard_normal((rows, blocks)) * 0.01).astype(np.float16)
@@ -97,21 +104,33 @@ class Weights:
         panels = self.panels
         return CMatrix(
             pointer(panels.packed),
-            pointer(panels.scales),
+            None if self.scheme.is_float else pointer(panels.scales),
             pointer(panels.zero_points),
             len(self.rows.packed),
             self.width,
             self.scheme.bits,
-            self.scheme.block_size,
+            self.block,
         )
 
     @property
+    def block(self) -> int:
+        return 0 if self.scheme.is_float else self.scheme.block_size
+
+    @property
     def values(self) -> Floats:
+        if self.scheme.is_float:
+            return self.rows.packed.view(np.float32)
         return dequantize(self.rows, self.scheme, self.width)
 
 
-def rounded(x: Floats, block: int) -> NDArray[np.float64]:
-    """Activations [T, K] as the kernels round them: to 127 steps of each block's largest."""
+def rounded(x: Floats, scheme: Scheme) -> NDArray[np.float64]:
+    """Activations [T, K] as the kernels round them: to 127 steps of each block's largest.
+
+    For float32 matrices they stay as they are.
+    """
+    if scheme.is_float:
+        return x.astype(np.float64)
+    block = scheme.block_size
     tokens, width = x.shape
     padded = np.pad(x, ((0, 0), (0, -width % block))).reshape(tokens, -1, block)
     largest = np.abs(padded).max(-1, keepdims=True)
@@ -121,6 +140,11 @@ def rounded(x: Floats, block: int) -> NDArray[np.float64]:
     scales = (largest / np.float32(127)).astype(np.float64)
     values: NDArray[np.float64] = (codes * scales).reshape(tokens, -1)[:, :width]
     return values
+
+
+def roundings(scheme: Scheme, width: int) -> int:
+    """Return how often a sum over ``width`` columns is rounded to float32, about."""
+    return (width if scheme.is_float else scheme.blocks(width)) + 3
 
 
 def linear(isa: str, x: Floats, weights: Weights) -> Floats:

@@ -5,17 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.plugins.kernels import Weights, library, linear, rounded
-from trtcoder.calib.storage.scheme import Scheme
+from tests.plugins.kernels import Weights, library, linear, rounded, roundings
+from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.errors import EngineError
 
 LIBRARY = library()
 ISAS = LIBRARY.isas
-SCHEMES = st.builds(
-    Scheme,
-    bits=st.sampled_from([4, 8]),
-    block_size=st.sampled_from([32, 64, 128]),
-    symmetric=st.booleans(),
+SCHEMES = st.one_of(
+    st.builds(
+        Scheme,
+        bits=st.sampled_from([4, 8]),
+        block_size=st.sampled_from([32, 64, 128]),
+        symmetric=st.booleans(),
+    ),
+    st.just(FLOAT32),
 )
 THREADS = st.sampled_from([1, 2, 3])
 # A few tokens are multiplied by vectors, many by tiles, in groups of up to 64.
@@ -37,9 +40,9 @@ def test_a_product_is_that_of_rounded_activations_and_weights(
     x = rng.standard_normal((tokens, width)).astype(np.float32)
     LIBRARY.set_threads(threads)
     found = linear("portable", x, weights)
-    inputs, values = rounded(x, scheme.block_size), weights.values.astype(np.float64)
-    # One rounding to float32 a block, relative to the sum of magnitudes.
-    bound = np.abs(inputs) @ np.abs(values).T * (scheme.blocks(width) + 3) * 2.0**-24
+    inputs, values = rounded(x, scheme), weights.values.astype(np.float64)
+    # One rounding to float32 a block, or a column of float32, relative to the sum of magnitudes.
+    bound = np.abs(inputs) @ np.abs(values).T * roundings(scheme, width) * 2.0**-24
     assert (np.abs(found - inputs @ values.T) <= bound + 1e-30).all()
 
 
@@ -61,10 +64,13 @@ def test_every_instruction_set_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("scheme", [Scheme(4, 32), FLOAT32])
 @pytest.mark.parametrize(("rows", "width"), [(1408, 256), (48, 1408), (32, 10944)])
-def test_a_row_has_the_same_bits_alone_and_in_any_batch(isa: str, rows: int, width: int) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(
+    isa: str, rows: int, width: int, scheme: Scheme
+) -> None:
     rng = np.random.default_rng(rows)
-    weights = Weights.random(rng, rows, width, Scheme(4, 32))
+    weights = Weights.random(rng, rows, width, scheme)
     x = rng.standard_normal((41, width)).astype(np.float32)
     LIBRARY.set_threads(2)
     together = linear(isa, x, weights)
@@ -93,14 +99,17 @@ def test_a_row_has_the_same_bits_however_many_rows_stand_beside_it(
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_spoils_its_own_token_only(isa: str, value: float) -> None:
+@pytest.mark.parametrize("scheme", [Scheme(4, 32), FLOAT32])
+def test_a_value_that_is_not_finite_spoils_its_own_token_only(
+    isa: str, value: float, scheme: Scheme
+) -> None:
     rng = np.random.default_rng(1)
-    weights = Weights.random(rng, 33, 96, Scheme(4, 32))
+    weights = Weights.random(rng, 33, 96, scheme)
     x = rng.standard_normal((9, 96)).astype(np.float32)
     clean = linear(isa, x, weights)
     x[4, 50] = value
     found = linear(isa, x, weights)
-    assert np.isnan(found[4]).all()
+    assert not np.isfinite(found[4]).any()
     others = np.arange(9) != 4
     np.testing.assert_array_equal(found[others], clean[others])
 
@@ -111,7 +120,7 @@ def test_zeros_and_magnitudes_of_any_size_are_multiplied(isa: str) -> None:
     weights = Weights.random(rng, 16, 128, Scheme(8, 64, symmetric=False))
     scales = np.array([0, 1e-44, 1e-38, 1e-20, 1, 1e20, 1e30], np.float32)
     x = rng.standard_normal((1, 128)).astype(np.float32) * scales[:, None]
-    expected = rounded(x, 64) @ weights.values.astype(np.float64).T
+    expected = rounded(x, weights.scheme) @ weights.values.astype(np.float64).T
     found = linear(isa, x, weights)
     # What is below 2^-100 counts as zero: its scale's reciprocal may be infinite.
     expected[1:3] = 0
@@ -131,7 +140,7 @@ def test_the_largest_sums_of_a_block_are_exact(isa: str, tokens: int, scheme: Sc
     x = np.ones((tokens, weights.width), np.float32)
     x[::2] = -1
     x[:, -1] /= 3  # odd sums, too
-    expected = rounded(x, scheme.block_size) @ weights.values.astype(np.float64).T
+    expected = rounded(x, scheme) @ weights.values.astype(np.float64).T
     # Three roundings to float32, and of the scale.
     np.testing.assert_allclose(linear(isa, x, weights), expected, rtol=4 * 2.0**-24)
 
@@ -139,7 +148,7 @@ def test_the_largest_sums_of_a_block_are_exact(isa: str, tokens: int, scheme: Sc
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [("bits", 3, "bits: 3"), ("block", 48, "block: 48"), ("rows", 0, "matrix: 0 x"),
-     ("width", -1, "x -1"), ("scales", None, "missing")],
+     ("width", -1, "x -1"), ("scales", None, "missing"), ("bits", 32, "block: 32, expected 0")],
 )  # fmt: skip
 def test_a_matrix_of_another_form_is_refused(field: str, value: int | None, message: str) -> None:
     weights = Weights.random(np.random.default_rng(3), 16, 64, Scheme(4, 32))
@@ -154,6 +163,43 @@ def test_a_matrix_of_another_form_is_refused(field: str, value: int | None, mess
     wrong = Wrong(weights.scheme, weights.width, weights.rows, weights.panels)
     with pytest.raises(EngineError, match=message):
         linear(ISAS[-1], np.zeros((2, 64), np.float32), wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("block", 32, "block: 32, expected 0"), ("rows", 1 << 33, "matrix: 8589934592 x"),
+     ("codes", None, "missing"), ("scales", 64, "beside 32 bits"),
+     ("zeros", 64, "beside 32 bits")],
+)  # fmt: skip
+def test_a_float32_matrix_of_another_form_is_refused(
+    field: str, value: int | None, message: str
+) -> None:
+    weights = Weights.random(np.random.default_rng(3), 16, 64, FLOAT32)
+
+    class Wrong(Weights):
+        @property
+        def view(self):  # type: ignore[no-untyped-def]
+            found = super().view
+            setattr(found, field, value)
+            return found
+
+    wrong = Wrong(weights.scheme, weights.width, weights.rows, weights.panels)
+    with pytest.raises(EngineError, match=message):
+        linear(ISAS[-1], np.zeros((2, 64), np.float32), wrong)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_float32_sums_go_from_the_first_column_to_the_last(isa: str) -> None:
+    rng = np.random.default_rng(4)
+    weights = Weights.random(rng, 37, 301, FLOAT32)
+    x = rng.standard_normal((7, 301)).astype(np.float32)
+    sums = np.zeros((7, 37), np.float32)
+    for k in range(301):
+        # A product of two float32 is exact in 64 bits of precision, and so is the rounded sum but
+        # for what two roundings, of 64 and of 24 bits, make of a tie.
+        exact = x[:, k, None].astype(np.longdouble) * weights.values[:, k].astype(np.longdouble)
+        sums = (sums + exact).astype(np.float32)
+    np.testing.assert_array_equal(linear(isa, x, weights), sums)
 
 
 def test_an_instruction_set_that_the_machine_lacks_is_refused() -> None:

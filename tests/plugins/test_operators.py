@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.plugins.experts import FeedForward, Mlp, Routing, behind
 from tests.plugins.kernels import Weights, library, linear
 from trtcoder.calib.storage.blocks import QuantizedMatrix
-from trtcoder.calib.storage.scheme import Scheme
+from trtcoder.calib.storage.scheme import FLOAT32, Scheme
 from trtcoder.plugins.library import DOMAIN
 
 LIBRARY = library()
@@ -49,12 +49,17 @@ def tensor(name: str, array: NDArray[Any]) -> onnx.TensorProto:
 
 
 def stored(name: str, matrix: QuantizedMatrix) -> Arrays:
+    is_float = not matrix.scales.size
     parts: dict[str, NDArray[Any] | None] = {
-        "codes": matrix.packed,
+        "codes": matrix.packed.view(np.float32) if is_float else matrix.packed,
         "scales": matrix.scales,
         "zeros": matrix.zero_points,
     }
-    return {f"{name}_{key}": part for key, part in parts.items() if part is not None}
+    return {
+        f"{name}_{key}": part
+        for key, part in parts.items()
+        if part is not None and (key == "codes" or not is_float)
+    }
 
 
 def names(*matrices: str) -> list[str]:
@@ -68,16 +73,16 @@ def linear_session(
         "N": len(weights.rows.packed),
         "K": weights.width,
         "bits": weights.scheme.bits,
-        "block": weights.scheme.block_size,
+        "block": weights.block,
     }
     arrays = {**stored("w", weights.panels), **(changed or {})}
     return session("Linear", ["x", *names("w")], ["y"], arrays, {**form, **attributes})
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_the_runtime_runs_a_linear_layer(symmetric: bool) -> None:
+@pytest.mark.parametrize("scheme", [Scheme(4, 32), Scheme(4, 32, symmetric=False), FLOAT32])
+def test_the_runtime_runs_a_linear_layer(scheme: Scheme) -> None:
     rng = np.random.default_rng(0)
-    weights = Weights.random(rng, 50, 100, Scheme(4, 32, symmetric))
+    weights = Weights.random(rng, 50, 100, scheme)
     run = linear_session(weights)
     for tokens in (1, 7, 0, 7):
         x = rng.standard_normal((tokens, 100)).astype(np.float32)
@@ -106,6 +111,27 @@ def test_weights_of_another_size_are_refused(changed: Arrays, message: str) -> N
         run.run(None, {"x": np.zeros((3, 100), np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"w_codes": np.zeros((4, 1584), np.float32)}, r"\[4, 1584\], expected \[4, 1600\]"),
+        ({"w_codes": np.zeros((4, 6400), np.uint8)}, "codes: expected float32"),
+        ({"w_scales": np.zeros((4, 64), np.float16)}, "beside 32 bits"),
+    ],
+)
+def test_float32_weights_of_another_form_are_refused(changed: Arrays, message: str) -> None:
+    run = linear_session(Weights.random(np.random.default_rng(0), 50, 100, FLOAT32), changed)
+    with pytest.raises(Exception, match=message):
+        run.run(None, {"x": np.zeros((3, 100), np.float32)})
+
+
+def test_codes_in_float32_are_refused() -> None:
+    weights = Weights.random(np.random.default_rng(0), 50, 100, Scheme(4, 32))
+    run = linear_session(weights, {"w_codes": np.zeros((4, 1024), np.float32)})
+    with pytest.raises(Exception, match="codes: expected uint8"):
+        run.run(None, {"x": np.zeros((3, 100), np.float32)})
+
+
 @pytest.mark.parametrize("name", ["N", "K", "bits", "block"])
 def test_a_node_that_lacks_an_attribute_is_refused(name: str) -> None:
     weights = Weights.random(np.random.default_rng(0), 50, 100, Scheme(4, 32))
@@ -118,9 +144,9 @@ def test_a_node_that_lacks_an_attribute_is_refused(name: str) -> None:
 def mlp_form(name: str, mlp: Mlp) -> dict[str, int]:
     return {
         f"{name}_gate_up_bits": mlp.gate.scheme.bits,
-        f"{name}_gate_up_block": mlp.gate.scheme.block_size,
+        f"{name}_gate_up_block": mlp.gate.block,
         f"{name}_down_bits": mlp.down.scheme.bits,
-        f"{name}_down_block": mlp.down.scheme.block_size,
+        f"{name}_down_block": mlp.down.block,
     }
 
 
@@ -129,10 +155,17 @@ def mlp_stored(name: str, mlps: list[Mlp]) -> Arrays:
     return {**stored(f"{name}_gate_up", gate_up), **stored(f"{name}_down", down)}
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_the_runtime_runs_a_dense_mlp(symmetric: bool) -> None:
+@pytest.mark.parametrize(
+    ("gate_up", "down"),
+    [
+        (Scheme(4, 32), Scheme(8, 64)),
+        (Scheme(4, 32, symmetric=False), Scheme(8, 64)),
+        (FLOAT32, FLOAT32),
+    ],
+)
+def test_the_runtime_runs_a_dense_mlp(gate_up: Scheme, down: Scheme) -> None:
     rng = np.random.default_rng(0)
-    mlp = Mlp.random(rng, 70, 90, Scheme(4, 32, symmetric), Scheme(8, 64))
+    mlp = Mlp.random(rng, 70, 90, gate_up, down)
     run = session(
         "Mlp",
         ["x", *names("shared_gate_up", "shared_down")],
@@ -174,11 +207,17 @@ def experts_session(
 
 @pytest.mark.parametrize("with_shared", [True, False])
 @pytest.mark.parametrize("is_bfloat", [True, False])
-def test_the_runtime_runs_a_mixture_of_experts(with_shared: bool, is_bfloat: bool) -> None:
+@pytest.mark.parametrize("floats", ["", "experts", "shared", "both"])
+def test_the_runtime_runs_a_mixture_of_experts(
+    with_shared: bool, is_bfloat: bool, floats: str
+) -> None:
     rng = np.random.default_rng(0)
-    scheme = Scheme(4, 32)
-    experts = [Mlp.random(rng, 70, 90, scheme, Scheme(4, 64, symmetric=False)) for _ in range(8)]
-    shared = Mlp.random(rng, 70, 40, Scheme(8, 128), scheme) if with_shared else None
+    exact = (FLOAT32, FLOAT32)
+    routed, own = (Scheme(4, 32), Scheme(4, 64, symmetric=False)), (Scheme(8, 128), Scheme(4, 32))
+    routed = exact if floats in ("experts", "both") else routed
+    own = exact if floats in ("shared", "both") else own
+    experts = [Mlp.random(rng, 70, 90, *routed) for _ in range(8)]
+    shared = Mlp.random(rng, 70, 40, *own) if with_shared else None
     router = rng.standard_normal((8, 70)).astype(ml_dtypes.bfloat16)
     layer = FeedForward(experts, Routing(router.astype(np.float32), 3, 4, 2), shared)
     run = experts_session(layer, router if is_bfloat else router.astype(np.float32))

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernels/half.h"
+#include "kernels/portable/fused.h"
 
 namespace trtcoder {
 namespace {
@@ -68,10 +69,10 @@ struct PortableLanes {
   }
   // a * b + c and c - a * b, rounded once.
   static F fma(F a, F b, F c) {
-    return each([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+    return each([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
   }
   static F fnma(F a, F b, F c) {
-    return each([&](int i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
+    return each([&](int i) { return fused(-a.lane[i], b.lane[i], c.lane[i]); });
   }
   // b where either is NaN.
   static F max(F a, F b) {
@@ -142,6 +143,8 @@ struct PortableLanes {
 
   // Matrix products: see `kernels/matrix.h` for the layout.
   static constexpr int kMaxTokens = 4;
+  // Of products with float32 matrices: vectors of sums, and tokens.
+  static constexpr int kFloatSums = 4, kFloatTokens = 4;
   // `dot` multiplies with code - kBias.
   template <int bits>
   static constexpr int kBias = 0;

@@ -17,7 +17,7 @@ from trtcoder.errors import DependencyError, EngineError
 DOMAIN = "trtcoder"
 # The revision of the operators: their names, inputs and attributes, and the layout of weights.
 # Graphs of those before it run as well.
-OPERATORS = 2
+OPERATORS = 3
 PORTABLE = "portable"
 _BUILT = Path(__file__).with_name("libtrtcoder_kernels.so")
 

@@ -139,6 +139,8 @@ struct NeonLanes {
   }
 
   static constexpr int kMaxTokens = 4;
+  // Of products with float32 matrices: vectors of sums, and tokens.
+  static constexpr int kFloatSums = 6, kFloatTokens = 6;
   // The dot product takes two signed vectors.
   template <int bits>
   static constexpr int kBias = bits == 8 ? 128 : 8;

@@ -29,7 +29,7 @@ void tiled_panels(const Matrix& matrix, int64_t first, int count, const Activati
 
 void panels(const Matrix& matrix, int64_t first, int count, const Activations& x, float* out,
             int64_t stride) {
-  if (!x.tiled) return Vectors::panels(matrix, first, count, x, out, stride);
+  if (!x.tiled || matrix.is_float()) return Vectors::panels(matrix, first, count, x, out, stride);
   if (matrix.bits == 4) {
     if (matrix.zeros) return tiled_panels<4, true>(matrix, first, count, x, out, stride);
     return tiled_panels<4, false>(matrix, first, count, x, out, stride);
@@ -40,10 +40,16 @@ void panels(const Matrix& matrix, int64_t first, int count, const Activations& x
 
 }  // namespace
 
-const Products amx_products{group_size,       kTiledFrom,
-                            kMaxPanels,       Vectors::quantize,
-                            panels,           Vectors::quantize_gated,
-                            Vectors::router,  Vectors::softmax,
-                            Vectors::add_rows};
+const Products amx_products{.group_size = group_size,
+                            .float_group_size = Vectors::Floats::group_size,
+                            .tiled_from = kTiledFrom,
+                            .panels_at_once = kMaxPanels,
+                            .quantize = Vectors::quantize,
+                            .panels = panels,
+                            .quantize_gated = Vectors::quantize_gated,
+                            .gate = Vectors::gate,
+                            .router = Vectors::router,
+                            .softmax = Vectors::softmax,
+                            .add_rows = Vectors::add_rows};
 
 }  // namespace trtcoder

@@ -116,6 +116,8 @@ struct Avx2Lanes {
   }
 
   static constexpr int kMaxTokens = 8;
+  // Of products with float32 matrices: vectors of sums, and tokens.
+  static constexpr int kFloatSums = 6, kFloatTokens = 6;
   // Products of unsigned and signed bytes are added in pairs of 16 bits: too few for a code of
   // 8 bits, which is therefore made signed.
   template <int bits>

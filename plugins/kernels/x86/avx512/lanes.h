@@ -78,6 +78,8 @@ struct Avx512Lanes {
   }
 
   static constexpr int kMaxTokens = 12;
+  // Of products with float32 matrices: vectors of sums, and tokens.
+  static constexpr int kFloatSums = 24, kFloatTokens = 12;
   template <int bits>
   static constexpr int kBias = 0;
 
