@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trtcoder.export.graph.builder import GraphBuilder
+from trtcoder.export.graph.builder import Dim, GraphBuilder
 from trtcoder.export.graph.panels import panel_inputs
 from trtcoder.export.weights.panels import PanelMatrix
 from trtcoder.model.deepseek_v2.config import DeepseekV2Config
@@ -39,6 +39,36 @@ class PanelMlp:
                 ("block", _block(matrix)),
             )
         }
+
+
+def rms_norm(
+    b: GraphBuilder, name: str, x: ir.Value, weight: ir.Value, width: int, epsilon: float
+) -> ir.Value:
+    """Normalise ``x`` ``[tokens, width]`` by its root mean square."""
+    return b.op("RmsNorm", name, [x, weight], ["tokens", width], domain=DOMAIN, epsilon=epsilon)
+
+
+def skip_norm(
+    b: GraphBuilder,
+    name: str,
+    x: ir.Value,
+    residual: ir.Value,
+    weight: ir.Value,
+    total: str,
+    width: int,
+    epsilon: float,
+) -> tuple[ir.Value, ir.Value]:
+    """Return the norm of ``x + residual``, and that sum, which is called ``total``."""
+    shape: list[Dim] = ["tokens", width]
+    normed, summed = b.multi_op(
+        "RmsNorm",
+        name,
+        [x, weight, residual],
+        [(name, None, shape), (total, None, shape)],
+        domain=DOMAIN,
+        epsilon=epsilon,
+    )
+    return normed, summed
 
 
 def linear(b: GraphBuilder, name: str, x: ir.Value, matrix: PanelMatrix, rows: str) -> ir.Value:

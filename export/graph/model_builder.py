@@ -99,6 +99,8 @@ class ModelBuilder:
     def norm(self, name: str, tensor: str, x: ir.Value, width: int, epsilon: float) -> ir.Value:
         """Normalise ``x`` ``[tokens, width]`` by its root mean square."""
         weight = self.norm_weight(name, tensor)
+        if self.b.uses_kernels:
+            return kernels.rms_norm(self.b, name, x, weight, width, epsilon)
         return self.b.op("RMSNormalization", name, [x, weight], ["tokens", width], epsilon=epsilon)
 
     def skip_norm(
@@ -117,11 +119,14 @@ class ModelBuilder:
         """
         if branch is None:
             return self.norm(name, tensor, residual, width, epsilon), residual
+        weight = self.norm_weight(name, tensor)
+        if self.b.uses_kernels:
+            return kernels.skip_norm(self.b, name, branch, residual, weight, total, width, epsilon)
         shape: list[Dim] = ["tokens", width]
         normed, _, _, residual = self.b.multi_op(
             "SkipSimplifiedLayerNormalization",
             name,
-            [branch, residual, self.norm_weight(name, tensor)],
+            [branch, residual, weight],
             [(name, None, shape), None, None, (total, None, shape)],
             domain=CONTRIB,
             epsilon=epsilon,

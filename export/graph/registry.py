@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -100,21 +100,7 @@ def _known_type(checkpoint: Checkpoint) -> str:
 
 def reads_panels(b: GraphBuilder) -> bool:
     """Return whether our own operators multiply with some of a graph's weights."""
-    return any(True for _ in _panel_nodes(b))
-
-
-def multiplies_floats(b: GraphBuilder) -> bool:
-    """Return whether our own operators multiply with some of a graph's weights in float32."""
-    return any(
-        attribute.value == 32
-        for node in _panel_nodes(b)
-        for name, attribute in node.attributes.items()
-        if name.endswith("bits")
-    )
-
-
-def _panel_nodes(b: GraphBuilder) -> Iterator[ir.Node]:
-    return (n for n in b.nodes if n.domain == DOMAIN and n.op_type in PANEL_OPERATORS)
+    return any(node.domain == DOMAIN and node.op_type in PANEL_OPERATORS for node in b.nodes)
 
 
 def runs_stock_products(b: GraphBuilder) -> bool:

@@ -26,7 +26,6 @@ from trtcoder.export.graph.inputs import CACHE_BLOCK
 from trtcoder.export.graph.registry import (
     ModelGraph,
     declare_graph,
-    multiplies_floats,
     reads_panels,
     runs_stock_products,
 )
@@ -38,15 +37,13 @@ from trtcoder.export.weights.data_file import layout, open_data
 from trtcoder.export.weights.plan import WeightPlan
 from trtcoder.export.weights.sink import Sink
 from trtcoder.model.architecture import ModelConfig
+from trtcoder.plugins.library import OPERATORS
 from trtcoder.prompting.source import Prompting, prompt_files
 
 GRAPH_FILE = "model.onnx"
 KERNEL_GRAPH_FILE = "kernels.onnx"
 TWIN_FILE = "twin.onnx"
 DATA_FILE = "model.data"
-# The revisions of our operators: the first, those that take W_UK and W_UV in 8 bits, and those
-# that take float32 matrices. An engine has the lowest that can run it.
-EXACT_OPERATORS, ABSORBED_OPERATORS, FLOAT_OPERATORS = 1, 2, 3
 # The release whose kernels the graph was measured with; QMoE's inputs differ before it.
 ONNXRUNTIME = "1.31"
 
@@ -139,11 +136,7 @@ class OnnxPlan:
         if b is None:
             return None
         whole = not runs_stock_products(b)
-        if multiplies_floats(b):
-            revision = FLOAT_OPERATORS
-        else:
-            revision = EXACT_OPERATORS if self.recipe.absorbed is None else ABSORBED_OPERATORS
-        return KernelGraph(KERNEL_GRAPH_FILE, revision, whole, products=reads_panels(b))
+        return KernelGraph(KERNEL_GRAPH_FILE, OPERATORS, whole, products=reads_panels(b))
 
 
 class OnnxRuntime:

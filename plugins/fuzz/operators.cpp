@@ -146,6 +146,18 @@ void add_mlps(Bytes& bytes, Node& node, const std::string& role, int64_t count, 
   add_matrices(bytes, node, role + "_down_", count, hidden, inner, down);
 }
 
+const char* make_rms_norm(Bytes& bytes, Node& node) {
+  const int64_t tokens = bytes.one_of(kTokens), width = bytes.one_of(kWidths);
+  node.numbers = {{"epsilon", 1e-6f}};
+  node.inputs.push_back(floats(bytes, {tokens, width}));
+  node.inputs.push_back(floats(bytes, {width}));
+  node.inputs.push_back(floats(bytes, {tokens, width}));
+  node.inputs.back().is_there = bytes.flag();
+  node.outputs[0] = {};
+  if (node.inputs.back().is_there) node.outputs[1] = {};
+  return "RmsNorm";
+}
+
 const char* make_mlp(Bytes& bytes, Node& node) {
   const int64_t tokens = bytes.one_of(kTokens), hidden = bytes.one_of(kWidths);
   const int64_t inner = bytes.one_of(kWidths);
@@ -262,7 +274,7 @@ constexpr int64_t kOdd[] = {0, -1, 1, 2, 7, 15, 16, 31, 512, 1 << 20, int64_t{1}
 void spoil(Bytes& bytes, Node& node) {
   const uint8_t kind = bytes.byte() % 8;
   Tensor& input = node.inputs[bytes.byte() % node.inputs.size()];
-  if (kind == 1) {
+  if (kind == 1 && !node.integers.empty()) {
     auto attribute = node.integers.begin();
     std::advance(attribute, bytes.byte() % node.integers.size());
     attribute->second = bytes.flag() ? bytes.one_of(kOdd) : attribute->second + bytes.up_to(2) - 1;
@@ -315,7 +327,8 @@ uint64_t digest_of(const Tensor& t, uint64_t digest) {
 
 Outcome call(std::span<const uint8_t> input) {
   using Maker = const char* (*)(Bytes&, Node&);
-  constexpr Maker kMakers[] = {make_attention, make_linear, make_experts, make_mlp};
+  constexpr Maker kMakers[] = {make_attention, make_linear, make_experts, make_mlp,
+                                make_rms_norm};
   Bytes bytes(input);
   Node node;
   const uint8_t spoiled = bytes.byte();

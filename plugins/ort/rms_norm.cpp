@@ -20,10 +20,12 @@ struct RmsNorm {
     const int64_t tokens = x.rank ? x.dims[0] : 0, width = weight.count();
     x.expect("x", {tokens, width});
     weight.expect("weight", {width});
-    if (residual.data) residual.expect("residual", {tokens, width});
+    // Of no tokens a tensor has no data.
+    const bool has_residual = residual.rank > 0;
+    if (has_residual) residual.expect("residual", {tokens, width});
     const Tensor y = call.output(0, {tokens, width});
-    const Tensor total = residual.data ? call.output(1, {tokens, width}) : Tensor{};
-    if (residual.data && !total.data && tokens)
+    const Tensor total = has_residual ? call.output(1, {tokens, width}) : Tensor{};
+    if (has_residual && !total.rank)
       throw std::invalid_argument("total: a sum with a residual is an output");
     trtcoder::rms_norm(trtcoder::process_team(), x.as<float>(), residual.as<float>(), tokens, width,
                        weight.as<float>(), epsilon, total.as<float>(), y.as<float>());

@@ -82,6 +82,15 @@ def test_an_engine_with_our_attention_alone_leaves_all_threads_to_onnxruntime(
     assert told == []
 
 
+@pytest.mark.parametrize("revision", range(1, OPERATORS + 1))
+def test_an_engine_of_an_earlier_revision_runs_on_our_kernels(
+    monkeypatch: pytest.MonkeyPatch, revision: int
+) -> None:
+    go("kernels", monkeypatch)
+    kernels = KernelGraph("kernels.onnx", revision, whole=True)
+    assert choose(dataclasses.replace(PARTS, kernels=kernels)).file == "kernels.onnx"
+
+
 def test_hidden_kernels_leave_it_to_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     go("stock", monkeypatch)
     choice = choose(PARTS)

@@ -13,19 +13,12 @@ from tests.engines import build_engine, probe, write_checkpoint
 from tests.reference.model import NumpyReference
 from tests.reference.weights import Float64, Weights
 from tests.two_ways import WAYS, go
-from trtcoder.bundle.folder import Bundle
 from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.errors import BuildError, CheckpointError
 from trtcoder.export.build import BuildOptions, plan_build
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import (
-    ABSORBED_OPERATORS,
-    EXACT_OPERATORS,
-    OnnxRuntime,
-)
+from trtcoder.export.targets.onnxruntime import OnnxRuntime
 from trtcoder.export.weights.head_matrices import HeadMatrices
-from trtcoder.plugins.choice import choose
-from trtcoder.plugins.library import OPERATORS
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
 IDS = np.random.default_rng(7).integers(0, 256, 50).tolist()
@@ -108,8 +101,6 @@ def test_the_engine_says_so_and_takes_half_the_bytes(
         kind: engine.manifest.recipe["schemes"] for kind, engine in found.items()
     }
     assert schemes["int8"] == {**schemes["exact"], "absorbed": "int8 b32"}
-    revisions = {kind: kernels_of(engine).operators for kind, engine in found.items()}
-    assert revisions == {"exact": EXACT_OPERATORS, "int8": ABSORBED_OPERATORS}
     config, sizes = CONFIGS["lite"], {}
     for kind in found:
         sizes[kind] = plan_build(sources["lite"].folder, BuildOptions(absorbed=kind)).smallest
@@ -122,21 +113,6 @@ def test_the_engine_says_so_and_takes_half_the_bytes(
     assert sizes["int8"].classes["absorbed"] == heads * (codes + 2 * scales)
     assert sizes["exact"].classes["absorbed"] == heads * 2 * codes
     assert sizes["int8"].values == sizes["exact"].values
-
-
-def kernels_of(engine: Bundle) -> Any:
-    kernels = engine.manifest.onnx_parts.kernels
-    assert kernels is not None
-    return kernels
-
-
-def test_an_engine_of_the_first_revision_still_runs_on_our_kernels(
-    sources: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go("kernels", monkeypatch)
-    engine = build_engine(sources["lite"], tmp_path / "engine", "int4")
-    assert kernels_of(engine).operators < OPERATORS
-    assert choose(engine.manifest.onnx_parts).library is not None
 
 
 def test_a_tokens_bits_do_not_depend_on_how_it_comes(

@@ -22,14 +22,10 @@ from trtcoder.checkpoint.reader import Checkpoint
 from trtcoder.export.parity.graph_probe import EngineTrace
 from trtcoder.export.parity.logits import LOGIT_TIE, kl_divergence
 from trtcoder.export.recipe import preset
-from trtcoder.export.targets.onnxruntime import (
-    DATA_FILE,
-    EXACT_OPERATORS,
-    FLOAT_OPERATORS,
-    OnnxRuntime,
-)
+from trtcoder.export.targets.onnxruntime import DATA_FILE, OnnxRuntime
 from trtcoder.export.targets.target import write_engine
 from trtcoder.export.weights.convert import convert
+from trtcoder.plugins.library import OPERATORS
 from trtcoder.prompting.source import read_prompting
 from trtcoder.testing.random_checkpoint import tiny_config, tiny_grouped_config
 
@@ -191,12 +187,10 @@ def test_our_graph_has_no_products_of_onnxruntime(
     engine = build_engine(sources["greedy"], tmp_path / "engine", weights)
     model = onnx.load(str(engine.path("kernels.onnx")), load_external_data=False)
     ours = {node.op_type for node in model.graph.node if node.domain == "trtcoder"}
-    assert ours == {"Linear", "Mlp", "Experts", "LatentAttention"}
+    assert ours == {"RmsNorm", "Linear", "Mlp", "Experts", "LatentAttention"}
     assert engine.manifest.onnx_parts.kernels is not None
     assert engine.manifest.onnx_parts.kernels.whole
-    # A library that knows no float32 matrices leaves such an engine to ONNX Runtime.
-    revision = FLOAT_OPERATORS if weights == "fp32" else EXACT_OPERATORS
-    assert engine.manifest.onnx_parts.kernels.operators == revision
+    assert engine.manifest.onnx_parts.kernels.operators == OPERATORS
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
 
@@ -220,7 +214,7 @@ def test_an_engine_whose_products_the_kernels_do_not_make_has_their_attention(
     engine = build_engine(sources["greedy"], tmp_path / "engine", weights, **options)
     model = onnx.load(str(engine.path("kernels.onnx")), load_external_data=False)
     ours = {node.op_type for node in model.graph.node if node.domain == "trtcoder"}
-    assert ours == {"LatentAttention"}
+    assert ours == {"LatentAttention", "RmsNorm"}
     kernels = engine.manifest.onnx_parts.kernels
     assert kernels is not None
     assert not kernels.whole
