@@ -20,7 +20,6 @@ struct RmsNorm {
     const int64_t tokens = x.rank ? x.dims[0] : 0, width = weight.count();
     x.expect("x", {tokens, width});
     weight.expect("weight", {width});
-    // Of no tokens a tensor has no data.
     const bool has_residual = residual.rank > 0;
     if (has_residual) residual.expect("residual", {tokens, width});
     const Tensor y = call.output(0, {tokens, width});
