@@ -162,25 +162,23 @@ class Call {
     });
   }
 
-  // Rotates and scales queries, and rounds them where the cache is rounded.
-  void keep_queries(const Item& item, const float* absorbed, float* query) {
+  // Rotates and scales queries, and rounds them where the cache is rounded. `memory` is a query's.
+  void keep_queries(const Item& item, const float* absorbed, float* memory) {
     const auto [head, first, tokens] = item;
     const TokenRows& rope = inputs_.query_rope;
-    for (int64_t i = 0; i < tokens; ++i) {
+    for (int64_t i = 0; i < tokens; ++i, absorbed += absorb_key_.padded_outputs()) {
       const int64_t token = plan_.order[first + i], half = shape_.rope / 2;
-      std::memcpy(query, absorbed + i * absorb_key_.padded_outputs(),
-                  shape_.latent * sizeof(float));
-      rotate(rope.values + token * rope.stride + head * shape_.rope,
-             inputs_.cosines + token * half, inputs_.sines + token * half, shape_.rope,
-             query + shape_.latent);
-      for (int64_t j = 0; j < shape_.width(); ++j) query[j] *= inputs_.softmax_scale;
       const int64_t row = (first + i) * shape_.heads + head;
       uint32_t* words = queries_.data() + row * words_;
+      float* query = groups_ ? memory : reinterpret_cast<float*>(words);
+      for (int64_t j = 0; j < shape_.latent; ++j) query[j] = absorbed[j] * inputs_.softmax_scale;
+      float* rotated = query + shape_.latent;
+      rotate(rope.values + token * rope.stride + head * shape_.rope,
+             inputs_.cosines + token * half, inputs_.sines + token * half, shape_.rope, rotated);
+      for (int64_t j = 0; j < shape_.rope; ++j) rotated[j] *= inputs_.softmax_scale;
       if (groups_)
         kernels_.quantize_query(format_, query, reinterpret_cast<int16_t*>(words),
                                 query_scales_.data() + row * groups_);
-      else
-        std::memcpy(words, query, shape_.width() * sizeof(float));
     }
   }
 
