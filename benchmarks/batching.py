@@ -30,7 +30,8 @@ ENGINES = {
     "int4, our kernels": (INT4, True),
     "int4, ONNX Runtime's operators": (INT4, False),
     "int4, accuracy level 0": (INT4 + INT4_EXACT, False),
-    "fp32": (FP32, False),
+    "fp32, our kernels": (FP32, True),
+    "fp32, ONNX Runtime's operators": (FP32, False),
 }
 # Nothing is reused, so that only batch and chunks differ.
 ALONE = {"max_batch": 1, "chunk": 512, "prefix_cache": False, "speculate": False}
