@@ -58,11 +58,11 @@ struct HeadProducts {
   // A matrix from front to end, and behind it where the next one begins.
   class Ahead {
    public:
-    Ahead(const HeadMatrix& m, int64_t bytes)
+    Ahead(const HeadMatrix& m, int64_t bytes, int64_t ahead = kFewAhead)
         : values_(static_cast<const std::byte*>(m.values)),
-          next_(static_cast<const std::byte*>(m.next ? m.next : m.values)), bytes_(bytes) {
-      for (int64_t i = m.is_fetched ? kFewAhead : 0; i < kFewAhead; i += 64)
-        Lanes::prefetch(values_ + i);
+          next_(static_cast<const std::byte*>(m.next ? m.next : m.values)), bytes_(bytes),
+          at_(ahead) {
+      for (int64_t i = m.is_fetched ? ahead : 0; i < ahead; i += 64) Lanes::prefetch(values_ + i);
     }
 
     // Takes the next `count` bytes.
@@ -76,7 +76,7 @@ struct HeadProducts {
     const std::byte* const values_;
     const std::byte* const next_;
     const int64_t bytes_;
-    int64_t at_ = kFewAhead;
+    int64_t at_;
   };
 
   // Some rows and columns of a matrix, and what they are multiplied with.

@@ -103,8 +103,8 @@ struct Nothing {
 };
 
 // Adds the products of 32 values to tiles 0 to `as` * `bs` - 1, at most four: those of a's tile i and
-// b's tile j to tile i * bs + j. `b` has three parts or one. After each of its six products, or
-// three, `between(n)` may do what vectors can do meanwhile.
+// b's tile j to tile i * bs + j. `b` has three parts or one. `between(n)` may do what vectors can do
+// meanwhile: after each of six products, or, of one tile of a and one part of b, each tile of b.
 template <int as, int bs, int b_parts = 3, class Between = Nothing>
 TRTCODER_INLINE void multiply_block(const TileOperand& a, const TileOperand& b, int64_t block,
                                     Between between = {}) {
@@ -136,7 +136,9 @@ TRTCODER_INLINE void multiply_block(const TileOperand& a, const TileOperand& b, 
         each_index<3>([]<int i>() TRTCODER_INLINE_LAMBDA {
           Tiles::multiply_bfloats<j, 4 + i, 7>();
         });
+        between(j);
       });
+      return;
     } else if constexpr (as <= 2 && bs <= 2) {
       each_index<as>([&]<int i>() TRTCODER_INLINE_LAMBDA {
         if constexpr (new_a) load_a.template operator()<i, 4 + i>();

@@ -19,6 +19,8 @@ struct TileProjection {
   static constexpr int64_t kTokens = 16;
   // Tiles of columns that few tokens take at once, whose products wait for each other, and many.
   static constexpr int kFewTiles = 4, kManyTiles = 2;
+  // How far ahead few tokens fetch: a block of W_UK's rows and a half.
+  static constexpr int64_t kFewAhead = 49152;
 
   static bool takes(const HeadMatrix& m) { return m.type == HeadWeights::Type::bfloat16; }
 
@@ -56,71 +58,74 @@ struct TileProjection {
       }
   }
 
-  // Pairs of rows from `k` on, sixteen apart, of the columns from `n` on: [tile][16 pairs][16].
-  //
-  // The first of two tiles has the columns 0-3, 8-11, 16-19 and 24-27 of 32, the other those between,
-  // unless they are `in_order`.
-  template <int tiles, bool in_order>
-  static void pair_rows(const HeadMatrix& m, int64_t k, int64_t n, Ahead& ahead, std::byte* out) {
-    const I order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  // Pairs up rows k and k + 16, in 32 columns from `n` on, as two rows of sixteen words, `half` bytes
+  // apart: columns 0-3, 8-11, 16-19 and 24-27, then those between, unless they are `in_order`.
+  template <bool in_order>
+  static TRTCODER_INLINE void pair(const HeadMatrix& m, int64_t k, int64_t n, std::byte* out,
+                                   int64_t half) {
     const auto* values = static_cast<const uint16_t*>(m.values) + k * m.outputs + n;
-    const int64_t rows = m.inputs - k;
-#pragma GCC unroll 2
-    for (int half = 0; half < tiles / 2; ++half, values += 32, out += 2 * kTileBytes) {
-      const int64_t left = m.outputs - n - half * 32;
-      const __mmask32 mask = left >= 32 ? ~__mmask32{0} : left < 1 ? 0 : (__mmask32{1} << left) - 1;
-      const auto row = [&](int i) TRTCODER_INLINE_LAMBDA {
-        if (i >= rows) return _mm512_setzero_si512();
-        const I row = _mm512_maskz_loadu_epi16(mask, values + i * m.outputs);
-        return in_order ? _mm512_permutexvar_epi64(order, row) : row;
-      };
-#pragma GCC unroll 4
-      for (int i = 0; i < 16; ++i) {
-        const I a = row(i), b = row(i + 16);
-        Lanes::store_int(out + i * 64, _mm512_unpacklo_epi16(a, b));
-        Lanes::store_int(out + kTileBytes + i * 64, _mm512_unpackhi_epi16(a, b));
+    const int64_t left = m.outputs - n;
+    const __mmask32 mask = left >= 32 ? ~__mmask32{0} : left < 1 ? 0 : (__mmask32{1} << left) - 1;
+    const auto row = [&](int i) TRTCODER_INLINE_LAMBDA {
+      if (k + i >= m.inputs) return _mm512_setzero_si512();
+      const I row = _mm512_maskz_loadu_epi16(mask, values + i * m.outputs);
+      const I order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+      return in_order ? _mm512_permutexvar_epi64(order, row) : row;
+    };
+    const I a = row(0), b = row(16);
+    Lanes::store_int(out, _mm512_unpacklo_epi16(a, b));
+    Lanes::store_int(out + half, _mm512_unpackhi_epi16(a, b));
+  }
+
+  // Memory is read from front to end, a block's rows at once; sums wait near by. Rows are paired while
+  // those of the block before are multiplied.
+  static void few(const HeadMatrix& m, const TileOperand& a, int64_t blocks, int64_t tokens,
+                  float* y, int64_t y_stride) {
+    const int64_t steps = (m.outputs + kFewTiles * 16 - 1) / (kFewTiles * 16);
+    const int64_t tiles = steps * kFewTiles, block_bytes = tiles * kColumnTileBytes;
+    Buffer<std::byte> pairs(2 * block_bytes);
+    Buffer<float> sums(tiles * tokens * 16);
+    const int64_t bytes = m.inputs * m.outputs * 2;
+    Ahead ahead(m, bytes, std::min(kFewAhead, bytes));
+    // A block's pairs of rows, in pieces of 32 columns: one part of them for each tile.
+    const int64_t pieces = 16 * (tiles / 2);
+    const auto pair_some = [&](int64_t block, int64_t part) TRTCODER_INLINE_LAMBDA {
+      std::byte* to = pairs.data() + block % 2 * block_bytes;
+      for (int64_t i = pieces * part / tiles; i < pieces * (part + 1) / tiles; ++i) {
+        const int64_t row = i / (tiles / 2), column = i % (tiles / 2);
+        pair<false>(m, block * kTileValues + row, column * 32,
+                    to + column * 2 * kColumnTileBytes + row * 64, kColumnTileBytes);
         const std::byte* later = ahead.take(128);
         Lanes::prefetch(later), Lanes::prefetch(later + 64);
       }
-    }
-  }
-
-  // Takes a block's rows at once, all their columns, so that memory is read from front to end; sums
-  // wait near by. Rows are paired one turn before they are multiplied: tiles wait for what was
-  // written just now.
-  static void few(const HeadMatrix& m, const TileOperand& a, int64_t blocks, int64_t tokens,
-                  float* y, int64_t y_stride) {
-    constexpr int64_t columns = kFewTiles * 16;
-    const int64_t steps = (m.outputs + columns - 1) / columns;
-    alignas(64) std::byte pairs[2][kFewTiles * kTileBytes];
-    Buffer<float> sums(steps * kFewTiles * tokens * 16);
-    Ahead ahead(m, m.inputs * m.outputs * 2);
-    const auto pair = [&](int64_t turn) {
-      pair_rows<kFewTiles, false>(m, turn / steps * kTileValues, turn % steps * columns, ahead,
-                                  pairs[turn % 2]);
     };
-    pair(0);
-    for (int64_t turn = 0; turn < blocks * steps; ++turn) {
-      if (turn + 1 < blocks * steps) pair(turn + 1);
-      float* sum = sums.data() + turn % steps * kFewTiles * tokens * 16;
-      each_index<kFewTiles>([&]<int i>() TRTCODER_INLINE_LAMBDA {
-        if (turn < steps)
-          Tiles::zero<i>();
-        else
-          Tiles::load<i>(sum + i * tokens * 16, 64);
-      });
-      multiply_block<1, kFewTiles, 1>(a, {pairs[turn % 2], 64, kTileBytes, 0, 0}, turn / steps);
-      each_index<kFewTiles>([&]<int i>() TRTCODER_INLINE_LAMBDA {
-        Tiles::store<i>(sum + i * tokens * 16, 64);
-      });
-    }
+    for (int64_t part = 0; part < tiles; ++part) pair_some(0, part);
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t step = 0; step < steps; ++step) {
+        float* sum = sums.data() + step * kFewTiles * tokens * 16;
+        each_index<kFewTiles>([&]<int i>() TRTCODER_INLINE_LAMBDA {
+          if (block == 0)
+            Tiles::zero<i>();
+          else
+            Tiles::load<i>(sum + i * tokens * 16, 64);
+        });
+        const TileOperand b{pairs.data() + block % 2 * block_bytes +
+                                step * kFewTiles * kColumnTileBytes,
+                            64, kColumnTileBytes, 0, 0};
+        multiply_block<1, kFewTiles, 1>(a, b, block, [&](int tile) TRTCODER_INLINE_LAMBDA {
+          if (block + 1 < blocks) pair_some(block + 1, step * kFewTiles + tile);
+        });
+        each_index<kFewTiles>([&]<int i>() TRTCODER_INLINE_LAMBDA {
+          Tiles::store<i>(sum + i * tokens * 16, 64);
+        });
+      }
     for (int64_t t = 0; t < tokens; ++t)
       for (int64_t n = 0; n < m.outputs; n += 32)
         put_in_order(sums.data() + (n / 16 * tokens + t) * 16, tokens * 16, m.outputs - n,
                      y + t * y_stride + n);
   }
 
-  // Brings 32 columns in order that `pair_rows` has left without, of two tiles' sums.
+  // Brings 32 columns in order that `pair` has left without, of two tiles' sums.
   static void put_in_order(const float* sums, int64_t stride, int64_t count, float* y) {
     const I first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
     const I second = Lanes::add_int(first, _mm512_set1_epi32(8));
@@ -138,8 +143,12 @@ struct TileProjection {
     Ahead ahead(m, m.inputs * m.outputs * 2);
     for (int64_t n = 0; n < m.outputs; n += columns) {
       for (int64_t block = 0; block < blocks; ++block)
-        pair_rows<kManyTiles, true>(m, block * kTileValues, n, ahead,
-                                    pairs.data() + block * block_bytes);
+        for (int i = 0; i < 16; ++i) {
+          pair<true>(m, block * kTileValues + i, n, pairs.data() + block * block_bytes + i * 64,
+                     kTileBytes);
+          const std::byte* later = ahead.take(128);
+          Lanes::prefetch(later), Lanes::prefetch(later + 64);
+        }
       const int64_t count = std::min(columns, round_up(m.outputs - n, 16));
       const auto some = [&]<int tiles>(int64_t first) {
         TileOperand x = a;
