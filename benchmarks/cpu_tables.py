@@ -55,29 +55,29 @@ def goals_table(result: Result) -> str:
     which = 0 if result["runs_on"].endswith("avx2") else 1
     with_int8 = INT8 in ratios
     lines = [
-        f"{heading(result)}. Tokens a second, and the ratio to the best setting of llama.cpp in "
-        "the same round:",
+        f"{heading(result)}. Tokens a second, the ratio to the best setting of llama.cpp in the "
+        "same round, and what the ratio would be at the limit of the machine's memory and products:",
         "",
-        f"| | ours | llama.cpp | ratio |{' with an int8 cache |' * with_int8} goal |",
-        f"| --- | ---: | ---: | ---: |{' ---: |' * with_int8} --- |",
+        f"| | ours | llama.cpp | ratio |{' with an int8 cache |' * with_int8} at the limit | goal |",
+        f"| --- | ---: | ---: | ---: |{' ---: |' * with_int8} ---: | --- |",
     ]
     for row, goals in GOALS.items():
         if row not in ratios[KERNELS]:
             continue
         ratio, goal = ratios[KERNELS][row], goals[which]
-        cells = f"| {row} | {speeds[KERNELS][row]:,.1f} "
-        cells += f"| {speeds[best_peer(result, row)][row]:,.1f} | {ratio:.2f} |"
+        peer = speeds[best_peer(result, row)][row]
+        cells = f"| {row} | {speeds[KERNELS][row]:,.1f} | {peer:,.1f} | {ratio:.2f} |"
         outcome = verdict(ratio, goal)
         if with_int8:
             cells += f" {ratios[INT8][row]:.2f} |"
             if ratio < goal <= ratios[INT8][row]:
                 outcome = f"{verdict(ratios[INT8][row], goal)} with an int8 cache"
-        lines.append(f"{cells} {outcome} |")
+        lines.append(f"{cells} {result['limits'][row]['limit'] / peer:.2f} | {outcome} |")
     rss = result["peak_rss_mb"][KERNELS] * 2**20 / result["engine_bytes"]
     peers = [name for name in result["load_seconds"] if name.startswith("llama.cpp")]
     quickest = min(peers, key=lambda name: result["load_seconds"][name])
     leanest = min(peers, key=lambda name: _rss_share(result, name))
-    empty = " |" * (1 + with_int8)
+    empty = " |" * (2 + with_int8)
     load = result["load_seconds"][KERNELS]
     lines.append(
         f"| load, file in memory, s | {load:.2f} | {result['load_seconds'][quickest]:.2f} |{empty} "
