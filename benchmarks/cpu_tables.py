@@ -56,9 +56,10 @@ def goals_table(result: Result) -> str:
     with_int8 = INT8 in ratios
     lines = [
         f"{heading(result)}. Tokens a second, the ratio to the best setting of llama.cpp in the "
-        "same round, and what the ratio would be at the limit of the machine's memory and products:",
+        "same round, and what it would be at the limit of the machine's memory and products:",
         "",
-        f"| | ours | llama.cpp | ratio |{' with an int8 cache |' * with_int8} at the limit | goal |",
+        f"| | ours | llama.cpp | ratio |{' with an int8 cache |' * with_int8} at the limit "
+        "| goal |",
         f"| --- | ---: | ---: | ---: |{' ---: |' * with_int8} ---: | --- |",
     ]
     for row, goals in GOALS.items():
