@@ -2,7 +2,8 @@
 //
 // Query heads stand side by side: a lane is one head of one token, and no lane's result depends on
 // another. A sum over a row's 576 values, or over rows, goes from the first to the last, one fused
-// multiply-add each; in tiles of bfloat16 it has their order (`x86/amx/bfloat_parts.h`). Softmax is cut at positions that depend on nothing else:
+// multiply-add each; in tiles of bfloat16 it has their order (`x86/amx/bfloat_parts.h`). Softmax is
+// cut at positions that depend on nothing else:
 //
 //   a range   64 logical rows: largest score, weights, their sum, mix
 //   a span    8 ranges, folded from first to last into one state

@@ -59,10 +59,11 @@ struct TileProjection {
   }
 
   // Pairs up rows k and k + 16, in 32 columns from `n` on, as two rows of sixteen words, `half` bytes
-  // apart: columns 0-3, 8-11, 16-19 and 24-27, then those between, unless they are `in_order`.
+  // apart: columns 0-3, 8-11, 16-19 and 24-27, then those between, unless they are `in_order`. As
+  // many bytes are fetched `ahead`.
   template <bool in_order>
-  static TRTCODER_INLINE void pair(const HeadMatrix& m, int64_t k, int64_t n, std::byte* out,
-                                   int64_t half) {
+  static TRTCODER_INLINE void pair(const HeadMatrix& m, int64_t k, int64_t n, Ahead& ahead,
+                                   std::byte* out, int64_t half) {
     const auto* values = static_cast<const uint16_t*>(m.values) + k * m.outputs + n;
     const int64_t left = m.outputs - n;
     const __mmask32 mask = left >= 32 ? ~__mmask32{0} : left < 1 ? 0 : (__mmask32{1} << left) - 1;
@@ -75,6 +76,8 @@ struct TileProjection {
     const I a = row(0), b = row(16);
     Lanes::store_int(out, _mm512_unpacklo_epi16(a, b));
     Lanes::store_int(out + half, _mm512_unpackhi_epi16(a, b));
+    const std::byte* later = ahead.take(128);
+    Lanes::prefetch(later), Lanes::prefetch(later + 64);
   }
 
   // Memory is read from front to end, a block's rows at once; sums wait near by. Rows are paired while
@@ -93,10 +96,8 @@ struct TileProjection {
       std::byte* to = pairs.data() + block % 2 * block_bytes;
       for (int64_t i = pieces * part / tiles; i < pieces * (part + 1) / tiles; ++i) {
         const int64_t row = i / (tiles / 2), column = i % (tiles / 2);
-        pair<false>(m, block * kTileValues + row, column * 32,
+        pair<false>(m, block * kTileValues + row, column * 32, ahead,
                     to + column * 2 * kColumnTileBytes + row * 64, kColumnTileBytes);
-        const std::byte* later = ahead.take(128);
-        Lanes::prefetch(later), Lanes::prefetch(later + 64);
       }
     };
     for (int64_t part = 0; part < tiles; ++part) pair_some(0, part);
@@ -143,12 +144,9 @@ struct TileProjection {
     Ahead ahead(m, m.inputs * m.outputs * 2);
     for (int64_t n = 0; n < m.outputs; n += columns) {
       for (int64_t block = 0; block < blocks; ++block)
-        for (int i = 0; i < 16; ++i) {
-          pair<true>(m, block * kTileValues + i, n, pairs.data() + block * block_bytes + i * 64,
-                     kTileBytes);
-          const std::byte* later = ahead.take(128);
-          Lanes::prefetch(later), Lanes::prefetch(later + 64);
-        }
+        for (int i = 0; i < 16; ++i)
+          pair<true>(m, block * kTileValues + i, n, ahead,
+                     pairs.data() + block * block_bytes + i * 64, kTileBytes);
       const int64_t count = std::min(columns, round_up(m.outputs - n, 16));
       const auto some = [&]<int tiles>(int64_t first) {
         TileOperand x = a;
