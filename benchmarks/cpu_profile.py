@@ -21,7 +21,7 @@ import click
 
 from benchmarks.cpu_models import Models
 from benchmarks.cpu_names import REST
-from benchmarks.cpu_ours import Engine, rows_of
+from benchmarks.cpu_ours import CHUNK, Engine, rows_of
 from benchmarks.cpu_work import DECODE_STEPS, WARM, Work, all_work
 from benchmarks.record import keep
 
@@ -33,10 +33,13 @@ def role_of(node: str) -> str:
     return re.sub(r"^layers\.\d+/", "", node.removesuffix("_kernel_time"))
 
 
-def times(events: list[dict[str, Any]], first: int, wall: list[float]) -> dict[str, float]:
+def times(
+    events: list[dict[str, Any]], first: int, wall: list[float], runs_a_step: int = 1
+) -> dict[str, float]:
     """Return milliseconds a step by role, from a profile's events, and the rest.
 
-    The first ``first`` runs of each node are not counted; ``wall`` has the steps' own seconds.
+    The first ``first`` steps are not counted; ``wall`` has the others' own seconds. In a step each
+    node runs ``runs_a_step`` times.
     """
     steps = len(wall)
     runs: dict[str, list[float]] = defaultdict(list)
@@ -46,7 +49,8 @@ def times(events: list[dict[str, Any]], first: int, wall: list[float]) -> dict[s
     roles: dict[str, list[float]] = defaultdict(lambda: [0.0] * steps)
     rest = [1e3 * seconds for seconds in wall]
     for name, each in runs.items():
-        for step, spent in enumerate(each[first:]):
+        for number, spent in enumerate(each[first * runs_a_step :]):
+            step = number // runs_a_step
             roles[role_of(name)][step] += spent
             rest[step] -= spent
     found = {role: statistics.median(each) for role, each in roles.items()}
@@ -79,7 +83,7 @@ def profile(folder: Path, work: Work) -> dict[str, float]:
             wall.append(time.perf_counter() - started)
         path = Path(engine.runner._session.end_profiling())
         events = json.loads(path.read_text(encoding="utf-8"))
-    return times(events, WARM, wall[WARM:])
+    return times(events, WARM, wall[WARM:], 1 if work.sequences else -(-work.tokens // CHUNK))
 
 
 @click.command()

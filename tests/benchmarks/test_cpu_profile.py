@@ -37,3 +37,9 @@ def test_the_table_puts_small_roles_together() -> None:
     assert "| `lm_head` | 9.00 |" in lines
     assert "| 2 others | 0.03 |" in lines
     assert "| **a step** | 10.00 |" in lines
+
+
+def test_a_step_may_run_a_node_several_times() -> None:
+    events = [event("layers.0/moe/experts", 1000 * ms) for ms in (9, 9, 1, 2, 3, 4)]
+    found = times(events, 1, [0.004, 0.008], runs_a_step=2)
+    assert found == pytest.approx({"moe/experts": 5, REST: 1})
