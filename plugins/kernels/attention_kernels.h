@@ -34,8 +34,9 @@ inline constexpr int64_t kTileColumns = 192;
 inline constexpr int64_t kScaleGroup = 64;
 // Lanes that go through a range together.
 inline constexpr int64_t kMaxStep = 64;
-// Values of a sum that a tile of bfloat16 takes at once.
+// Values of a sum that a tile of bfloat16 takes at once, and parts of a float32.
 inline constexpr int64_t kTileValues = 32;
+inline constexpr int kBfloatParts = 3;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -55,7 +56,7 @@ struct RowFormat {
   int64_t query_words() const { return arithmetic == Arithmetic::int16 ? width / 2 : width; }
   // The same once queries are packed.
   int64_t packed_words() const {
-    return arithmetic == Arithmetic::bfloat_parts ? tile_blocks() * 3 * kTileValues / 2
+    return arithmetic == Arithmetic::bfloat_parts ? tile_blocks() * kBfloatParts * kTileValues / 2
                                                   : query_words();
   }
   // Of tiles: what a row's values take, and columns of the latent.

@@ -49,10 +49,10 @@ struct AttentionTile {
         return;
       case Arithmetic::bfloat_parts:
         take(values, (kRangeRows + 1) * format.tile_blocks() * kTileValues);
-        take(row_parts, std::max<int64_t>(format.tile_blocks(), 2) * 3 * kRowPartBytes);
+        take(row_parts, std::max<int64_t>(format.tile_blocks(), 2) * kBfloatParts * kRowPartBytes);
         take(column_parts, std::max<int64_t>(kRangeRows / kTileValues * format.latent_tiles(), 8) *
-                               3 * kColumnTileBytes);
-        take(weight_parts, kMaxStep * kRangeRows * 3 * int64_t(sizeof(uint16_t)));
+                               kBfloatParts * kColumnTileBytes);
+        take(weight_parts, kMaxStep * kRangeRows * kBfloatParts * int64_t(sizeof(uint16_t)));
     }
   }
 

@@ -69,7 +69,9 @@ def test_parts_are_no_less_exact_than_float32(kind: str, weights: str) -> None:
         found = attend(isa, layer, *batch, cache)
         wanted = expected(layer, *batch, cache)
         errors[isa] = np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
-    assert errors["amx"] <= errors["avx512"] < 1e-6, errors
+    # With matrices in bfloat16 nothing is left out, and tiles round their sums less often.
+    share = 0.5 if weights == "bfloat16" else 1
+    assert errors["amx"] <= share * errors["avx512"] < 1e-6, errors
 
 
 @pytest.mark.parametrize("size", [1e-38, 1e-30, 1e30, 1e38])

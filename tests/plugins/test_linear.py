@@ -146,35 +146,19 @@ def test_the_largest_sums_of_a_block_are_exact(isa: str, tokens: int, scheme: Sc
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [("bits", 3, "bits: 3"), ("block", 48, "block: 48"), ("rows", 0, "matrix: 0 x"),
-     ("width", -1, "x -1"), ("scales", None, "missing"), ("bits", 32, "block: 32, expected 0")],
+    ("scheme", "field", "value", "message"),
+    [(Scheme(4, 32), "bits", 3, "bits: 3"), (Scheme(4, 32), "block", 48, "block: 48"),
+     (Scheme(4, 32), "rows", 0, "matrix: 0 x"), (Scheme(4, 32), "width", -1, "x -1"),
+     (Scheme(4, 32), "scales", None, "missing"),
+     (Scheme(4, 32), "bits", 32, "block: 32, expected 0"),
+     (FLOAT32, "block", 32, "block: 32, expected 0"),
+     (FLOAT32, "rows", 1 << 33, "matrix: 8589934592 x"), (FLOAT32, "codes", None, "missing"),
+     (FLOAT32, "scales", 64, "beside 32 bits"), (FLOAT32, "zeros", 64, "beside 32 bits")],
 )  # fmt: skip
-def test_a_matrix_of_another_form_is_refused(field: str, value: int | None, message: str) -> None:
-    weights = Weights.random(np.random.default_rng(3), 16, 64, Scheme(4, 32))
-
-    class Wrong(Weights):
-        @property
-        def view(self):  # type: ignore[no-untyped-def]
-            found = super().view
-            setattr(found, field, value)
-            return found
-
-    wrong = Wrong(weights.scheme, weights.width, weights.rows, weights.panels)
-    with pytest.raises(EngineError, match=message):
-        linear(ISAS[-1], np.zeros((2, 64), np.float32), wrong)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [("block", 32, "block: 32, expected 0"), ("rows", 1 << 33, "matrix: 8589934592 x"),
-     ("codes", None, "missing"), ("scales", 64, "beside 32 bits"),
-     ("zeros", 64, "beside 32 bits")],
-)  # fmt: skip
-def test_a_float32_matrix_of_another_form_is_refused(
-    field: str, value: int | None, message: str
+def test_a_matrix_of_another_form_is_refused(
+    scheme: Scheme, field: str, value: int | None, message: str
 ) -> None:
-    weights = Weights.random(np.random.default_rng(3), 16, 64, FLOAT32)
+    weights = Weights.random(np.random.default_rng(3), 16, 64, scheme)
 
     class Wrong(Weights):
         @property

@@ -24,7 +24,7 @@ struct BfloatParts {
   using Lanes = Avx512AttentionLanes;
   using F = Lanes::F;
   using I = Lanes::I;
-  static constexpr int kCount = 3;
+  static constexpr int kCount = kBfloatParts;
   static constexpr int kUpper = 0, kMiddle = 1, kLower = 2;
 
   // In the upper halves of words; lower halves of the first part may hold anything.
@@ -105,7 +105,7 @@ struct Nothing {
 // Adds the products of 32 values to tiles 0 to `as` * `bs` - 1, at most four: those of a's tile i and
 // b's tile j to tile i * bs + j. `b` has three parts or one. `between(n)` may do what vectors can do
 // meanwhile: after each of six products, or, of one tile of a and one part of b, each tile of b.
-template <int as, int bs, int b_parts = 3, class Between = Nothing>
+template <int as, int bs, int b_parts = kBfloatParts, class Between = Nothing>
 TRTCODER_INLINE void multiply_block(const TileOperand& a, const TileOperand& b, int64_t block,
                                     Between between = {}) {
   static_assert(as * bs <= 4);
@@ -167,7 +167,7 @@ TRTCODER_INLINE void multiply_block(const TileOperand& a, const TileOperand& b, 
 }
 
 // Leaves products in tiles 0 to `as` * `bs` - 1: see `multiply_block`.
-template <int as, int bs, int b_parts = 3>
+template <int as, int bs, int b_parts = kBfloatParts>
 TRTCODER_INLINE void multiply_parts(const TileOperand& a, const TileOperand& b, int64_t blocks) {
   zero_tiles<as * bs>();
   for (int64_t block = 0; block < blocks; ++block) multiply_block<as, bs, b_parts>(a, b, block);
